@@ -1,0 +1,164 @@
+"""From a configuration to a running daemon, and back in reverse."""
+
+import asyncio
+import logging
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from pgbreaker.clock import Clock
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.plan import Config, TargetPlan
+from pgbreaker.core.units import Seconds
+from pgbreaker.monitor.patrol import Patrol
+from pgbreaker.monitor.schedule import Schedule
+from pgbreaker.notify import Notifier
+from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.hub import Hub, Sink
+from pgbreaker.sinks.log import LogSink
+from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.sinks.traces import open_traces
+from pgbreaker.web.server import serve
+
+log = logging.getLogger(__name__)
+
+_STOP_WITHIN: Final[Seconds] = 9.0  # a service manager kills after ten
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon that runs.
+
+    Attributes:
+        board: What is true now.
+        address: Host and port that it serves HTTP on.
+        patrols: What goes round each target.
+    """
+
+    board: Board
+    address: tuple[str, int]
+    patrols: tuple[Patrol, ...]
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the daemon itself, None when nothing is."""
+        return next((t for p in self.patrols if (t := p.trouble)), None)
+
+    @property
+    def unready(self) -> str | None:
+        """The first target that no probe has come back from, None when all did."""
+        for name, target in self.board.targets.items():
+            if not target.readings:
+                return f"no probe of {name} has come back yet"
+        return None
+
+    @property
+    def status(self) -> str:
+        """One line for a service manager: what is not as it should be."""
+        shut = [
+            f"{breaker.name} {breaker.state.value} ({breaker.evidence})"
+            for target in self.board.targets.values()
+            for breaker in target.breakers.values()
+            if not breaker.passes
+        ]
+        count = len(self.board.targets)
+        targets = f"{count} target{'s' if count != 1 else ''}"
+        return (
+            f"{targets}, {len(shut)} not closed: {', '.join(shut[:3])}"
+            if shut
+            else f"{targets}, all breakers closed"
+        )
+
+
+@asynccontextmanager
+async def running(config: Config, clock: Clock | None = None) -> AsyncIterator[Daemon]:
+    """Run a daemon for the time of the block.
+
+    Raises:
+        PgbreakerError: The address cannot be listened on, or an extra is missing.
+    """
+    clock = clock or Clock()
+    # One straight line, because each part is handed what stands above it; the stack
+    # takes them down in reverse.
+    async with AsyncExitStack() as stack:
+        board = Board((_board(plan, clock) for plan in config.targets), clock)
+        metrics = Metrics(board)
+        sinks: list[Sink] = [board, metrics, LogSink(board)]
+        if config.otlp is not None:
+            traces = open_traces(config.otlp.endpoint, config.otlp.sample, board, clock)
+            stack.push_async_callback(traces.close)
+            sinks.append(traces)
+        hub = Hub(sinks)
+        schedule = Schedule(clock)
+        patrols = tuple(
+            Patrol(target, hub, schedule, clock) for target in board.targets.values()
+        )
+        daemon: Daemon | None = None
+
+        def trouble() -> str | None:
+            return daemon.trouble if daemon else None
+
+        def unready() -> str | None:
+            return daemon.unready if daemon else "starting"
+
+        address = await stack.enter_async_context(
+            serve(
+                *config.http,
+                board=board,
+                metrics=metrics,
+                clock=clock,
+                epoch=uuid.uuid4().hex[:12],
+                health=trouble,
+                ready=unready,
+            )
+        )
+        daemon = Daemon(board, address, patrols)
+        stack.push_async_callback(_close_all, patrols)
+        stack.push_async_callback(schedule.close)
+        for patrol in patrols:
+            patrol.start()
+        schedule.start()
+        yield daemon
+
+
+def _board(plan: TargetPlan, clock: Clock) -> TargetBoard:
+    breakers = {
+        operation: Breaker(f"{plan.name}/{operation}", plan.policy, clock.now())
+        for operation in plan.operations
+    }
+    return TargetBoard(plan, breakers, clock)
+
+
+async def _close_all(patrols: tuple[Patrol, ...]) -> None:
+    await asyncio.gather(*(patrol.close() for patrol in patrols))
+
+
+async def run(config: Config) -> None:
+    """Run a daemon until the process is told to end."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    notifier = Notifier()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(running(config))
+        log.info(
+            "watching %d targets, listening on %s:%d",
+            len(config.targets),
+            *daemon.address,
+        )
+        telling = asyncio.create_task(
+            notifier.keep_telling(lambda: daemon.status, lambda: daemon.trouble)
+        )
+        notifier.send("READY=1", f"STATUS={daemon.status}")
+        await stop.wait()
+        telling.cancel()
+        notifier.send("STOPPING=1")
+        log.info("stopping")
+        # From here a second signal ends the process at once, and so does time.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        loop.call_later(_STOP_WITHIN, signal.raise_signal, signal.SIGTERM)

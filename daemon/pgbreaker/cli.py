@@ -1,0 +1,283 @@
+"""The command line: one verb a function, exit codes as documented.
+
+Nothing heavy is imported before a verb needs it: ``pgbreaker version`` answers at
+once, and ``healthcheck`` runs every few seconds in a container.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import click
+
+from pgbreaker import __version__
+from pgbreaker.errors import ConfigError, PgbreakerError
+
+FAILED: Final = 1
+UNREACHABLE: Final = 69
+UNCONFIGURED: Final = 78
+
+_URL: Final = "http://127.0.0.1:9432"
+
+_dsn = click.option(
+    "--dsn", envvar="PGBREAKER_DSN", help="Watch this one server, without a file."
+)
+_config = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    envvar="PGBREAKER_CONFIG",
+    help="The configuration file.",
+)
+_url = click.option(
+    "--url",
+    envvar="PGBREAKER_URL",
+    default=_URL,
+    show_default=True,
+    help="Where the daemon listens.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Watch PostgreSQL from outside, and break the circuit before it hurts."""
+
+
+def main() -> None:
+    """Run the command line; every error is one clear line and an exit code."""
+    try:
+        cli(prog_name="pgbreaker")
+    except ConfigError as error:
+        _fail(str(error), UNCONFIGURED)
+    except PgbreakerError as error:
+        _fail(str(error), FAILED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"pgbreaker {__version__}")
+
+
+@cli.command()
+@_config
+@_dsn
+@click.option("--listen", metavar="HOST:PORT", help="Listen here instead.")
+def run(path: Path | None, dsn: str | None, listen: str | None) -> None:
+    """Watch, until told to stop (SIGTERM or Ctrl-C)."""
+    from pgbreaker import app
+    from pgbreaker.sinks.log import configure
+
+    config = _configured(path, dsn, listen)
+    configure(config.log.format, config.log.level)
+    asyncio.run(app.run(config))
+
+
+def _configured(path: Path | None, dsn: str | None, listen: str | None) -> Any:  # noqa: ANN401 - pydantic stays unimported until here
+    from pgbreaker import config
+
+    if (path is None) == (dsn is None):
+        raise click.UsageError("say either --config FILE or --dsn DSN")
+    if path is not None:
+        return config.load(path, listen=listen)
+    assert dsn is not None
+    return config.for_dsn(dsn, listen=listen)
+
+
+@cli.command("check-config")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--connect", is_flag=True, help="Also log in at every target.")
+def check_config(path: Path, connect: bool) -> None:
+    """Say everything that is wrong with FILE, at once."""
+    from pgbreaker import config
+
+    checked = config.load(path)
+    count = len(checked.targets)
+    click.echo(f"{path}: ok, {count} target{'' if count == 1 else 's'}")
+    if connect:
+        from pgbreaker.examine import examine
+
+        reports = [asyncio.run(examine(plan)) for plan in checked.targets]
+        for report in reports:
+            click.echo(report.line)
+        if not all(report.is_good for report in reports):
+            sys.exit(FAILED)
+
+
+@cli.command()
+@click.argument("target", metavar="TARGET|DSN")
+@_config
+@click.option("--debug", is_flag=True, help="Show every step and what was seen.")
+def probe(target: str, path: Path | None, debug: bool) -> None:
+    """Ask TARGET every question once, and say what came of it."""
+    from pgbreaker import config
+    from pgbreaker.examine import examine
+
+    if "://" in target:
+        plan = config.for_dsn(target).targets[0]
+    elif path is None:
+        raise click.UsageError(
+            f"{target!r} is a name: say --config FILE, or give a DSN"
+        )
+    else:
+        plans = {plan.name: plan for plan in config.load(path).targets}
+        if target not in plans:
+            there_are = ", ".join(plans)
+            raise click.UsageError(
+                f"no target is called {target!r}; there are {there_are}"
+            )
+        plan = plans[target]
+    report = asyncio.run(examine(plan))
+    click.echo(report.text(debug=debug))
+    if not report.is_good:
+        sys.exit(FAILED)
+
+
+# What somebody asks of a daemon that runs.
+
+
+def _ask(url: str, path: str, *, timeout: float = 5.0) -> Any:  # noqa: ANN401 - JSON
+    """Get *path* from the daemon at *url*.
+
+    Raises:
+        SystemExit: With `UNREACHABLE`, after one line that says what helps.
+    """
+    address = url.rstrip("/") + path
+    try:
+        request = Request(address, headers={"Accept": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=timeout) as answer:  # noqa: S310
+            return json.load(answer)
+    except HTTPError as error:
+        _fail(f"{address} answered {error.code} {error.reason}", FAILED)
+    except (URLError, TimeoutError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        _fail(
+            f"no daemon answers at {url}: {reason}"
+            " (is it running? --url or PGBREAKER_URL say where)",
+            UNREACHABLE,
+        )
+
+
+_GRADE: Final = {
+    "closed": 0,
+    "metrics_only": 0,
+    "disabled": 0,
+    "half_open": 1,
+    "open": 2,
+    "forced_open": 2,
+}
+
+
+@cli.command()
+@_url
+@click.option(
+    "-o",
+    "form",
+    type=click.Choice(["table", "json", "prom"]),
+    default="table",
+    show_default=True,
+)
+@click.option(
+    "--exit-code",
+    "graded",
+    is_flag=True,
+    help="Exit 0 when all is closed, 1 half-open or degraded, 2 open, 3 unknown.",
+)
+def status(url: str, form: str, graded: bool) -> None:
+    """Show every target and breaker of the daemon."""
+    seen = _ask(url, "/api/v1/status")
+    if form == "json":
+        click.echo(json.dumps(seen, indent=2))
+    else:
+        lines = _prom(seen) if form == "prom" else _table(seen)
+        click.echo("\n".join(lines))
+    if graded:
+        sys.exit(max((_grade(target) for target in seen["targets"]), default=0))
+
+
+def _grade(target: Mapping[str, Any]) -> int:
+    if target["state"] == "unknown":
+        return 3
+    grades = [_GRADE[breaker["state"]] for breaker in target["breakers"]]
+    return max([*grades, int(target["state"] == "degraded")])
+
+
+def _table(seen: Mapping[str, Any]) -> list[str]:
+    rows = [("TARGET", "BREAKER", "STATE", "SINCE", "WHY")]
+    for target in seen["targets"]:
+        rows.append((target["name"], "", target["state"], "", target["reason"]))
+        rows += [
+            (
+                "",
+                breaker["operation"],
+                breaker["state"],
+                breaker["since"],
+                breaker["reason"],
+            )
+            for breaker in target["breakers"]
+        ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return [
+        "  ".join(
+            [*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]
+        )
+        for row in rows
+    ]
+
+
+def _prom(seen: Mapping[str, Any]) -> list[str]:
+    """The states alone, for a node exporter's text file collector."""
+    name = "pgbreaker_breaker_state"
+    lines = [
+        f"# HELP {name} 1 for the state that the breaker is in.",
+        f"# TYPE {name} gauge",
+    ]
+    for target in seen["targets"]:
+        for breaker in target["breakers"]:
+            labels = (
+                f'target="{target["name"]}",operation="{breaker["operation"]}",'
+                f'breaker="{breaker["name"]}"'
+            )
+            lines += [
+                f'{name}{{{labels},state="{state}"}} {int(state == breaker["state"])}'
+                for state in _GRADE
+            ]
+    return lines
+
+
+@cli.command()
+@_url
+def healthcheck(url: str) -> None:
+    """Exit 0 when the daemon itself is well; for containers."""
+    _ask(url, "/-/healthy", timeout=2.0)
+    click.echo("healthy")
+
+
+@cli.command()
+@click.option(
+    "--fault",
+    envvar="FAULT",
+    type=click.Choice(["crash", "freeze", "exhaust", "lock", "slow"]),
+    help="Break the server after ten seconds, and show what happens.",
+)
+@click.option(
+    "--listen", default="127.0.0.1:9432", show_default=True, metavar="HOST:PORT"
+)
+@click.option(
+    "--for", "seconds", type=float, help="End by itself after so many seconds."
+)
+def demo(fault: str | None, listen: str, seconds: float | None) -> None:
+    """Start a PostgreSQL of its own, a workload, and the daemon watching it."""
+    from pgbreaker.demo.show import show
+
+    asyncio.run(show(fault or None, listen, seconds))

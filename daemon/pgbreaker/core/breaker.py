@@ -1,0 +1,787 @@
+"""The circuit breaker, without I/O.
+
+A `Breaker` never sleeps, awaits, logs, locks or reads a clock: whatever needs the
+time takes ``now``, and whatever moves the breaker says so in its return value.
+What drives it (a guard, a probe, a test, a replayed log) is not its business.
+
+It can be driven in two ways, and one breaker is driven in one of them:
+
+- calls ask first and report later (`admit`, `settle`): the library's guards;
+- somebody who asks the server anyway tells what was seen (`observe`): the daemon.
+
+Every move draws a new *era* from one process-wide counter. A call's permit is the
+era it began in, a trial call's is a number of its own from the same counter, so a
+result that comes back late can be told from one that counts.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Any, Final
+
+from pgbreaker.core.policy import Policy
+from pgbreaker.core.units import Seconds, lasting, percent
+from pgbreaker.core.window import Counts, Window
+
+
+class State(StrEnum):
+    """What a breaker does with calls. The first three it decides itself."""
+
+    CLOSED = "closed"  # calls pass
+    OPEN = "open"  # calls are refused
+    HALF_OPEN = "half_open"  # a few trial calls pass
+    FORCED_OPEN = "forced_open"  # an operator refuses every call
+    DISABLED = "disabled"  # an operator lets every call pass, uncounted
+    METRICS_ONLY = "metrics_only"  # calls pass; what it would do is only shown
+
+
+class Cause(StrEnum):
+    """Why a breaker moved."""
+
+    FAILURE_RATE = "failure_rate"  # too large a share of the window failed
+    SLOW_RATE = "slow_rate"  # too large a share of the window was slow
+    FAILURE_RUN = "failure_run"  # too many failures in a row
+    CONFIRMED = "confirmed"  # a second signal agreed with the first
+    COOLED = "cooled"  # the time to stay open ran out
+    RECOVERED = "recovered"  # enough trials succeeded
+    RELAPSED = "relapsed"  # a trial failed
+    EXPIRED = "expired"  # a trial never came back
+    BARREN = "barren"  # trials came back without telling anything
+    OVERRIDDEN = "overridden"  # an operator took over
+    RESUMED = "resumed"  # an operator, or an expiry, handed back
+
+
+# The whole state machine. The diagram in the README is drawn from this table and a
+# test walks it, so there is nothing to keep in sync by hand.
+MOVES: Final = {
+    (State.CLOSED, Cause.FAILURE_RATE): State.OPEN,
+    (State.CLOSED, Cause.SLOW_RATE): State.OPEN,
+    (State.CLOSED, Cause.FAILURE_RUN): State.OPEN,
+    (State.CLOSED, Cause.CONFIRMED): State.OPEN,
+    (State.OPEN, Cause.COOLED): State.HALF_OPEN,
+    (State.HALF_OPEN, Cause.RECOVERED): State.CLOSED,
+    (State.HALF_OPEN, Cause.RELAPSED): State.OPEN,
+    (State.HALF_OPEN, Cause.EXPIRED): State.OPEN,
+    (State.HALF_OPEN, Cause.BARREN): State.OPEN,
+}
+
+OVERRIDES: Final = (
+    State.CLOSED,
+    State.FORCED_OPEN,
+    State.DISABLED,
+    State.METRICS_ONLY,
+)
+"""The states that an operator may ask for; the machine goes on behind them."""
+
+
+class Outcome(Enum):
+    """What a call came to."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"  # the server, or the way to it, failed
+    CUT = "cut"  # given up on after it was slow: a failure
+    IGNORED = "ignored"  # the caller's own fault: says nothing of the server
+    UNREACHED = "unreached"  # never left the process: pool full, refused below
+    RELEASED = "released"  # given up on early: nothing learnt
+
+
+_FAILURES: Final = frozenset((Outcome.FAILURE, Outcome.CUT))
+
+GATE_SHUT: Final = -1
+"""The value of `Breaker.gate` while admission has to be asked for."""
+
+PASS: Final = 0
+"""The permit of a call that passes only because an operator said so."""
+
+ERAS: Final = itertools.count(1)
+"""Eras and trial permits of every breaker of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen, in the words of whoever saw it.
+
+    Attributes:
+        code: A word from a closed list: a probe's finding, an error's category.
+        text: One sentence for people, without secrets.
+        sqlstate: The server's five characters, None when it never spoke.
+        probe: Name of the probe that saw it, None for a call.
+        hint: Seconds that the server itself asked to be left alone.
+    """
+
+    code: str
+    text: str = ""
+    sqlstate: str | None = None
+    probe: str | None = None
+    hint: Seconds = 0.0
+
+    def __str__(self) -> str:
+        return " ".join(
+            part for part in (self.sqlstate, self.text or self.code) if part
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One move of one breaker.
+
+    Attributes:
+        breaker: Name of the breaker.
+        before: State until now.
+        after: State from now on.
+        cause: The rule that moved it.
+        reason: One sentence with its numbers.
+        at: Moment of the move.
+        era: Number drawn for the new state; larger is later.
+        retry_after: Seconds until the next trial call, 0 unless now open.
+        evidence: The last failure seen, None when there was none.
+        override: The operator's state that hides this move from callers, or
+            None when callers feel it.
+    """
+
+    breaker: str
+    before: State
+    after: State
+    cause: Cause
+    reason: str
+    at: Seconds
+    era: int
+    retry_after: Seconds = 0.0
+    evidence: Evidence | None = None
+    override: State | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to make one call; `settle` wants its `token` back.
+
+    Attributes:
+        token: Era of the call, or the number of its trial, or `PASS`.
+        trial: Whether the call decides about a half-open breaker.
+        move: The move that asking brought about, if any.
+    """
+
+    token: int
+    trial: bool = False
+    move: Transition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No leave to call; the server is not to be asked.
+
+    Attributes:
+        state: Effective state that refuses.
+        reason: One sentence with its numbers.
+        retry_after: Seconds after which asking again makes sense.
+        opened_at: Moment since which calls are refused.
+        evidence: The last failure seen, None when there was none.
+        move: The move that asking brought about, if any.
+    """
+
+    state: State
+    reason: str
+    retry_after: Seconds
+    opened_at: Seconds
+    evidence: Evidence | None = None
+    move: Transition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's word, which goes before the machine's.
+
+    Attributes:
+        state: One of `OVERRIDES`.
+        reason: Why, in the operator's words.
+        author: Who.
+        until: Moment at which it ends by itself. None: only by hand.
+    """
+
+    state: State
+    reason: str
+    author: str
+    until: Seconds | None = None
+
+
+class Breaker:
+    """One breaker.
+
+    Threads: `gate`, `Window.edge` and ``window.ok += 1`` may be used freely under
+    the GIL; every method requires external locking.
+
+    Attributes:
+        name: Name of the breaker, the same in every log, metric and message.
+        policy: Its rules.
+        window: What became of the last calls.
+        gate: The current era while calls may pass unasked, else `GATE_SHUT`.
+        since: Moment of the last move of the machine.
+        evidence: The last failure seen, None when there was none.
+        rejected: Calls refused since the beginning.
+        stale: Results that came back after a move, since the beginning.
+        ignored: Calls settled so, since the beginning; likewise `unreached`,
+            `released` and `cut`.
+    """
+
+    __slots__ = (
+        "_barren",
+        "_draw",
+        "_era",
+        "_eras",
+        "_good",
+        "_override",
+        "_reason",
+        "_round",
+        "_run",
+        "_run_base",
+        "_state",
+        "_trials",
+        "_until",
+        "_wait",
+        "cut",
+        "evidence",
+        "gate",
+        "ignored",
+        "name",
+        "policy",
+        "rejected",
+        "released",
+        "since",
+        "stale",
+        "unreached",
+        "window",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        now: Seconds,
+        *,
+        draw: Callable[[], float] = random.random,
+        eras: Iterator[int] = ERAS,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.window = Window(policy.window, policy.buckets, now)
+        self.evidence: Evidence | None = None
+        self.rejected = self.stale = 0
+        self.cut = self.ignored = self.unreached = self.released = 0
+        self._draw = draw
+        self._eras = eras
+        self._override: Override | None = None
+        self._trials: dict[int, Seconds] = {}  # token -> deadline
+        self._good = 0  # trials that succeeded in a row
+        self._barren = 0  # trials that told nothing in a row
+        self._run = 0  # failures in a row
+        self._run_base = 0  # successes ever, when the run began
+        self._round = 0  # openings that flapping remembers
+        self._wait = 0.0  # seconds that the current opening lasts
+        self._until = now
+        self._state = State.CLOSED
+        self._reason = "no call has failed yet"
+        self._era = next(eras)
+        self.gate = self._era
+        self.since = now
+
+    def __repr__(self) -> str:
+        counts = self.window.counts()
+        return (
+            f"<Breaker {self.name!r} {self.state}"
+            f" {counts.failed}/{counts.total} failed, round {self._round}>"
+        )
+
+    # Reading: none of these changes anything.
+
+    @property
+    def computed_state(self) -> State:
+        """What the machine decided, whatever an operator says."""
+        return self._state
+
+    @property
+    def state(self) -> State:
+        """What callers feel."""
+        return self._override.state if self._override else self._state
+
+    @property
+    def override(self) -> Override | None:
+        return self._override
+
+    @property
+    def era(self) -> int:
+        """Number of the current state; larger is later."""
+        return self._era
+
+    @property
+    def passes(self) -> bool:
+        """Whether a call made now would pass as a matter of course."""
+        return self.state not in (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+
+    @property
+    def computed_passes(self) -> bool:
+        """Whether it would, were there no operator."""
+        return self._state is State.CLOSED
+
+    def is_due(self, now: Seconds) -> bool:
+        """Whether the breaker is open and the next call will be a trial."""
+        return self._state is State.OPEN and now >= self._until
+
+    def retry_after(self, now: Seconds) -> Seconds:
+        """Seconds until a call may pass, 0 when one may now."""
+        override = self._override
+        if override is not None and override.state is State.FORCED_OPEN:
+            return (
+                self.policy.max_timeout
+                if override.until is None
+                else max(0.0, override.until - now)
+            )
+        if self.passes:
+            return 0.0
+        if self._state is State.OPEN:
+            return max(0.0, self._until - now)
+        if len(self._trials) < self.policy.trials:
+            return 0.0
+        # Half-open and taken: ask again after a usual opening, or when the
+        # slowest trial must be back, whichever is sooner.
+        return max(0.0, min(self.policy.timeout, min(self._trials.values()) - now))
+
+    def explain(self, now: Seconds) -> str:
+        """Say in one sentence what the breaker does and why."""
+        for_long = f"for {lasting(max(0.0, now - self.since))}"
+        counts = self.window.counts()
+        match self._state:
+            case State.CLOSED:
+                rate = f"{counts.failed} of {counts.total} calls failed in the last"
+                text = (
+                    f"closed {for_long}: {rate} {lasting(self.policy.window)}"
+                    f" (opens at {percent(self.policy.failure_rate)}"
+                    f" of at least {self.policy.minimum_calls})"
+                )
+            case State.OPEN:
+                wait = self._until - now
+                next_trial = f"in {lasting(wait)}" if wait > 0 else "with the next call"
+                text = f"open {for_long}: {self._reason}; next trial {next_trial}"
+            case _:
+                text = (
+                    f"half-open {for_long}: {self._good} of"
+                    f" {self.policy.success_threshold} trials succeeded"
+                )
+        if self._override is None:
+            return f"breaker {self.name!r} is {text}"
+        return (
+            f"breaker {self.name!r} is {self._overridden(now)}; by itself it is {text}"
+        )
+
+    def _overridden(self, now: Seconds) -> str:
+        override = self._override
+        assert override is not None
+        ends = (
+            ""
+            if override.until is None
+            else f", for another {lasting(max(0.0, override.until - now))}"
+        )
+        return f"{override.state.value} by {override.author} ({override.reason}){ends}"
+
+    def snapshot(self, now: Seconds) -> dict[str, Any]:
+        """All that can be said of the breaker now, fit for JSON."""
+        counts = self.window.counts()
+        evidence = self.evidence
+        return {
+            "name": self.name,
+            "state": self.state.value,
+            "computed_state": self._state.value,
+            "since_seconds": max(0.0, now - self.since),
+            "due": self.is_due(now),
+            "reason": self._reason,
+            "evidence": None
+            if evidence is None
+            else {
+                "code": evidence.code,
+                "sqlstate": evidence.sqlstate,
+                "probe": evidence.probe,
+                "text": evidence.text,
+            },
+            "retry_after_seconds": self.retry_after(now),
+            "override": None
+            if self._override is None
+            else {
+                "state": self._override.state.value,
+                "reason": self._override.reason,
+                "author": self._override.author,
+                "seconds_left": None
+                if self._override.until is None
+                else max(0.0, self._override.until - now),
+            },
+            "window": {
+                "total": counts.total,
+                "failed": counts.failed,
+                "slow": counts.slow,
+                "failure_ratio": counts.failure_ratio,
+                "slow_ratio": counts.slow_ratio,
+            },
+            "totals": {
+                "success": self.window.successes,
+                "failure": self.window.failures - self.cut,
+                "slow": self.window.slows,
+                "cut": self.cut,
+                "ignored": self.ignored,
+                "unreached": self.unreached,
+                "released": self.released,
+                "rejected": self.rejected,
+                "stale": self.stale,
+            },
+            "round": self._round,
+            "era": self._era,
+        }
+
+    # Calls: ask first, report later.
+
+    def admit(self, now: Seconds) -> Permit | Refusal:
+        """Ask to make one call.
+
+        While `gate` is above 0 it is the permit's token and nobody need ask.
+        """
+        if self.gate > 0:
+            return Permit(self.gate)
+        move = self.advance(now)
+        override = self._override
+        if override is not None:
+            return self._admit_overridden(override, now, move)
+        match self._state:
+            case State.CLOSED if self._ramped_in(now):
+                return Permit(self._era, move=move)
+            case State.HALF_OPEN if len(self._trials) < self.policy.trials:
+                return Permit(self._begin_trial(now), trial=True, move=move)
+        return self._refuse(now, move)
+
+    def _admit_overridden(
+        self, override: Override, now: Seconds, move: Transition | None
+    ) -> Permit | Refusal:
+        if override.state is State.FORCED_OPEN:
+            return self._refuse(now, move)
+        if override.state is State.DISABLED:
+            return Permit(PASS, move=move)
+        # Every call passes, and the machine behind goes on as if it decided.
+        if self._state is State.CLOSED:
+            return Permit(self._era, move=move)
+        if self._state is State.HALF_OPEN and len(self._trials) < self.policy.trials:
+            return Permit(self._begin_trial(now), trial=True, move=move)
+        return Permit(PASS, move=move)
+
+    def _begin_trial(self, now: Seconds) -> int:
+        token = next(self._eras)
+        self._trials[token] = now + self.policy.lease
+        return token
+
+    def _ramped_in(self, now: Seconds) -> bool:
+        """Let a growing share of the calls in after a recovery."""
+        elapsed = now - self.since
+        if elapsed >= self.policy.ramp:
+            self._open_gate()
+            return True
+        return self._draw() < 0.1 + 0.9 * elapsed / self.policy.ramp
+
+    def _refuse(self, now: Seconds, move: Transition | None) -> Refusal:
+        self.rejected += 1
+        if self._override is not None:
+            reason = self._overridden(now)
+        elif self._state is State.CLOSED:
+            reason = "recovering, not every call is let in yet"
+        else:
+            reason = self._reason
+        return Refusal(
+            self.state, reason, self.retry_after(now), self.since, self.evidence, move
+        )
+
+    def settle(
+        self,
+        token: int,
+        outcome: Outcome,
+        now: Seconds,
+        *,
+        slow: bool = False,
+        evidence: Evidence | None = None,
+    ) -> Transition | None:
+        """Report how a permitted call ended.
+
+        Args:
+            slow: Whether it took `Policy.slow_call` or longer, well or badly.
+            evidence: What was seen, for a failure.
+
+        Returns:
+            The move that this brought about, if any.
+        """
+        if token == PASS:
+            return None
+        if token in self._trials:
+            del self._trials[token]
+            self._tally_trial(outcome, slow=slow)
+            self._remember(evidence)
+            return self._try(outcome, now, slow=slow)
+        if token != self._era or self._state is not State.CLOSED:
+            self.stale += 1  # begun before the last move: no news of this state
+            return None
+        return self._count(outcome, now, slow=slow, evidence=evidence)
+
+    # Probes: tell what was seen.
+
+    def observe(
+        self,
+        outcome: Outcome,
+        now: Seconds,
+        *,
+        slow: bool = False,
+        confirmed: bool = False,
+        evidence: Evidence | None = None,
+    ) -> tuple[Transition, ...]:
+        """Take what somebody saw who asks the server anyway.
+
+        While open, every failure seen puts the next trial off by one wait, and
+        the first success after that wait is the first trial.
+
+        Args:
+            slow: Whether the answer took `Policy.slow_call` or longer.
+            confirmed: Two signals agree: a failure opens without a window.
+            evidence: What was seen, for a failure.
+        """
+        moves: list[Transition | None] = [self._end_override(now)]
+        self._remember(evidence)
+        if self._state is State.OPEN:
+            self._tally_trial(outcome, slow=slow)
+            if outcome in _FAILURES:
+                self._until = max(self._until, now + self._wait)
+            elif outcome is Outcome.SUCCESS and not slow and now >= self._until:
+                moves.append(self._cool(now))
+                moves.append(self._try(outcome, now, slow=slow))
+        elif self._state is State.HALF_OPEN:
+            self._tally_trial(outcome, slow=slow)
+            moves.append(self._try(outcome, now, slow=slow))
+        else:
+            if confirmed and outcome in _FAILURES:
+                moves.append(self._confirm(outcome, now, slow=slow))
+            else:
+                moves.append(self._count(outcome, now, slow=slow, evidence=None))
+            if self.policy.ramp and self._override is None:
+                self._open_gate()  # nobody asks for admission here
+        return tuple(move for move in moves if move is not None)
+
+    # Time and operators.
+
+    def advance(self, now: Seconds) -> Transition | None:
+        """Do what time alone brings about.
+
+        An override ends, an opening cools, a trial expires: at most one of them,
+        in this order, so that each is told.
+        """
+        ended = self._end_override(now)
+        if ended is not None:
+            return ended
+        if self.is_due(now):
+            return self._cool(now)
+        if self._trials and min(self._trials.values()) <= now:
+            reason = (
+                f"a trial call did not come back within {lasting(self.policy.lease)}"
+            )
+            return self._move(Cause.EXPIRED, now, reason)
+        return None
+
+    def force(self, override: Override, now: Seconds) -> Transition:
+        """Put an operator's word before the machine's.
+
+        Raises:
+            ValueError: The state is not one an operator can ask for.
+        """
+        if override.state not in OVERRIDES:
+            allowed = ", ".join(state.value for state in OVERRIDES)
+            raise ValueError(
+                f"a breaker cannot be forced {override.state.value}; it can be {allowed}"
+            )
+        before = self.state
+        self._override = override
+        return self._took_over(before, Cause.OVERRIDDEN, self._overridden(now), now)
+
+    def resume(self, now: Seconds, reason: str = "handed back") -> Transition | None:
+        """Let the machine decide again. None when it already does."""
+        if self._override is None:
+            return None
+        before = self.state
+        self._override = None
+        return self._took_over(before, Cause.RESUMED, reason, now)
+
+    def _end_override(self, now: Seconds) -> Transition | None:
+        override = self._override
+        if override is None or override.until is None or now < override.until:
+            return None
+        return self.resume(now, f"the override by {override.author} ran out")
+
+    def _took_over(
+        self, before: State, cause: Cause, reason: str, now: Seconds
+    ) -> Transition:
+        # The machine has not moved: its era stays, calls in flight still count.
+        self._open_gate()
+        return Transition(
+            self.name,
+            before,
+            self.state,
+            cause,
+            reason,
+            now,
+            self._era,
+            self.retry_after(now),
+            self.evidence,
+        )
+
+    # The machine. Only `_move` assigns the state.
+
+    def _count(
+        self, outcome: Outcome, now: Seconds, *, slow: bool, evidence: Evidence | None
+    ) -> Transition | None:
+        """Put one ended call into the window; only bad news is weighed."""
+        self._record(outcome, now, slow=slow)
+        self._remember(evidence)
+        if outcome not in _FAILURES and not slow:
+            return None
+        counts = self.window.counts()
+        policy = self.policy
+        if (
+            policy.failure_threshold is not None
+            and self._run >= policy.failure_threshold
+        ):
+            reason = f"{self._run} failures in a row"
+            return self._move(Cause.FAILURE_RUN, now, reason + self._last())
+        if counts.total < policy.minimum_calls:
+            return None
+        if outcome in _FAILURES and counts.failure_ratio >= policy.failure_rate:
+            reason = self._share("failed", counts.failed, counts, policy.failure_rate)
+            return self._move(Cause.FAILURE_RATE, now, reason + self._last())
+        if slow and counts.slow_ratio >= policy.slow_rate:
+            reason = self._share("were slow", counts.slow, counts, policy.slow_rate)
+            return self._move(Cause.SLOW_RATE, now, reason)
+        return None
+
+    def _confirm(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition:
+        self._record(outcome, now, slow=slow)
+        reason = str(self.evidence) if self.evidence else "two signals agree"
+        return self._move(Cause.CONFIRMED, now, reason)
+
+    def _record(self, outcome: Outcome, now: Seconds, *, slow: bool) -> None:
+        window = self.window
+        window.rotate(now)
+        self._tally(outcome)
+        if outcome is Outcome.SUCCESS:
+            window.ok += 1
+        elif outcome in _FAILURES:
+            window.failed += 1
+            # The fast path only adds to `ok`; that any success came since the
+            # run began is told by the sum having moved.
+            if window.successes != self._run_base:
+                self._run_base = window.successes
+                self._run = 0
+            self._run += 1
+        else:
+            return
+        window.slow += slow
+
+    def _tally(self, outcome: Outcome) -> None:
+        """Count, for the record, what the window does not."""
+        if outcome is Outcome.CUT:
+            self.cut += 1
+        elif outcome is Outcome.IGNORED:
+            self.ignored += 1
+        elif outcome is Outcome.UNREACHED:
+            self.unreached += 1
+        elif outcome is Outcome.RELEASED:
+            self.released += 1
+
+    def _tally_trial(self, outcome: Outcome, *, slow: bool) -> None:
+        """Count a call that the window does not see."""
+        self._tally(outcome)
+        ok, failed = outcome is Outcome.SUCCESS, outcome in _FAILURES
+        self.window.pass_by(ok=ok, failed=failed, slow=slow and (ok or failed))
+
+    def _remember(self, evidence: Evidence | None) -> None:
+        if evidence is not None:
+            self.evidence = evidence
+
+    def _try(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition | None:
+        """Weigh one trial that came back."""
+        if outcome in _FAILURES or (slow and outcome is Outcome.SUCCESS):
+            how = "failed" if outcome in _FAILURES else "was slow"
+            return self._move(Cause.RELAPSED, now, f"a trial call {how}{self._last()}")
+        if outcome is Outcome.SUCCESS:
+            self._barren = 0
+            self._good += 1
+            if self._good < self.policy.success_threshold:
+                return None
+            reason = f"{self._good} trial calls in a row succeeded"
+            return self._move(Cause.RECOVERED, now, reason)
+        if outcome is not Outcome.IGNORED:
+            self._barren += 1
+            if self._barren >= self.policy.success_threshold:
+                reason = f"{self._barren} trial calls in a row never reached the server"
+                return self._move(Cause.BARREN, now, reason)
+        return None
+
+    def _cool(self, now: Seconds) -> Transition:
+        return self._move(Cause.COOLED, now, f"open for {lasting(now - self.since)}")
+
+    def _share(self, what: str, part: int, counts: Counts, limit: float) -> str:
+        return (
+            f"{part} of {counts.total} calls {what} in the last"
+            f" {lasting(self.policy.window)} ({percent(part / counts.total)},"
+            f" limit {percent(limit)})"
+        )
+
+    def _last(self) -> str:
+        return f", last {self.evidence}" if self.evidence else ""
+
+    def _move(self, cause: Cause, now: Seconds, reason: str) -> Transition:
+        before, after = self._state, MOVES[self._state, cause]
+        if after is State.OPEN:
+            self._open(before, now)
+        elif after is State.CLOSED:
+            self.window.clear(now)
+            self._run = 0
+        self._trials.clear()
+        self._good = self._barren = 0
+        self._state = after
+        self._era = next(self._eras)
+        self._reason = reason
+        self.since = now
+        self._open_gate()
+        if after is State.CLOSED and self.policy.ramp and self._override is None:
+            self.gate = GATE_SHUT
+        return Transition(
+            self.name,
+            before,
+            after,
+            cause,
+            reason,
+            now,
+            self._era,
+            max(0.0, self._until - now) if after is State.OPEN else 0.0,
+            self.evidence,
+            self._override.state if self._override else None,
+        )
+
+    def _open(self, before: State, now: Seconds) -> None:
+        """Draw how long to stay open; flapping is remembered past a close."""
+        policy = self.policy
+        if before is State.CLOSED:
+            healthy = int((now - self.since) / policy.window)
+            self._round = max(0, self._round - healthy)
+        self._round += 1
+        # Past 2**60 the product overflows no float but means nothing either.
+        doubled = policy.timeout * 2.0 ** min(self._round - 1, 60)
+        wait = min(doubled, policy.max_timeout)
+        self._wait = wait * (1 + policy.jitter * self._draw())
+        if self.evidence is not None:
+            self._wait = max(self._wait, self.evidence.hint)
+        self._until = now + self._wait
+
+    def _open_gate(self) -> None:
+        """Let calls pass unasked exactly when nothing speaks against it."""
+        free = self._state is State.CLOSED and self._override is None
+        self.gate = self._era if free else GATE_SHUT

@@ -1,0 +1,88 @@
+"""What the daemon was told to do, as plain objects; the file's shape is `config`'s."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgbreaker.core.policy import DAEMON, Policy
+from pgbreaker.core.secret import Secret
+from pgbreaker.core.units import Seconds, Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePlan:
+    """How often a probe asks, and how long it waits for the answer.
+
+    Attributes:
+        interval: Seconds between two beginnings.
+        timeout: Seconds for the answer, connecting included.
+    """
+
+    interval: Seconds
+    timeout: Seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetPlan:
+    """One server to watch.
+
+    Attributes:
+        name: Short name, ``[A-Za-z0-9_.-]``, unique.
+        dsn: Address of the form ``postgresql://``; may hold a password.
+        password_file: File that holds the password, read at each connect.
+        labels: The user's own words on it, for metrics and messages.
+        operations: Kinds of work with a breaker each.
+        probes: Name -> plan, of the probes that run on it.
+        policy: Rules of its breakers.
+    """
+
+    name: str
+    dsn: Secret
+    password_file: Path | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[str, ...] = ("connect", "read", "write")
+    probes: Mapping[str, ProbePlan]
+    policy: Policy = DAEMON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPlan:
+    """How to log.
+
+    Attributes:
+        format: ``json``, ``console``, or ``auto``: console on a terminal.
+        level: Name of the lowest level shown, such as ``INFO``.
+    """
+
+    format: str = "auto"
+    level: str = "INFO"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtlpPlan:
+    """Where traces go.
+
+    Attributes:
+        endpoint: Base URL of a collector that takes OTLP over HTTP.
+        sample: Share of the spans of healthy probes that are sent.
+    """
+
+    endpoint: str
+    sample: Share = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the daemon was told.
+
+    Attributes:
+        targets: Servers to watch, in the order of the file.
+        http: Host and port to listen on; port 0 takes a free one.
+        log: How to log.
+        otlp: Where traces go. None: nowhere.
+    """
+
+    targets: tuple[TargetPlan, ...]
+    http: tuple[str, int] = ("127.0.0.1", 9432)
+    log: LogPlan = LogPlan()
+    otlp: OtlpPlan | None = None

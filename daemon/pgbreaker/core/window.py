@@ -1,0 +1,130 @@
+"""The sliding window: what became of the calls of the last seconds."""
+
+from dataclasses import dataclass
+
+from pgbreaker.core.units import Seconds, Share
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Calls in the window.
+
+    Attributes:
+        total: Calls that say something of the server: successes and failures.
+        failed: Those that failed.
+        slow: Those that were slow, whether they failed or not.
+    """
+
+    total: int
+    failed: int
+    slow: int
+
+    @property
+    def failure_ratio(self) -> Share:
+        return self.failed / self.total if self.total else 0.0
+
+    @property
+    def slow_ratio(self) -> Share:
+        return self.slow / self.total if self.total else 0.0
+
+
+class Window:
+    """Counts in a ring of buckets, forgotten a bucket at a time.
+
+    A guard's fast path touches three names directly: it compares the time with
+    `edge`, and below it adds one to `ok`. Everything else asks for `rotate`
+    first, so that the current bucket is the current one.
+
+    Attributes:
+        edge: Moment at which the current bucket ends.
+        ok: Successes in the current bucket.
+        failed: Failures in the current bucket.
+        slow: Slow calls in the current bucket.
+    """
+
+    __slots__ = (
+        "_failed",
+        "_next",
+        "_ok",
+        "_past_failed",
+        "_past_ok",
+        "_past_slow",
+        "_ring",
+        "_slow",
+        "_width",
+        "edge",
+        "failed",
+        "ok",
+        "slow",
+    )
+
+    def __init__(self, length: Seconds, buckets: int, now: Seconds) -> None:
+        self._width = length / buckets
+        self._ring = [(0, 0, 0)] * (buckets - 1)
+        self._next = 0
+        self._ok = self._failed = self._slow = 0  # sums over the ring
+        self._past_ok = self._past_failed = self._past_slow = 0  # forgotten ones
+        self.ok = self.failed = self.slow = 0
+        self.edge = now + self._width
+
+    def rotate(self, now: Seconds) -> None:
+        """Make the bucket of *now* the current one."""
+        if now < self.edge:
+            return
+        steps = int((now - self.edge) / self._width) + 1
+        if steps > len(self._ring):
+            self.clear(now)
+            return
+        for _ in range(steps):
+            self._push()
+        self.edge += steps * self._width
+
+    def _push(self) -> None:
+        oldest = self._ring[self._next]
+        self._ring[self._next] = (self.ok, self.failed, self.slow)
+        self._next = (self._next + 1) % len(self._ring)
+        self._ok += self.ok - oldest[0]
+        self._failed += self.failed - oldest[1]
+        self._slow += self.slow - oldest[2]
+        self._forget(oldest)
+        self.ok = self.failed = self.slow = 0
+
+    def _forget(self, bucket: tuple[int, int, int]) -> None:
+        self._past_ok += bucket[0]
+        self._past_failed += bucket[1]
+        self._past_slow += bucket[2]
+
+    def pass_by(self, *, ok: bool, failed: bool, slow: bool) -> None:
+        """Count a call in the totals over all time alone."""
+        self._forget((ok, failed, slow))
+
+    def clear(self, now: Seconds) -> None:
+        """Forget every call; the totals over all time stay."""
+        self._forget(
+            (self._ok + self.ok, self._failed + self.failed, self._slow + self.slow)
+        )
+        self._ring = [(0, 0, 0)] * len(self._ring)
+        self._next = 0
+        self._ok = self._failed = self._slow = 0
+        self.ok = self.failed = self.slow = 0
+        self.edge = now + self._width
+
+    def counts(self) -> Counts:
+        """What the window holds as of the last `rotate`."""
+        failed = self._failed + self.failed
+        return Counts(self._ok + self.ok + failed, failed, self._slow + self.slow)
+
+    @property
+    def successes(self) -> int:
+        """Successes since the beginning, within the window or not."""
+        return self._past_ok + self._ok + self.ok
+
+    @property
+    def failures(self) -> int:
+        """Failures since the beginning, within the window or not."""
+        return self._past_failed + self._failed + self.failed
+
+    @property
+    def slows(self) -> int:
+        """Slow calls since the beginning, within the window or not."""
+        return self._past_slow + self._slow + self.slow

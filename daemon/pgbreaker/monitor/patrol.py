@@ -1,0 +1,83 @@
+"""Everything that goes round one target, put together."""
+
+import asyncio
+from typing import Final
+
+from pgbreaker.clock import Clock
+from pgbreaker.core.judge import PING
+from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.monitor.feed import Feed
+from pgbreaker.monitor.line import Line
+from pgbreaker.monitor.schedule import Schedule
+from pgbreaker.monitor.sentinel import Sentinel
+from pgbreaker.monitor.watch import Watch
+from pgbreaker.postgres.target import Target
+from pgbreaker.sinks.board import TargetBoard
+from pgbreaker.sinks.hub import Hub
+
+# A beat takes at most two deadlines and the patience of a knock; a watch that is
+# asked twice, two of its own. What is later than this is stuck.
+_STUCK: Final[Seconds] = 15.0
+
+
+class Patrol:
+    """The sentinel and the watches of one target.
+
+    Attributes:
+        board: What is true of the target.
+    """
+
+    def __init__(
+        self, board: TargetBoard, hub: Hub, schedule: Schedule, clock: Clock
+    ) -> None:
+        self.board = board
+        self._clock = clock
+        self._schedule = schedule
+        self._feed = Feed(board, hub, clock)
+        self._line = Line(Target(board.plan), clock, self._alarm)
+        self._sentinel = Sentinel(self._line, self._feed, clock, self._hasten)
+        self._watches = [
+            Watch(probe, self._line, self._feed, clock)
+            for probe in board.plan.probes
+            if probe != PING
+        ]
+        self._round: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; needs a running loop."""
+        self._round = asyncio.create_task(
+            self._sentinel.run(), name=f"sentinel {self.board.plan.name}"
+        )
+        for watch in self._watches:
+            self._schedule.add(watch)
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the patrol itself, None when nothing is."""
+        name = self.board.plan.name
+        if self._round is not None and self._round.done():
+            return f"the sentinel of {name} has ended"
+        now = self._clock.now()
+        silent = now - self._sentinel.beaten_at
+        if silent > 3 * max(self._sentinel.interval, 20.0) + _STUCK:
+            return f"the sentinel of {name} has been silent for {lasting(silent)}"
+        for watch in self._watches:
+            silent = now - watch.ended_at
+            if silent > 3 * watch.interval + _STUCK:
+                return f"{watch.name} has not run for {lasting(silent)}"
+        return None
+
+    async def close(self) -> None:
+        """Stop beating and hang up. The schedule is closed by whoever made it."""
+        if self._round is not None:
+            self._round.cancel()
+            await asyncio.wait([self._round])
+        await self._line.close()
+
+    def _alarm(self) -> None:
+        self._sentinel.alarm()
+
+    def _hasten(self) -> None:
+        """The target is there, or there again: everything is asked at once."""
+        for watch in self._watches:
+            self._schedule.soon(watch.name)

@@ -1,0 +1,54 @@
+"""Tells systemd how we are, by its one-datagram protocol; nothing without systemd.
+
+https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pgbreaker.core.units import Seconds
+
+_STATUS_EVERY: Final[Seconds] = 5.0
+
+
+class Notifier:
+    """The way to the service manager that started us, if one did."""
+
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        self._path = env.get("NOTIFY_SOCKET", "")
+        # The watchdog is fed twice in its time; 0 when systemd set none, or set it
+        # for another process.
+        ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6 if ours else 0.0
+
+    def send(self, *lines: str) -> None:
+        """Tell systemd *lines*, such as ``READY=1``."""
+        if not self._path:
+            return
+        # A leading @ stands for the zero byte of an abstract address.
+        address = "\0" + self._path[1:] if self._path[0] == "@" else self._path
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.sendto("\n".join(lines).encode(), address)
+            except OSError:
+                pass  # a service manager that is gone is not a reason to go, too
+
+    async def keep_telling(
+        self, status: Callable[[], str], trouble: Callable[[], str | None]
+    ) -> None:
+        """Feed the watchdog as long as nothing is in *trouble*, until cancelled.
+
+        A hung probe loop must not look alive, so it is the patrols that decide,
+        not the mere fact that this loop still turns.
+        """
+        pause = min(_STATUS_EVERY, self._watchdog / 2 or _STATUS_EVERY)
+        while self._path:
+            wrong = trouble()
+            if wrong is None:
+                self.send("WATCHDOG=1", f"STATUS={status()}")
+            else:
+                self.send(f"STATUS={wrong}")
+            await asyncio.sleep(pause)

@@ -1,0 +1,142 @@
+"""What is true now: the one place that status, metrics and pages read from."""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from pgbreaker.clock import Clock
+from pgbreaker.core.breaker import Breaker, Transition
+from pgbreaker.core.judge import GONE, PING
+from pgbreaker.core.plan import TargetPlan
+from pgbreaker.core.reading import Finding, Reading, Value
+from pgbreaker.core.units import lasting
+from pgbreaker.sinks.hub import Event, Notice
+
+
+class Condition(StrEnum):
+    """How a target is, in one word; the label ``state`` of its state metric."""
+
+    UP = "up"
+    DEGRADED = "degraded"  # it answers, but some work on it fails
+    DOWN = "down"
+    UNKNOWN = "unknown"  # nothing seen yet, or not let in to look
+
+
+class TargetBoard:
+    """What is true now of one target. Complete from the first second.
+
+    Attributes:
+        plan: What was configured.
+        breakers: Operation -> its breaker.
+        readings: Probe -> its last reading; configured probes that have not
+            answered yet are missing.
+        answered: Probe -> wall time of its last good answer, in seconds since
+            the epoch.
+        facts: Name -> value, as last seen by whichever probe sees it. Kept when
+            the server goes away: `readings` tells their age.
+        moved: Operation -> wall time of its breaker's last move.
+        connections: Connections that the daemon has to the server right now.
+        version: Grows with each change, for caches.
+    """
+
+    def __init__(
+        self, plan: TargetPlan, breakers: Mapping[str, Breaker], clock: Clock
+    ) -> None:
+        self.plan = plan
+        self.breakers = breakers
+        self.readings: dict[str, Reading] = {}
+        self.answered: dict[str, float] = {}
+        self.facts: dict[str, Value] = {}
+        self.moved = dict.fromkeys(breakers, clock.wall())
+        self.connections = 0
+        self.notices: dict[str, Notice] = {}
+        self.version = 0
+        self._clock = clock
+
+    @property
+    def condition(self) -> Condition:
+        """How the target is. A server that is full is up; one that does not let
+        us in to look is unknown, whatever it does for others."""
+        ping = self.readings.get(PING)
+        if ping is None or ping.finding is Finding.AUTH:
+            return Condition.UNKNOWN
+        if ping.finding in GONE and ping.confirmed:
+            return Condition.DOWN
+        if ping.finding is Finding.FULL or not self._all_well():
+            return Condition.DEGRADED
+        return Condition.UP if ping.answered else Condition.UNKNOWN
+
+    def _all_well(self) -> bool:
+        troubled = any(not breaker.passes for breaker in self.breakers.values())
+        return not troubled and all(
+            reading.answered for reading in self.readings.values()
+        )
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server is known to serve somebody."""
+        return self.condition in (Condition.UP, Condition.DEGRADED)
+
+    @property
+    def reason(self) -> str:
+        """One sentence: why `condition` is what it is."""
+        ping = self.readings.get(PING)
+        if ping is None:
+            return "no probe has come back yet"
+        now = self._clock.now()
+        for breaker in self.breakers.values():
+            if not breaker.passes:
+                return breaker.explain(now)
+        for probe, reading in self.readings.items():
+            if not reading.answered:
+                seen = reading.evidence or reading.finding.value
+                return f"probe {probe} ended {reading.finding.value}: {seen}"
+        return f"answered the last ping in {lasting(ping.took)}"
+
+    def take(self, reading: Reading) -> None:
+        """Note what a probe saw."""
+        self.readings[reading.probe] = reading
+        if reading.answered:
+            ended = reading.at + reading.took
+            self.answered[reading.probe] = self._clock.wall_of(ended)
+            self.facts.update(reading.values)
+        self.version += 1
+
+
+class Board:
+    """What is true now, of every configured target; a sink.
+
+    Attributes:
+        targets: Name -> what is true of it, in the order of the configuration.
+    """
+
+    def __init__(self, targets: Iterable[TargetBoard], clock: Clock) -> None:
+        self.targets = {target.plan.name: target for target in targets}
+        self._clock = clock
+        self._homes = {
+            breaker.name: (target, operation)
+            for target in self.targets.values()
+            for operation, breaker in target.breakers.items()
+        }
+
+    def home(self, breaker: str) -> tuple[str, str]:
+        """Name the target and the operation of a breaker, by its name.
+
+        Raises:
+            KeyError: There is no such breaker.
+        """
+        target, operation = self._homes[breaker]
+        return target.plan.name, operation
+
+    def __call__(self, event: Event) -> None:
+        """Take an event from the hub."""
+        match event:
+            case Reading():
+                self.targets[event.target].take(event)
+            case Transition():
+                target, operation = self._homes[event.breaker]
+                target.moved[operation] = self._clock.wall_of(event.at)
+                target.version += 1
+            case Notice():
+                target = self.targets[event.target]
+                target.notices[event.code] = event
+                target.version += 1

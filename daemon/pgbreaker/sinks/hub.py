@@ -1,0 +1,55 @@
+"""One event in, every sink told."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pgbreaker.core.breaker import Transition
+from pgbreaker.core.reading import Reading
+from pgbreaker.core.units import Seconds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth telling that moves no breaker: a restart, a new role.
+
+    Attributes:
+        target: Name of the target.
+        code: A word from a closed list: ``locked_out``, ``let_in``, ``logins_wait``,
+            ``restarted``, ``role``, ``cluster``.
+        text: One sentence for people, without secrets.
+        at: Moment of it.
+    """
+
+    target: str
+    code: str
+    text: str
+    at: Seconds
+
+
+Event: TypeAlias = Reading | Transition | Notice
+Sink: TypeAlias = Callable[[Event], None]
+
+
+class Hub:
+    """Hands each event to each sink, in the order they were given.
+
+    Attributes:
+        dropped: Events that a sink failed to take, since the beginning.
+    """
+
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+        self._sinks = tuple(sinks)
+        self.dropped = 0
+
+    def publish(self, event: Event) -> None:
+        """Tell every sink, whatever the others do."""
+        for sink in self._sinks:
+            try:
+                sink(event)
+            except Exception:  # noqa: BLE001 - one sink's fault must not blind the others
+                self.dropped += 1
+                log.exception("sink %r failed to take %r", sink, event)
