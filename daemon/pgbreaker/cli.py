@@ -105,7 +105,7 @@ def check_config(path: Path, connect: bool) -> None:
     count = len(checked.targets)
     click.echo(f"{path}: ok, {count} target{'' if count == 1 else 's'}")
     if connect:
-        from pgbreaker.examine import examine
+        from pgbreaker.monitor.examine import examine
 
         reports = [asyncio.run(examine(plan)) for plan in checked.targets]
         for report in reports:
@@ -121,7 +121,7 @@ def check_config(path: Path, connect: bool) -> None:
 def probe(target: str, path: Path | None, debug: bool) -> None:
     """Ask TARGET every question once, and say what came of it."""
     from pgbreaker import config
-    from pgbreaker.examine import examine
+    from pgbreaker.monitor.examine import examine
 
     if "://" in target:
         plan = config.for_dsn(target).targets[0]
@@ -154,8 +154,8 @@ def _ask(url: str, path: str, *, timeout: float = 5.0) -> Any:  # noqa: ANN401 -
     """
     address = url.rstrip("/") + path
     try:
-        request = Request(address, headers={"Accept": "application/json"})  # noqa: S310
-        with urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        request = Request(address, headers={"Accept": "application/json"})
+        with urlopen(request, timeout=timeout) as answer:
             return json.load(answer)
     except HTTPError as error:
         _fail(f"{address} answered {error.code} {error.reason}", FAILED)

@@ -4,6 +4,7 @@ https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -30,11 +31,12 @@ class Notifier:
             return
         # A leading @ stands for the zero byte of an abstract address.
         address = "\0" + self._path[1:] if self._path[0] == "@" else self._path
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            try:
-                sock.sendto("\n".join(lines).encode(), address)
-            except OSError:
-                pass  # a service manager that is gone is not a reason to go, too
+        # A service manager that is gone is not a reason to go, too.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.sendto("\n".join(lines).encode(), address)
 
     async def keep_telling(
         self, status: Callable[[], str], trouble: Callable[[], str | None]
