@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -74,8 +74,13 @@ class Daemon:
 
 
 @asynccontextmanager
-async def running(config: Config, clock: Clock | None = None) -> AsyncIterator[Daemon]:
+async def running(
+    config: Config, *, clock: Clock | None = None, also: Iterable[Sink] = ()
+) -> AsyncIterator[Daemon]:
     """Run a daemon for the time of the block.
+
+    Args:
+        also: Further sinks that are told of every event.
 
     Raises:
         PgbreakerError: The address cannot be listened on, or an extra is missing.
@@ -86,7 +91,7 @@ async def running(config: Config, clock: Clock | None = None) -> AsyncIterator[D
     async with AsyncExitStack() as stack:
         board = Board((_board(plan, clock) for plan in config.targets), clock)
         metrics = Metrics(board)
-        sinks: list[Sink] = [board, metrics, LogSink(board)]
+        sinks: list[Sink] = [board, metrics, LogSink(board), *also]
         if config.otlp is not None:
             traces = open_traces(config.otlp.endpoint, config.otlp.sample, board, clock)
             stack.push_async_callback(traces.close)

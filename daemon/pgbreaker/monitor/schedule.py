@@ -83,6 +83,7 @@ class Schedule:
         self.clock_steps = 0
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._out_of_turn: set[str] = set()  # names that `soon` was asked for
         self._running: set[asyncio.Task[object]] = set()
         self._offset = clock.wall() - clock.now()
         self._look: asyncio.TimerHandle | None = None
@@ -117,6 +118,7 @@ class Schedule:
 
     def soon(self, name: str, after: Seconds = 0.0) -> None:
         """Run the task called *name* after *after* seconds, then as usual."""
+        self._out_of_turn.add(name)
         self._scheduler.modify_job(name, next_run_time=self._at(after))
 
     def start(self) -> None:
@@ -151,9 +153,10 @@ class Schedule:
             self.soon(name, hurry)
 
     def _late(self, entry: _Entry) -> Seconds:
-        late = entry.grid.late(self._clock.wall())
-        # A run that was asked for out of turn lies anywhere on the grid.
-        return late if late < entry.grid.period / 2 else 0.0
+        if entry.task.name in self._out_of_turn:
+            self._out_of_turn.discard(entry.task.name)
+            return 0.0
+        return entry.grid.late(self._clock.wall())
 
     def _watch_clocks(self) -> None:
         """Place every job anew when wall time has jumped against monotonic time."""

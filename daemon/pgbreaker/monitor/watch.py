@@ -51,7 +51,8 @@ class Watch:
         is_nearly_full = isinstance(ratio, float) and ratio >= _NEARLY_FULL
         if not self._line.is_up:
             return None  # the sentinel says when it is back
-        if self._feed.is_wanted(self.probe) or (self.probe == LOGIN and is_nearly_full):
+        is_awaited = self._failed or self._feed.is_wanted(self.probe)
+        if is_awaited or (self.probe == LOGIN and is_nearly_full):
             return _HURRY if self.interval > _HURRY else None
         return None
 

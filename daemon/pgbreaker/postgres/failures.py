@@ -111,7 +111,7 @@ def _innermost_first(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_sqlstate(sqlstate: str, text: str, *, connecting: bool) -> Finding:
-    if sqlstate == "53300" and "for role" in text:
+    if sqlstate == "53300" and 'for role "' in text:
         return Finding.QUERY  # the CONNECTION LIMIT of our own role, not the server's
     if connecting and sqlstate in _AT_THE_DOOR:
         return _AT_THE_DOOR[sqlstate]

@@ -1,0 +1,30 @@
+"""Fixtures: servers of two majors, shared where nothing breaks them."""
+
+import pytest
+
+from support.servers import psql, running_server
+
+MAJORS = {"pg15": 15, "pg17": 17}
+
+
+@pytest.fixture(scope="session", params=MAJORS.values(), ids=MAJORS.keys())
+def server(request):
+    """A running server that the test leaves as it was, of each major in turn."""
+    with running_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=MAJORS.values(), ids=MAJORS.keys())
+def breakable_server(request):
+    with running_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def fresh_server(breakable_server):
+    """A running server that the test may break; it is mended afterwards."""
+    yield breakable_server
+    breakable_server.thaw()
+    breakable_server.start()
+    psql(breakable_server, "ALTER SYSTEM RESET ALL")
+    psql(breakable_server, "SELECT pg_reload_conf()")
