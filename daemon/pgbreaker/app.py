@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from pgbreaker import __version__
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import Config, TargetPlan
@@ -90,10 +91,12 @@ async def running(
     # takes them down in reverse.
     async with AsyncExitStack() as stack:
         board = Board((_board(plan, clock) for plan in config.targets), clock)
-        metrics = Metrics(board)
+        metrics = Metrics(board, __version__)
         sinks: list[Sink] = [board, metrics, LogSink(board), *also]
         if config.otlp is not None:
-            traces = open_traces(config.otlp.endpoint, config.otlp.sample, board, clock)
+            traces = open_traces(
+                config.otlp.endpoint, config.otlp.sample, board, clock, __version__
+            )
             stack.push_async_callback(traces.close)
             sinks.append(traces)
         hub = Hub(sinks)
@@ -116,6 +119,7 @@ async def running(
                 metrics=metrics,
                 clock=clock,
                 epoch=uuid.uuid4().hex[:12],
+                version=__version__,
                 health=trouble,
                 ready=unready,
             )

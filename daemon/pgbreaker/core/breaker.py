@@ -218,6 +218,7 @@ class Breaker:
         window: What became of the last calls.
         gate: The current era while calls may pass unasked, else `GATE_SHUT`.
         since: Moment of the last move of the machine.
+        cause: The rule that made it, None before the first.
         evidence: The last failure seen, None when there was none.
         rejected: Calls refused since the beginning.
         stale: Results that came back after a move, since the beginning.
@@ -240,6 +241,7 @@ class Breaker:
         "_trials",
         "_until",
         "_wait",
+        "cause",
         "cut",
         "evidence",
         "gate",
@@ -266,6 +268,7 @@ class Breaker:
         self.name = name
         self.policy = policy
         self.window = Window(policy.window, policy.buckets, now)
+        self.cause: Cause | None = None
         self.evidence: Evidence | None = None
         self.rejected = self.stale = 0
         self.cut = self.ignored = self.unreached = self.released = 0
@@ -323,6 +326,22 @@ class Breaker:
     def computed_passes(self) -> bool:
         """Whether it would, were there no operator."""
         return self._state is State.CLOSED
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Calls since the beginning, by what became of them. Slow ones are counted
+        beside their outcome; stale ones came back after a move."""
+        return {
+            "success": self.window.successes,
+            "failure": self.window.failures - self.cut,
+            "slow": self.window.slows,
+            "cut": self.cut,
+            "ignored": self.ignored,
+            "unreached": self.unreached,
+            "released": self.released,
+            "rejected": self.rejected,
+            "stale": self.stale,
+        }
 
     def is_due(self, now: Seconds) -> bool:
         """Whether the breaker is open and the next call will be a trial."""
@@ -421,17 +440,7 @@ class Breaker:
                 "failure_ratio": counts.failure_ratio,
                 "slow_ratio": counts.slow_ratio,
             },
-            "totals": {
-                "success": self.window.successes,
-                "failure": self.window.failures - self.cut,
-                "slow": self.window.slows,
-                "cut": self.cut,
-                "ignored": self.ignored,
-                "unreached": self.unreached,
-                "released": self.released,
-                "rejected": self.rejected,
-                "stale": self.stale,
-            },
+            "totals": self.totals,
             "round": self._round,
             "era": self._era,
         }
@@ -749,6 +758,7 @@ class Breaker:
         self._state = after
         self._era = next(self._eras)
         self._reason = reason
+        self.cause = cause
         self.since = now
         self._open_gate()
         if after is State.CLOSED and self.policy.ramp and self._override is None:

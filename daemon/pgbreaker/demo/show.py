@@ -1,6 +1,7 @@
 """The demo: a server of its own, a workload, the daemon, and a fault to watch."""
 
 import asyncio
+import logging
 import signal
 import time
 from contextlib import AsyncExitStack
@@ -65,6 +66,7 @@ async def show(fault: str | None, listen: str, seconds: Seconds | None) -> None:
     Raises:
         PgbreakerError: There is no PostgreSQL to start, or the port is taken.
     """
+    logging.getLogger("pgbreaker").addHandler(logging.NullHandler())  # told below
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

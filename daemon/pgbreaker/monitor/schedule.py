@@ -115,6 +115,7 @@ class Schedule:
             args=[task.name],
             next_run_time=self._at(share),
         )
+        self._out_of_turn.add(task.name)
 
     def soon(self, name: str, after: Seconds = 0.0) -> None:
         """Run the task called *name* after *after* seconds, then as usual."""

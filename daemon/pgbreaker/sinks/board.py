@@ -8,7 +8,7 @@ from pgbreaker.core.breaker import Breaker, Transition
 from pgbreaker.core.judge import GONE, PING
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import Finding, Reading, Value
-from pgbreaker.core.units import lasting
+from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
 
 
@@ -126,6 +126,10 @@ class Board:
         """
         target, operation = self._homes[breaker]
         return target.plan.name, operation
+
+    def wall_of(self, at: Seconds) -> float:
+        """Show a monotonic moment as wall time, in seconds since the epoch."""
+        return self._clock.wall_of(at)
 
     def __call__(self, event: Event) -> None:
         """Take an event from the hub."""

@@ -1,0 +1,61 @@
+# The commands of the house; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Which tests: unit, integration, acceptance; unit alone needs no server.
+PYTEST := $(BIN)/python -m pytest -q
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lint types unit integration acceptance packages clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## a PostgreSQL of its own, a workload, the daemon; FAULT=crash|freeze|exhaust|lock|slow
+	@FAULT=$(FAULT) $(BIN)/pgbreaker demo
+
+test: packages $(VENV)/.dev ## install what is needed, and run every test
+	$(MAKE) --no-print-directory lint types
+	$(PYTEST) tests/unit tests/integration tests/acceptance -rs --durations=10
+
+check: $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
+
+bench: packages $(VENV)/.dev ## measure, and compare with the goals
+	$(BIN)/python tests/bench/detection.py
+	$(BIN)/python tests/bench/footprint.py
+
+lint: $(VENV)/.dev ## ruff
+	$(BIN)/ruff check daemon tests
+	$(BIN)/ruff format --check daemon tests
+
+types: $(VENV)/.dev ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev ## tests that need no server
+	$(PYTEST) tests/unit
+
+integration: packages $(VENV)/.dev ## tests on real servers
+	$(PYTEST) tests/integration
+
+acceptance: packages $(VENV)/.dev ## the daemon as a process
+	$(PYTEST) tests/acceptance
+
+packages: ## system packages that tests use, where we may install them
+	@tests/install-packages
+
+clean: ## remove what the commands here have made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Both are made anew only when pyproject.toml changes; without a change nothing here
+# uses the network.
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@test -f $(VENV)/.dev || $(BIN)/python -m pip install -q -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m pip install -q -e '.[demo,otlp]' --group dev
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/bin/python:
+	@tests/make-venv $(PYTHON) $(VENV)

@@ -1,0 +1,313 @@
+"""The shape of the file: keys, types, what each means. No defaults of behaviour stand
+here; those live in the objects that the daemon runs by."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pgbreaker.config.document import did_you_mean
+from pgbreaker.config.dsn import wrong_with
+from pgbreaker.config.units import Count, Duration, Part
+from pgbreaker.core.judge import OPERATIONS
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+_LABEL: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FORMATS: Final = ("auto", "json", "console")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a text; put it in quotes if it looks like something else")
+    return value
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name; use 1 to 63 of A-Z a-z 0-9 _ . -")
+    return name
+
+
+def _dsn(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not a DSN; write postgresql://user@host:5432/database")
+    wrong = wrong_with(value)
+    if wrong is not None:
+        raise ValueError(wrong)
+    return value
+
+
+def _one_of(words: tuple[str, ...], what: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value not in words:
+            shown = value if isinstance(value, str) else str(value)
+            raise ValueError(
+                f"no {what} is called {shown!r}; {did_you_mean(shown, words)}"
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+def _operations(value: object) -> list[object]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            f"not a list; write [{', '.join(OPERATIONS)}] or fewer of them"
+        )
+    for operation in value:
+        if value.count(operation) > 1:
+            raise ValueError(f"{operation!r} is given twice")
+    return value
+
+
+def _off(value: object) -> object:
+    if value is False:
+        return None
+    if value is True or value is None:
+        return {}
+    if isinstance(value, str):
+        raise ValueError(
+            f"{value!r} is a word here; write false, or keys such as interval"
+        )
+    return value
+
+
+def _labels(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError("not keys and values; write {env: prod}")
+    if len(value) > 16:
+        raise ValueError(f"{len(value)} labels; at most 16 are taken")
+    for key, text in value.items():
+        if not _LABEL.fullmatch(key):
+            raise ValueError(
+                f"{key!r} is no label; use a-z 0-9 _, beginning with a letter"
+            )
+        if not isinstance(text, str) or len(text) > 128:
+            raise ValueError(
+                f"the label {key!r} must be a text of up to 128 characters"
+            )
+    return value
+
+
+def listen(value: object) -> tuple[str, int]:
+    """Read ``host:port``, the host an address or a name, ``[::1]:9432`` for IPv6.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = value if isinstance(value, str) else ""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("not an address; write it like 127.0.0.1:9432")
+    bare = host.removeprefix("[").removesuffix("]")
+    if ":" in bare:
+        if bare == host:
+            raise ValueError(f"put the IPv6 address in brackets: [{bare}]:{port}")
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise ValueError(f"{bare!r} is no IPv6 address") from None
+    return bare or "0.0.0.0", int(port)
+
+
+def _endpoint(value: object) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
+        raise ValueError("not an address; write it like http://127.0.0.1:4318")
+    return text.rstrip("/")
+
+
+class Model(BaseModel):
+    """Keys that are not there are errors, and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class BreakerShape(Model):
+    failure_rate: Annotated[
+        Part | None, Field(description="share of failed calls in the window that opens")
+    ] = None
+    slow_rate: Annotated[
+        Part | None, Field(description="share of slow calls in the window that opens")
+    ] = None
+    window: Annotated[
+        Duration | None, Field(description="length of the sliding window")
+    ] = None
+    minimum_calls: Annotated[
+        Count | None, Field(description="calls in the window below which no rate opens")
+    ] = None
+    failure_threshold: Annotated[
+        Count | None, Field(description="failures in a row that open")
+    ] = None
+    success_threshold: Annotated[
+        Count | None, Field(description="good answers in a row that close")
+    ] = None
+    timeout: Annotated[
+        Duration | None,
+        Field(description="shortest opening, counted from the last bad sign"),
+    ] = None
+    max_timeout: Annotated[
+        Duration | None,
+        Field(description="longest opening; each flap doubles up to it"),
+    ] = None
+    jitter: Annotated[
+        Part | None,
+        Field(description="share of itself by which an opening may be longer"),
+    ] = None
+    slow_call: Annotated[
+        Duration | None, Field(description="time from which a ping counts as slow")
+    ] = None
+
+
+class ProbeShape(Model):
+    interval: Annotated[Duration | None, Field(description="time between two runs")] = (
+        None
+    )
+    timeout: Annotated[
+        Duration | None, Field(description="time for the answer, connecting included")
+    ] = None
+
+
+Switch: TypeAlias = Annotated[ProbeShape | None, BeforeValidator(_off)]
+
+
+class ProbesShape(Model):
+    ping: Annotated[
+        ProbeShape,
+        Field(description="`SELECT 1` on the held connection; cannot be switched off"),
+    ] = ProbeShape()
+    login: Annotated[
+        Switch, Field(description="a new connection; `false` switches it off")
+    ] = ProbeShape()
+    commit: Annotated[
+        Switch, Field(description="one empty transaction; `false` switches it off")
+    ] = ProbeShape()
+    identity: Annotated[
+        Switch, Field(description="role, start, version; `false` switches it off")
+    ] = ProbeShape()
+    saturation: Annotated[
+        Switch, Field(description="connection slots; `false` switches it off")
+    ] = ProbeShape()
+
+
+class TargetShape(Model):
+    name: Annotated[
+        Annotated[str, BeforeValidator(_name)], Field(description="short name, unique")
+    ]
+    dsn: Annotated[
+        Annotated[str, BeforeValidator(_dsn)],
+        Field(description="`postgresql://user@host:port/database?sslmode=...`"),
+    ]
+    password_file: Annotated[
+        Annotated[Path, BeforeValidator(_text)] | None,
+        Field(description="file with the password, read at each connect"),
+    ] = None
+    labels: Annotated[
+        Annotated[dict[str, str], BeforeValidator(_labels)],
+        Field(description="your own words on it, in `pgbreaker_target_info`"),
+    ] = {}
+    operations: Annotated[
+        Annotated[
+            tuple[Annotated[str, _one_of(OPERATIONS, "operation")], ...],
+            BeforeValidator(_operations),
+        ],
+        Field(description="the breakers that it has"),
+    ] = OPERATIONS
+    profile: Annotated[
+        Annotated[Literal["default", "fast"], _one_of(("default", "fast"), "profile")],
+        Field(description="`fast` pings every 100 ms with a deadline of 250 ms"),
+    ] = "default"
+    interval: Annotated[
+        Duration | None, Field(description="of the ping; else that of `defaults`")
+    ] = None
+    timeout: Annotated[
+        Duration | None, Field(description="of the ping; else that of `defaults`")
+    ] = None
+    breaker: Annotated[
+        BreakerShape, Field(description="what differs from `defaults.breaker`")
+    ] = BreakerShape()
+    probes: Annotated[
+        ProbesShape, Field(description="what differs from the probes' defaults")
+    ] = ProbesShape()
+
+
+class DefaultsShape(Model):
+    interval: Annotated[
+        Duration | None, Field(description="of the ping of every target")
+    ] = None
+    timeout: Annotated[
+        Duration | None, Field(description="of the ping of every target")
+    ] = None
+    breaker: Annotated[BreakerShape, Field(description="of every target")] = (
+        BreakerShape()
+    )
+
+
+class HttpShape(Model):
+    listen: Annotated[
+        Annotated[tuple[str, int], BeforeValidator(listen)],
+        Field(description="address to serve on; port 0 takes a free one"),
+    ] = ("127.0.0.1", 9432)
+
+
+class LogShape(Model):
+    format: Annotated[
+        Annotated[str, _one_of(_FORMATS, "format")],
+        Field(description="`json`, `console`, or `auto`: console on a terminal"),
+    ] = "auto"
+    level: Annotated[
+        Annotated[str, _one_of(_LEVELS, "level")],
+        Field(description="lowest level shown"),
+    ] = "INFO"
+
+
+class OtlpShape(Model):
+    endpoint: Annotated[
+        Annotated[str, BeforeValidator(_endpoint)],
+        Field(
+            description="a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`"
+        ),
+    ]
+    sample: Annotated[
+        Part,
+        Field(
+            description="share of the spans of good probes that is sent; the others always are"
+        ),
+    ] = 0.01
+
+
+def _version(value: object) -> object:
+    if value != 1 or isinstance(value, bool):
+        raise ValueError(f"this pgbreaker reads version 1, not {value!r}")
+    return value
+
+
+def _targets(value: object) -> object:
+    if not isinstance(value, list) or not value:
+        raise ValueError("not a list of targets; write '- name: ...' and '  dsn: ...'")
+    return value
+
+
+class FileShape(Model):
+    version: Annotated[
+        Annotated[Literal[1], BeforeValidator(_version)],
+        Field(description="of this format: 1"),
+    ]
+    defaults: Annotated[DefaultsShape, Field(description="for every target")] = (
+        DefaultsShape()
+    )
+    targets: Annotated[
+        Annotated[tuple[TargetShape, ...], BeforeValidator(_targets)],
+        Field(description="the servers to watch"),
+    ]
+    http: Annotated[HttpShape, Field(description="what the daemon serves")] = (
+        HttpShape()
+    )
+    log: Annotated[LogShape, Field(description="what it logs")] = LogShape()
+    otlp: Annotated[
+        OtlpShape | None, Field(description="traces; without it there are none")
+    ] = None
