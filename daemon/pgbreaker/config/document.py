@@ -61,6 +61,11 @@ class Document:
     places: dict[Path, tuple[int, int]] = field(default_factory=dict)
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _complained: set[Path] = field(default_factory=set)
+
+    def has_complaint(self, path: Path) -> bool:
+        """Whether something at *path*, or within it, was complained of already."""
+        return any(known[: len(path)] == path for known in self._complained if path)
 
     def complain(self, path: Path, text: str, *, at_key: bool = False) -> None:
         """Note that *text* is wrong with the value at *path*.
@@ -72,6 +77,7 @@ class Document:
         while where and where not in places and where not in self.places:
             where = where[:-1]
         line, column = places.get(where) or self.places.get(where, (1, 1))
+        self._complained.add(path)
         name = ".".join(str(part) for part in path)
         self.problems.append(Problem(line, column, f"{name}: {text}" if name else text))
 
@@ -109,7 +115,9 @@ def _compose(text: str, document: Document) -> Node | None:
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        wrong = f"character {error.character!r} is not allowed"
+        code = error.character
+        character = chr(code) if isinstance(code, int) else code
+        wrong = f"the character {character!r} is not allowed"
         document.problems.append(Problem(line, column, wrong))
         return None
     except RecursionError:
@@ -236,6 +244,8 @@ def _place(node: Node) -> tuple[int, int]:
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Say which of *words* was probably meant, or which there are."""
-    words = list(words)
-    close = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}"
+    by_lower = {known.lower(): known for known in words}
+    close = difflib.get_close_matches(word.lower(), by_lower, 1, 0.6)
+    if close:
+        return f"did you mean {by_lower[close[0]]!r}?"
+    return f"there are {', '.join(by_lower.values())}"

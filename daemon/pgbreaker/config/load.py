@@ -78,7 +78,7 @@ def _listening(config: Config, listen: str | None) -> Config:
     if listen is None:
         return config
     try:
-        return replace(config, http=shape.listen(listen))
+        return replace(config, http=shape.read_address(listen))
     except ValueError as error:
         raise ConfigError((f"--listen: {error}",)) from None
 
@@ -130,6 +130,8 @@ def _validated(document: Document) -> Config | None:
 def _explain(document: Document, details: Mapping[str, Any]) -> None:
     """Say one of pydantic's errors in our words, at its place."""
     path: Where = tuple(details["loc"])
+    if document.has_complaint(path):
+        return  # what it complains of is the echo of that
     match details["type"]:
         case "extra_forbidden":
             text = _unknown(document, path)
@@ -274,6 +276,12 @@ class _Target:
             self._complain(text, "operations")
         if target.password_file is not None:
             self._check_password(target.password_file, target.dsn)
+
+    def _given(self, probe: str, key: str) -> Where:
+        """Where *key* of *probe* is given: only the ping's has several places."""
+        own = (*self._path, "probes", probe, key)
+        places: tuple[Where, ...] = (own, (*self._path, key), ("defaults", key))
+        return next((p for p in places if p in self._document.places), own)
 
     def _check_password(self, path: Path, dsn: str) -> None:
         if has_password(dsn):

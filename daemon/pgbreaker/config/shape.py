@@ -93,7 +93,7 @@ def _labels(value: object) -> dict[str, str]:
     return value
 
 
-def listen(value: object) -> tuple[str, int]:
+def read_address(value: object) -> tuple[str, int]:
     """Read ``host:port``, the host an address or a name, ``[::1]:9432`` for IPv6.
 
     Raises:
@@ -249,7 +249,7 @@ class DefaultsShape(Model):
 
 class HttpShape(Model):
     listen: Annotated[
-        Annotated[tuple[str, int], BeforeValidator(listen)],
+        Annotated[tuple[str, int], BeforeValidator(read_address)],
         Field(description="address to serve on; port 0 takes a free one"),
     ] = ("127.0.0.1", 9432)
 

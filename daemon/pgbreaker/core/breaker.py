@@ -452,9 +452,9 @@ class Breaker:
 
         While `gate` is above 0 it is the permit's token and nobody need ask.
         """
+        move = None if self.gate > 0 else self.advance(now)
         if self.gate > 0:
-            return Permit(self.gate)
-        move = self.advance(now)
+            return Permit(self.gate, move=move)
         override = self._override
         if override is not None:
             return self._admit_overridden(override, now, move)
@@ -572,8 +572,8 @@ class Breaker:
                 moves.append(self._confirm(outcome, now, slow=slow))
             else:
                 moves.append(self._count(outcome, now, slow=slow, evidence=None))
-            if self.policy.ramp and self._override is None:
-                self._open_gate()  # nobody asks for admission here
+        if self.policy.ramp:
+            self._open_gate()  # nobody asks for admission here
         return tuple(move for move in moves if move is not None)
 
     # Time and operators.
@@ -650,7 +650,8 @@ class Breaker:
         """Put one ended call into the window; only bad news is weighed."""
         self._record(outcome, now, slow=slow)
         self._remember(evidence)
-        if outcome not in _FAILURES and not slow:
+        is_failure = outcome in _FAILURES
+        if not is_failure and not (slow and outcome is Outcome.SUCCESS):
             return None
         counts = self.window.counts()
         policy = self.policy
@@ -662,7 +663,7 @@ class Breaker:
             return self._move(Cause.FAILURE_RUN, now, reason + self._last())
         if counts.total < policy.minimum_calls:
             return None
-        if outcome in _FAILURES and counts.failure_ratio >= policy.failure_rate:
+        if is_failure and counts.failure_ratio >= policy.failure_rate:
             reason = self._share("failed", counts.failed, counts, policy.failure_rate)
             return self._move(Cause.FAILURE_RATE, now, reason + self._last())
         if slow and counts.slow_ratio >= policy.slow_rate:

@@ -1,0 +1,225 @@
+"""The configuration: what is accepted, and exactly what is said of the rest.
+
+Each `tests/bad-config/NAME.yml` has its messages, line by line, in `NAME.txt`.
+"""
+
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgbreaker.config import for_dsn, load, parse, reference
+from pgbreaker.config.units import duration, share
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.core.policy import DAEMON
+from pgbreaker.core.secret import Secret
+from pgbreaker.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+BAD = sorted((ROOT / "tests/bad-config").glob("*.yml"))
+MINIMAL = b"""
+version: 1
+targets:
+  - name: main
+    dsn: postgresql://monitor@db1/app
+"""
+
+
+def complaints(raw: bytes, name: str = "x.yml", **env: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(raw, name, env=env)
+    return str(caught.value)
+
+
+def test_there_are_enough_of_them():
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_every_bad_configuration_is_told_exactly(path):
+    said = complaints(path.read_bytes(), path.name)
+
+    assert said + "\n" == path.with_suffix(".txt").read_text("utf-8")
+    assert "hunter2" not in said
+    for line in said.splitlines():
+        name, row, column, text = line.split(":", 3)
+        assert name == path.name
+        assert int(row) >= 1
+        assert int(column) >= 1
+        assert text.strip()
+
+
+def test_a_minimal_file_has_the_documented_defaults():
+    config = parse(MINIMAL, "x.yml")
+
+    (target,) = config.targets
+    assert config.http == ("127.0.0.1", 9432)
+    assert config.otlp is None
+    assert target.operations == ("connect", "read", "write")
+    assert target.policy == DAEMON
+    assert target.probes == {
+        "ping": ProbePlan(interval=1.0, timeout=0.5),
+        "login": ProbePlan(interval=5.0, timeout=1.0),
+        "commit": ProbePlan(interval=10.0, timeout=2.0),
+        "identity": ProbePlan(interval=2.0, timeout=0.5),
+        "saturation": ProbePlan(interval=2.0, timeout=0.5),
+    }
+
+
+def test_a_target_goes_before_the_defaults_and_the_defaults_before_ours():
+    config = parse(
+        b"""
+version: 1
+defaults:
+  interval: 2s
+  breaker: {failure_rate: 60%, window: 20s}
+targets:
+  - {name: a, dsn: "postgresql://h/a"}
+  - name: b
+    dsn: postgresql://h/b
+    interval: 3s
+    breaker: {failure_rate: 0.7}
+    probes: {commit: false, login: {interval: 30s}}
+""",
+        "x.yml",
+    )
+
+    a, b = config.targets
+    assert (a.probes["ping"].interval, b.probes["ping"].interval) == (2.0, 3.0)
+    assert (a.policy.failure_rate, b.policy.failure_rate) == (0.6, 0.7)
+    assert a.policy.window == b.policy.window == 20.0
+    assert a.policy.minimum_calls == DAEMON.minimum_calls
+    assert "commit" not in b.probes
+    assert b.probes["login"] == ProbePlan(interval=30.0, timeout=1.0)
+
+
+def test_the_fast_profile_is_a_faster_ping_unless_said_otherwise():
+    text = MINIMAL + b"    profile: fast\n"
+
+    (fast,) = parse(text, "x.yml").targets
+    (slower,) = parse(text + b"    interval: 200ms\n", "x.yml").targets
+
+    assert fast.probes["ping"] == ProbePlan(interval=0.1, timeout=0.25)
+    assert slower.probes["ping"] == ProbePlan(interval=0.2, timeout=0.25)
+
+
+def test_variables_are_put_in_after_parsing():
+    text = MINIMAL.replace(b"db1", b"${HOST:-db9}").replace(b"app", b"${NAME:?which}")
+
+    (target,) = parse(text, "x.yml", env={"NAME": "a: b # c"}).targets
+
+    assert target.dsn == Secret("postgresql://monitor@db9/a: b # c")
+
+
+def test_words_that_yaml_1_1_reads_as_booleans_stay_words():
+    (target,) = parse(MINIMAL + b"    labels: {country: no, power: on}\n", "x").targets
+
+    assert target.labels == {"country": "no", "power": "on"}
+
+
+def test_a_dsn_alone_is_a_configuration_named_after_its_host():
+    config = for_dsn(
+        "postgresql://me:hunter2@db-1.example.org:6000/app", listen="[::1]:0"
+    )
+
+    assert config.targets[0].name == "db-1.example.org"
+    assert config.http == ("::1", 0)
+    assert "hunter2" not in repr(config)
+
+
+def test_a_dsn_that_is_none_is_told_without_showing_it():
+    with pytest.raises(ConfigError) as caught:
+        for_dsn("host=db1 password=hunter2")
+
+    assert str(caught.value) == (
+        "--dsn: not a DSN; write postgresql://user@host:5432/database, not key=value words"
+    )
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: no such file or directory"):
+        load(tmp_path / "none.yml")
+
+
+def test_a_secret_is_never_shown():
+    secret = Secret("hunter2")
+
+    assert "hunter2" not in f"{secret} {secret!r} {secret!s:>40}"
+    assert secret.reveal() == "hunter2"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+@given(st.floats(0.001, 86400.0, allow_nan=False))
+def test_a_duration_reads_back_what_was_written(seconds):
+    assert duration(f"{seconds:.6f}s") == pytest.approx(seconds, abs=1e-6)
+    assert duration(f"{seconds * 1000:.3f}ms") == pytest.approx(seconds, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1m30s", 90), ("2h", 7200), ("1d", 86400), ("1.5s", 1.5), ("250ms", 0.25)],
+)
+def test_durations(text, seconds):
+    assert duration(text) == seconds
+
+
+@given(st.integers(0, 100))
+def test_a_share_reads_alike_both_ways(percent):
+    assert share(f"{percent}%") == pytest.approx(share(percent / 100))
+
+
+@given(st.text(max_size=20))
+def test_no_text_whatever_makes_a_unit_fail_otherwise_than_by_valueerror(text):
+    for read in (duration, share):
+        try:
+            assert read(text) >= 0
+        except ValueError as error:
+            assert str(error)  # noqa: PT017 - either is fine
+
+
+def test_mangled_files_are_accepted_or_told_and_nothing_else():
+    """A thousand files, each a good one with bytes changed, lost or doubled."""
+    seeds = [(ROOT / "config/pgbreaker.yaml").read_bytes(), MINIMAL]
+    draw = random.Random(20261124)
+    for _ in range(1000):
+        raw = bytearray(draw.choice(seeds))
+        for _ in range(draw.randint(1, 6)):
+            at = draw.randrange(len(raw))
+            match draw.randrange(4):
+                case 0:
+                    raw[at] = draw.randrange(256)
+                case 1:
+                    del raw[at : at + draw.randint(1, 20)]
+                case 2:
+                    raw[at:at] = raw[at : at + draw.randint(1, 40)]
+                case _:
+                    raw[at:at] = draw.choice(
+                        [b": ", b"- ", b"{", b"[", b"&a ", b"*a", b"\n"]
+                    )
+            raw = raw or bytearray(b"x")
+        try:
+            parse(bytes(raw), "x.yml", env={})
+        except ConfigError as error:
+            for line in error.problems:
+                assert line.startswith("x.yml:"), line
+                assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["pgbreaker.yaml", "minimal.yaml", "compose/pgbreaker.yaml"]
+)
+def test_the_examples_are_good(name):
+    parse((ROOT / "config" / name).read_bytes(), name, env={"PGPASSWORD": "x"})
+
+
+def test_the_documented_keys_are_the_ones_there_are():
+    text = (ROOT / "config/README.md").read_text("utf-8")
+    begin, end = "<!-- keys -->\n", "<!-- /keys -->"
+
+    documented = text.partition(begin)[2].partition(end)[0]
+
+    assert documented == reference()

@@ -1,0 +1,66 @@
+"""What the documents say is what the code says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pgbreaker.core.diagram import mermaid
+from pgbreaker.sinks.exposition import reference
+from pgbreaker.sinks.metrics import FAMILIES, OWN
+
+ROOT = Path(__file__).parents[2]
+METRIC = re.compile(r"\bpgbreaker_[a-z][a-z0-9_]*")
+SUFFIXES = ("_bucket", "_sum", "_count")
+
+
+def between(path: str, name: str) -> str:
+    text = (ROOT / path).read_text("utf-8")
+    return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
+
+
+def known(metric: str) -> bool:
+    names = FAMILIES.keys() | OWN.keys()
+    stems = {metric.removesuffix(suffix) for suffix in SUFFIXES}
+    return metric in names or bool(stems & names)
+
+
+def test_the_readme_shows_the_state_machine_that_there_is():
+    assert between("README.md", "states") == mermaid()
+
+
+def test_the_reference_of_metrics_is_made_from_the_code():
+    assert between("daemon/METRICS.md", "metrics") == reference({**FAMILIES, **OWN})
+
+
+@pytest.mark.parametrize("folder", ["alerts", "dashboards", "config", "daemon"])
+def test_every_metric_that_is_named_exists(folder):
+    files = [
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".md", ".yml", ".yaml", ".json", ".tmpl")
+    ]
+    named = {m for path in files for m in METRIC.findall(path.read_text("utf-8"))}
+    # `pgbreaker_target_info` and friends apart, these are words of other kinds.
+    strange = {m for m in named if not known(m)}
+
+    assert strange == set()
+
+
+@pytest.mark.parametrize(
+    "folder", ["daemon", "dashboards", "alerts", "config", "tests"]
+)
+def test_every_folder_says_what_is_in_it_and_how_to_add_to_it(folder):
+    text = (ROOT / folder / "README.md").read_text("utf-8")
+
+    assert re.search(r"\badd\b", text)
+    assert len(text) < 20_000
+
+
+def test_links_between_documents_lead_somewhere():
+    for path in ROOT.glob("**/*.md"):
+        if ".venv" in path.parts:
+            continue
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8")):
+            if "://" not in link:
+                assert (path.parent / link).exists(), f"{path}: {link}"
