@@ -4,11 +4,13 @@ import asyncio
 import json
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.units import Seconds
@@ -17,8 +19,6 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.web.page import CSP, page
 from pgbreaker.web.views import Views
-
-log = logging.getLogger(__name__)
 
 _HEADER: Final = 8 * 1024  # bytes of one header, and of the request line
 _BODY: Final = 64 * 1024
@@ -192,6 +192,14 @@ async def _civil(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
+class _NoTracebacks(logging.Filter):
+    """Keeps what a client did wrong from being logged as a fault of ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | ConnectionError)
+
+
 class _Gate:
     """Keeps the number of connections within bounds, by hanging up on more."""
 
@@ -241,6 +249,7 @@ async def serve(
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_log_of_aiohttp(),
         handler_cancellation=True,
         keepalive_timeout=_IDLE,
         shutdown_timeout=_STOP_WITHIN,
@@ -259,12 +268,20 @@ async def serve(
         await runner.cleanup()
 
 
+def _log_of_aiohttp() -> logging.Logger:
+    logger = logging.getLogger("pgbreaker.web.aiohttp")
+    if not logger.filters:
+        logger.addFilter(_NoTracebacks())
+    return logger
+
+
 async def _listen(gate: _Gate, host: str, port: int) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(gate, host, port, reuse_address=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        # asyncio's own text repeats the address, a name's failure has no errno.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise PgbreakerError(
-            f"cannot listen on {host}:{port}: {reason} (http.listen, or --listen, say where)"
+            f"cannot listen on {host}:{port}: {reason.lower()} (http.listen, or --listen, say where)"
         ) from None
