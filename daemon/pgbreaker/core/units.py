@@ -10,10 +10,12 @@ Share: TypeAlias = float
 
 
 def lasting(seconds: Seconds) -> str:
-    """Say a duration as a person would: ``240 ms``, ``3.2 s``, ``4 min 5 s``.
+    """Say a duration as a person would: ``0.4 ms``, ``240 ms``, ``3.2 s``, ``4 min 5 s``.
 
     Whole units past a minute: nobody at 3 a.m. needs the tenths of an hour.
     """
+    if seconds < 0.00995:
+        return f"{seconds * 1000:.1f} ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:

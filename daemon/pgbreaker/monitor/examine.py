@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pgbreaker.clock import Clock
@@ -31,7 +31,7 @@ class Step:
     took: Seconds
     finding: Finding
     said: str = ""
-    values: Mapping[str, Value] = NOTHING
+    values: Mapping[str, Value] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,13 @@ class Report:
         """The report for a terminal; with *debug*, every step and value."""
         if not debug:
             return self.line
+        width = max(len(step.name) for step in self.steps)
         lines = []
         for step in self.steps:
-            took = lasting(step.took).rjust(9)
-            lines.append(
-                f"{step.name:<11} {took}  {step.finding.value:<11} {step.said}".rstrip()
-            )
-            lines += [
-                f"{'':<24}{name} = {value}" for name, value in step.values.items()
-            ]
+            took = lasting(step.took).rjust(8)
+            ended = f"{step.finding.value:<10} {step.said}".rstrip()
+            lines.append(f"{step.name:<{width}}  {took}  {ended}")
+            lines += [f"{'':<{width + 12}}{k} = {v}" for k, v in step.values.items()]
         return "\n".join([*lines, self.line])
 
 

@@ -91,7 +91,10 @@ class Line:
         session = self._held
         if session is None:  # lost while we waited for our turn
             raise ConnectionResetError("the held connection was lost")
-        return await session.ask(self._probes[probe], plan.timeout)
+        # The next ping waits for its turn behind this question, so none may take
+        # longer than a ping: silence is as telling, whatever was asked.
+        within = min(plan.timeout, self._target.plan.probes[PING].timeout)
+        return await session.ask(self._probes[probe], within)
 
     async def renew(self, plan: ProbePlan) -> Reading:
         """Replace the held connection by a fresh one, and ping on that.

@@ -1,0 +1,152 @@
+"""What the daemon takes: memory, processor time, connections, and time for a scrape.
+
+    python tests/bench/footprint.py [SCRAPES]
+
+The daemon runs as a process of its own, watching one server with the defaults; it is
+scraped through each fault.
+"""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from report import Table
+
+from acceptance.conftest import Daemon
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.demo.server import Server, find_binaries
+from support.servers import SETTINGS, fill_connections, lock_relation, prepare, psql
+from support.watching import Watching
+
+
+def scrape(url: str, count: int) -> list[float]:
+    """Milliseconds of each of *count* scrapes, spread over some seconds."""
+    took = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        with urllib.request.urlopen(url + "/metrics", timeout=10) as answer:
+            assert b"pgbreaker_target_up" in answer.read()
+        took.append((time.perf_counter() - begun) * 1000)
+        time.sleep(0.02)
+    return took
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory that a process has."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmRSS")
+
+
+def spent(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def scrapes(server: Server, daemon: Daemon, count: int) -> int:
+    table = Table("/metrics, through each fault", "ms")
+
+    async def row(name: str) -> None:
+        await asyncio.sleep(0.7)  # into the fault
+        table.row(name, await asyncio.to_thread(scrape, daemon.url, count), p99=50)
+
+    await row("all well")
+    server.kill()
+    await row("killed")
+    await asyncio.to_thread(server.start)
+    server.freeze()
+    await row("frozen")
+    server.thaw()
+    daemon.until(lambda s: s["targets"][0]["state"] == "up")
+    async with fill_connections(server):
+        await row("full")
+    async with lock_relation(server, "pg_catalog.pg_database"):
+        await row("pg_database locked")
+    daemon.until(lambda s: s["targets"][0]["state"] == "up", within=20)
+    return table.missed
+
+
+async def pings(server: Server) -> list[float]:
+    """Microseconds of processor time of a ping, from asking to every sink told."""
+    probes = {"ping": ProbePlan(interval=3600.0, timeout=0.5)}
+    dsn = server.dsn(user="pgbreaker")
+    async with Watching(dsn, probes=probes, operations=("read",)) as watching:
+        await watching.until_watched()
+        sentinel = watching.patrol._sentinel
+        found = []
+        for _ in range(20):
+            begun = time.process_time()
+            for _ in range(500):
+                await sentinel.beat()
+            found.append((time.process_time() - begun) / 500 * 1e6)
+            watching.events.clear()
+        return found
+
+
+def import_cost() -> list[float]:
+    """Milliseconds that importing the library adds to a Python with asyncio."""
+
+    def run(code: str) -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return (time.perf_counter() - begun) * 1000
+
+    pairs = [
+        (run("import asyncio"), run("import asyncio, pgbreaker")) for _ in range(15)
+    ]
+    return [with_it - without for without, with_it in pairs]
+
+
+async def measure(count: int) -> int:
+    with Server.create(find_binaries(), settings=SETTINGS) as server:
+        server.start()
+        prepare(server)
+        daemon = Daemon("--dsn", server.dsn(user="pgbreaker"))
+        daemon.start()
+        daemon.until(lambda s: s["targets"][0]["state"] == "up")
+        try:
+            missed = await scrapes(server, daemon, count)
+            missed += await footprint(server, daemon)
+        finally:
+            daemon.stop()
+    return missed
+
+
+async def footprint(server: Server, daemon: Daemon) -> int:
+    pid = daemon.process.pid
+    used, begun = spent(pid), time.monotonic()
+    counted = []
+    while time.monotonic() - begun < 20:
+        sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgbreaker'"
+        counted.append(float(psql(server, sql)))
+        await asyncio.sleep(0.1)
+    percent = (spent(pid) - used) / (time.monotonic() - begun) * 100
+    memory = Table("the daemon, one target, defaults", "MB")
+    memory.row("resident memory", [resident(pid)], p99=65)
+    connections = Table("connections at the server, sampled", "count")
+    connections.row("all well, 20 s", counted, p99=3)
+    processor = Table("processor time", "us, or % of a core")
+    processor.row("a ping", await pings(server), p50=100)
+    processor.row("the whole daemon, % of a core", [percent])
+    imports = Table("importing the library, over asyncio", "ms")
+    cost = import_cost()
+    imports.row("import pgbreaker", cost, p50=15)
+    print(f"{'':<34}mean {statistics.fmean(cost):.1f}")
+    return memory.missed + connections.missed + processor.missed + imports.missed
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    sys.exit(1 if asyncio.run(measure(count)) else 0)
+
+
+if __name__ == "__main__":
+    main()
