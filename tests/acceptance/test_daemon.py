@@ -300,7 +300,7 @@ def test_the_version_is_the_packages():
         ("freeze", {"connect", "read", "write"}),
         ("exhaust", {"connect"}),
         ("lock", set()),
-        ("slow", {"read"}),
+        ("slow", {"connect", "read"}),
     ],
 )
 def test_the_demo_shows_each_fault_and_leaves_nothing_behind(fault, opens):

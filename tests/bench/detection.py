@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from report import Table
 
+from pgbreaker.demo.proxy import Proxy
 from pgbreaker.demo.server import Server, find_binaries
-from support.proxy import FaultProxy
 from support.servers import SETTINGS, fill_connections, prepare
 from support.watching import DEFAULT, FAST, Watching
 
@@ -80,11 +80,11 @@ async def measure(rounds: int) -> int:
     with Server.create(find_binaries(), settings=SETTINGS) as server:
         server.start()
         prepare(server)
-        async with FaultProxy("127.0.0.1", server.port) as proxy:
+        async with Proxy("127.0.0.1", server.port) as proxy:
             return await _all(server, proxy, rounds)
 
 
-async def _all(server: Server, proxy: FaultProxy, rounds: int) -> int:
+async def _all(server: Server, proxy: Proxy, rounds: int) -> int:
     direct = server.dsn(user="pgbreaker")
     through = server.dsn(user="pgbreaker", port=proxy.port)
 

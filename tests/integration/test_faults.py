@@ -10,11 +10,11 @@ import subprocess
 import asyncpg
 import pytest
 
-from pgbreaker.core.breaker import State
+from pgbreaker.core.breaker import Cause, State
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import Finding
+from pgbreaker.demo.proxy import Proxy
 from pgbreaker.sinks.board import Condition
-from support.proxy import FaultProxy
 from support.servers import count_connections, fill_connections, lock_relation, psql
 from support.watching import DEFAULT, FAST, QUICK, Watching
 
@@ -84,7 +84,7 @@ async def test_a_server_that_freezes_opens_all(fresh_server, probes, within):
 
 
 async def test_a_black_hole_opens_all_and_no_session_is_left_behind(server):
-    async with FaultProxy("127.0.0.1", server.port) as proxy:
+    async with Proxy("127.0.0.1", server.port) as proxy:
         dsn = server.dsn(user="pgbreaker", port=proxy.port)
         async with Watching(dsn) as watching:
             await watching.until_watched()
@@ -97,9 +97,28 @@ async def test_a_black_hole_opens_all_and_no_session_is_left_behind(server):
             assert count_connections(server, "pgbreaker") <= 3
 
 
+async def test_a_long_way_to_the_server_is_slow_and_not_a_dead_server(server):
+    """A question is two round trips and a login five: late is not gone."""
+    async with (
+        Proxy("127.0.0.1", server.port) as proxy,
+        Watching(
+            server.dsn(user="pgbreaker", port=proxy.port), probes=QUICK
+        ) as watching,
+    ):
+        await watching.until_watched()
+
+        proxy.delay(0.14)
+        await watching.until_open("connect", "read", within=15.0)
+
+        causes = {move.breaker: move.cause for move in watching.openings}
+        assert causes["main/read"] is Cause.SLOW_RATE
+        assert watching.board.condition is Condition.DEGRADED
+        assert Finding.OK in {r.finding for r in watching.readings("identity")[-3:]}
+
+
 async def test_connections_reset_on_the_way_open_all(server):
     async with (
-        FaultProxy("127.0.0.1", server.port) as proxy,
+        Proxy("127.0.0.1", server.port) as proxy,
         Watching(server.dsn(user="pgbreaker", port=proxy.port)) as watching,
     ):
         await watching.until_watched()
@@ -218,6 +237,7 @@ async def test_a_missing_database_is_an_alarm_and_opens_nothing(server):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", [15], ids=["pg15"], indirect=True)
 async def test_a_server_saturated_for_a_minute_opens_nothing(server, watching_pgbench):
     async with Watching(server.dsn(user="pgbreaker")) as watching:
         await watching.until_watched()

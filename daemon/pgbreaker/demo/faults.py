@@ -9,9 +9,24 @@ from typing import Final, TypeAlias
 import asyncpg
 
 from pgbreaker.core.units import Seconds
+from pgbreaker.demo.proxy import Proxy
 from pgbreaker.demo.server import Server
 
-Break: TypeAlias = Callable[[Server, AsyncExitStack], Awaitable[None]]
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the demo plays on.
+
+    Attributes:
+        server: The server.
+        proxy: A way to it that can be made bad.
+    """
+
+    server: Server
+    proxy: Proxy
+
+
+Break: TypeAlias = Callable[[Stage, AsyncExitStack], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,53 +38,45 @@ class Fault:
         expect: What is then to be seen.
         lasts: Seconds until it is mended.
         begin: Breaks it, and leaves on the stack what mends it.
+        on_the_way: Whether it breaks the way to the server: then the daemon goes
+            through the proxy.
     """
 
     what: str
     expect: str
     lasts: Seconds
     begin: Break
+    on_the_way: bool = False
 
 
-async def _crash(server: Server, mend: AsyncExitStack) -> None:
-    server.kill()
-    mend.push_async_callback(asyncio.to_thread, server.start)
+async def _crash(stage: Stage, mend: AsyncExitStack) -> None:
+    stage.server.kill()
+    mend.push_async_callback(asyncio.to_thread, stage.server.start)
 
 
-async def _freeze(server: Server, mend: AsyncExitStack) -> None:
-    server.freeze()
-    mend.callback(server.thaw)
+async def _freeze(stage: Stage, mend: AsyncExitStack) -> None:
+    stage.server.freeze()
+    mend.callback(stage.server.thaw)
 
 
-async def _exhaust(server: Server, mend: AsyncExitStack) -> None:
+async def _exhaust(stage: Stage, mend: AsyncExitStack) -> None:
     while True:
         try:
-            connection = await asyncpg.connect(server.dsn(), timeout=5)
+            connection = await asyncpg.connect(stage.server.dsn(), timeout=5)
         except asyncpg.TooManyConnectionsError:
             return
         mend.callback(connection.terminate)
 
 
-async def _lock(server: Server, mend: AsyncExitStack) -> None:
-    connection = await asyncpg.connect(server.dsn(), timeout=5)
+async def _lock(stage: Stage, mend: AsyncExitStack) -> None:
+    connection = await asyncpg.connect(stage.server.dsn(), timeout=5)
     mend.callback(connection.terminate)
     await connection.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
 
 
-async def _slow(server: Server, mend: AsyncExitStack) -> None:
-    async def stutter() -> None:
-        try:
-            while True:
-                server.freeze()
-                await asyncio.sleep(0.35)
-                server.thaw()
-                await asyncio.sleep(0.02)
-        finally:
-            server.thaw()
-
-    stuttering = asyncio.create_task(stutter())
-    mend.push_async_callback(asyncio.wait, [stuttering])
-    mend.callback(stuttering.cancel)
+async def _slow(stage: Stage, mend: AsyncExitStack) -> None:
+    stage.proxy.delay(0.14)
+    mend.callback(stage.proxy.restore)
 
 
 FAULTS: Final[Mapping[str, Fault]] = {
@@ -98,10 +105,12 @@ FAULTS: Final[Mapping[str, Fault]] = {
         _lock,
     ),
     "slow": Fault(
-        "the server stutters: it answers, but in 350 ms",
-        "primary/read opens once most pings of a window were slow",
+        "the network takes 280 ms for a round trip",
+        "primary/connect opens, for a login is five of them, and primary/read once"
+        " most pings of a window were slow",
         20.0,
         _slow,
+        on_the_way=True,
     ),
 }
 """Name -> fault. To add one: write the function, add the row."""

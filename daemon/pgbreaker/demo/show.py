@@ -12,9 +12,9 @@ import click
 from pgbreaker import app
 from pgbreaker.config import for_dsn
 from pgbreaker.core.breaker import State, Transition
-from pgbreaker.core.plan import Config
 from pgbreaker.core.units import Seconds
-from pgbreaker.demo.faults import FAULTS, Fault
+from pgbreaker.demo.faults import FAULTS, Fault, Stage
+from pgbreaker.demo.proxy import Proxy
 from pgbreaker.demo.server import Server, find_binaries
 from pgbreaker.demo.workload import Workload
 from pgbreaker.sinks.hub import Event, Notice
@@ -78,8 +78,10 @@ async def show(fault: str | None, listen: str, seconds: Seconds | None) -> None:
         working = asyncio.create_task(workload.run())
         stack.push_async_callback(asyncio.wait, [working])
         stack.callback(working.cancel)
+        proxy = await stack.enter_async_context(Proxy("127.0.0.1", server.port))
+        through = proxy.port if fault and FAULTS[fault].on_the_way else server.port
+        config = for_dsn(server.dsn(port=through), name="primary", listen=listen)
         teller = Teller()
-        config = _config(server, listen)
         daemon = await stack.enter_async_context(app.running(config, also=[teller]))
         host, port = daemon.address
         click.echo(f"PostgreSQL  {server.dsn()}")
@@ -89,7 +91,7 @@ async def show(fault: str | None, listen: str, seconds: Seconds | None) -> None:
         if fault is None:
             await _until(over, seconds)
         else:
-            await _demonstrate(FAULTS[fault], server, teller, over)
+            await _demonstrate(FAULTS[fault], Stage(server, proxy), teller, over)
         click.echo()
         click.echo(
             f"the application made {workload.served} calls, {workload.failed} failed"
@@ -105,12 +107,8 @@ async def _start_server(stack: AsyncExitStack) -> Server:
     return server
 
 
-def _config(server: Server, listen: str) -> Config:
-    return for_dsn(server.dsn(), name="primary", listen=listen)
-
-
 async def _demonstrate(
-    fault: Fault, server: Server, teller: Teller, over: asyncio.Event
+    fault: Fault, stage: Stage, teller: Teller, over: asyncio.Event
 ) -> None:
     click.echo(f"in {_CALM:.0f} s: {fault.what}")
     click.echo(f"to be seen: {fault.expect}")
@@ -118,7 +116,7 @@ async def _demonstrate(
         return
     async with AsyncExitStack() as mend:
         teller.mark(f"0 = {fault.what}")
-        await fault.begin(server, mend)
+        await fault.begin(stage, mend)
         if await _until(over, fault.lasts):
             return
         teller.mark("0 = mended")

@@ -21,6 +21,10 @@ from pgbreaker.probes.login import locked_out
 # hundred closed sockets to clear away, and not with thousands.
 _PATIENCE: Final[Seconds] = 2.0
 
+_LOGIN: Final = 8  # times a knock: TLS, SCRAM and the start-up are five round trips
+_QUESTION: Final = 4  # times a ping: parse, then execute, are two round trips
+
+_LONGEST_WAY: Final[Seconds] = 5.0
 _LONGEST_LOGIN: Final[Seconds] = 60.0  # as long as the server's authentication_timeout
 
 
@@ -52,6 +56,7 @@ class Line:
         self._dialling = asyncio.Lock()  # one connection besides it at a time
         self._logging_in: asyncio.Task[Session] | None = None
         self._locked_out: Evidence | None = None
+        self._ping_took: Seconds = 0.0  # the last one that was answered
         self.last_loss: Reading | None = None
 
     @property
@@ -94,6 +99,8 @@ class Line:
         # The next ping waits for its turn behind this question, so none may take
         # longer than a ping: silence is as telling, whatever was asked.
         within = min(plan.timeout, self._target.plan.probes[PING].timeout)
+        # Where a ping takes long the way is long, and these go it more than once.
+        within = max(within, _QUESTION * self._ping_took)
         return await session.ask(self._probes[probe], within)
 
     async def renew(self, plan: ProbePlan) -> Reading:
@@ -109,7 +116,7 @@ class Line:
         return reading
 
     async def _open(self, plan: ProbePlan) -> Mapping[str, Any]:
-        begun = self._clock.now()
+        begun = knocked = self._clock.now()
         try:
             # First seen failing, a second opinion has to come within the deadline.
             patience = None if self.last_loss is None else _PATIENCE
@@ -117,13 +124,15 @@ class Line:
         except Exception:
             self._stop_dialling()  # it goes to a server that is not there
             raise
+        answered = self._clock.now()
         if self.last_loss is not None:
-            begun = self._clock.now()  # somebody is there: a deadline of its own
-        session = await self._log_in(plan, _left(begun, plan, self._clock))
+            begun = answered  # somebody is there: a deadline of its own
+        left = plan.timeout - (answered - begun)
+        # The knock has measured the way: over a long one a login takes its time.
+        within = max(left, min(_LOGIN * (answered - knocked), _LONGEST_WAY))
+        session = await self._log_in(plan, within)
         try:
-            answer = await session.ask(
-                self._probes[PING], _left(begun, plan, self._clock)
-            )
+            answer = await session.ask(self._probes[PING], plan.timeout)
         except BaseException:
             session.hang_up()
             raise
@@ -220,6 +229,8 @@ class Line:
         took = self._clock.now() - begun
         # A login is many round trips and a fork: its own deadline is its measure.
         is_slow = probe == PING and slow_call is not None and took >= slow_call
+        if probe == PING and not connecting:
+            self._ping_took = took
         finding = Finding.SLOW if is_slow else Finding.OK
         return self._reading(probe, begun, finding, values=values)
 

@@ -130,12 +130,14 @@ class Traces:
     async def close(self) -> None:
         """Send what is left, as far as that goes in a short time."""
         self._end()
-        flushing = asyncio.to_thread(
-            self._provider.force_flush, int(_EXPORT_WITHIN * 1000)
-        )
         # A collector that is away was told of in the log already.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(flushing, _EXPORT_WITHIN)
+            flushing = asyncio.to_thread(self._provider.force_flush, 1000)
+            await asyncio.wait_for(flushing, 1.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._shut_down), _EXPORT_WITHIN)
+
+    def _shut_down(self) -> None:
         # In this order: the provider's own waits half a minute for a dead collector.
         self._exporter.shutdown()
         self._provider.shutdown()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 
-class FaultProxy:
+class Proxy:
     """Forwards a port of 127.0.0.1 to *host* and *port*, until told otherwise.
 
     Attributes:
