@@ -21,6 +21,7 @@ class Proxy:
         self._to = (host, port)
         self._server: asyncio.Server | None = None
         self._open: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._resetting = False
@@ -37,11 +38,13 @@ class Proxy:
         trace: TracebackType | None,
     ) -> None:
         self.refuse()
-        self._drop(reset=False)
         self._flowing.set()
+        self._drop(reset=False)
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     @property
@@ -86,6 +89,11 @@ class Proxy:
 
     # Forwarding.
 
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -111,6 +119,7 @@ class Proxy:
             self._open.discard(pair)
             for pump in pumps:
                 pump.cancel()
+            await asyncio.wait(pumps)
             for end in pair:
                 _abort(end, reset=False)
 

@@ -96,12 +96,20 @@ class Line:
         session = self._held
         if session is None:  # lost while we waited for our turn
             raise ConnectionResetError("the held connection was lost")
+        ping = self._target.plan.probes[PING].timeout
+        if probe == PING:
+            return await self._ping(session, ping)
         # The next ping waits for its turn behind this question, so none may take
-        # longer than a ping: silence is as telling, whatever was asked.
-        within = min(plan.timeout, self._target.plan.probes[PING].timeout)
-        # Where a ping takes long the way is long, and these go it more than once.
-        within = max(within, _QUESTION * self._ping_took)
+        # longer than a ping: silence is as telling, whatever was asked. But where a
+        # ping takes long the way is long, and these go it more than once.
+        within = max(min(plan.timeout, ping), _QUESTION * self._ping_took)
         return await session.ask(self._probes[probe], within)
+
+    async def _ping(self, session: Session, within: Seconds) -> Mapping[str, Any]:
+        asked = self._clock.now()
+        answer = await session.ask(self._probes[PING], within)
+        self._ping_took = self._clock.now() - asked
+        return answer
 
     async def renew(self, plan: ProbePlan) -> Reading:
         """Replace the held connection by a fresh one, and ping on that.
@@ -132,7 +140,7 @@ class Line:
         within = max(left, min(_LOGIN * (answered - knocked), _LONGEST_WAY))
         session = await self._log_in(plan, within)
         try:
-            answer = await session.ask(self._probes[PING], plan.timeout)
+            answer = await self._ping(session, plan.timeout)
         except BaseException:
             session.hang_up()
             raise
@@ -229,8 +237,6 @@ class Line:
         took = self._clock.now() - begun
         # A login is many round trips and a fork: its own deadline is its measure.
         is_slow = probe == PING and slow_call is not None and took >= slow_call
-        if probe == PING and not connecting:
-            self._ping_took = took
         finding = Finding.SLOW if is_slow else Finding.OK
         return self._reading(probe, begun, finding, values=values)
 
