@@ -5,7 +5,7 @@ an application's calls with the same state machine. Importing `pgbreaker` needs
 no third-party package.
 """
 
-from pgbreaker.core.breaker import State
+from pgbreaker.core.states import State
 from pgbreaker.errors import PgbreakerError
 
 __version__ = "0.1.0"

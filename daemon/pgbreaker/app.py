@@ -13,7 +13,7 @@ from pgbreaker import __version__
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import Config, TargetPlan
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.units import Seconds, counted
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.notify import Notifier
@@ -65,13 +65,10 @@ class Daemon:
             for breaker in target.breakers.values()
             if not breaker.passes
         ]
-        count = len(self.board.targets)
-        targets = f"{count} target{'s' if count != 1 else ''}"
-        return (
-            f"{targets}, {len(shut)} not closed: {', '.join(shut[:3])}"
-            if shut
-            else f"{targets}, all breakers closed"
-        )
+        targets = counted(len(self.board.targets), "target")
+        if not shut:
+            return f"{targets}, all breakers closed"
+        return f"{targets}, {len(shut)} not closed: {', '.join(shut[:3])}"
 
 
 @asynccontextmanager
@@ -155,8 +152,8 @@ async def run(config: Config) -> None:
     async with AsyncExitStack() as stack:
         daemon = await stack.enter_async_context(running(config))
         log.info(
-            "watching %d targets, listening on %s:%d",
-            len(config.targets),
+            "watching %s, listening on %s:%d",
+            counted(len(config.targets), "target"),
             *daemon.address,
         )
         telling = asyncio.create_task(

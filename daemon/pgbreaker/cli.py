@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import click
 
 from pgbreaker import __version__
+from pgbreaker.core.units import counted
 from pgbreaker.errors import ConfigError, PgbreakerError
 
 FAILED: Final = 1
@@ -102,8 +103,7 @@ def check_config(path: Path, connect: bool) -> None:
     from pgbreaker import config
 
     checked = config.load(path)
-    count = len(checked.targets)
-    click.echo(f"{path}: ok, {count} target{'' if count == 1 else 's'}")
+    click.echo(f"{path}: ok, {counted(len(checked.targets), 'target')}")
     if connect:
         from pgbreaker.monitor.examine import examine
 

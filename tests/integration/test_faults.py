@@ -10,9 +10,9 @@ import subprocess
 import asyncpg
 import pytest
 
-from pgbreaker.core.breaker import Cause, State
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import Finding
+from pgbreaker.core.states import Cause, State
 from pgbreaker.demo.proxy import Proxy
 from pgbreaker.sinks.board import Condition
 from support.servers import count_connections, fill_connections, lock_relation, psql

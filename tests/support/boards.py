@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Iterable
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Breaker, Evidence, Outcome
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.secret import Secret
+from pgbreaker.core.states import Evidence, Outcome
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub, Sink
 

@@ -7,12 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Breaker, State, Transition
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import OPERATIONS
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.secret import Secret
+from pgbreaker.core.states import State, Transition
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.sinks.board import Board, Condition, TargetBoard

@@ -17,193 +17,31 @@ result that comes back late can be told from one that counts.
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum, StrEnum
 from typing import Any, Final
 
 from pgbreaker.core.policy import Policy
+from pgbreaker.core.states import (
+    FAILURES,
+    MOVES,
+    OVERRIDES,
+    PASS,
+    Cause,
+    Evidence,
+    Outcome,
+    Override,
+    Permit,
+    Refusal,
+    State,
+    Transition,
+)
 from pgbreaker.core.units import Seconds, lasting, percent
 from pgbreaker.core.window import Counts, Window
-
-
-class State(StrEnum):
-    """What a breaker does with calls. The first three it decides itself."""
-
-    CLOSED = "closed"  # calls pass
-    OPEN = "open"  # calls are refused
-    HALF_OPEN = "half_open"  # a few trial calls pass
-    FORCED_OPEN = "forced_open"  # an operator refuses every call
-    DISABLED = "disabled"  # an operator lets every call pass, uncounted
-    METRICS_ONLY = "metrics_only"  # calls pass; what it would do is only shown
-
-
-class Cause(StrEnum):
-    """Why a breaker moved."""
-
-    FAILURE_RATE = "failure_rate"  # too large a share of the window failed
-    SLOW_RATE = "slow_rate"  # too large a share of the window was slow
-    FAILURE_RUN = "failure_run"  # too many failures in a row
-    CONFIRMED = "confirmed"  # a second signal agreed with the first
-    COOLED = "cooled"  # the time to stay open ran out
-    RECOVERED = "recovered"  # enough trials succeeded
-    RELAPSED = "relapsed"  # a trial failed
-    EXPIRED = "expired"  # a trial never came back
-    BARREN = "barren"  # trials came back without telling anything
-    OVERRIDDEN = "overridden"  # an operator took over
-    RESUMED = "resumed"  # an operator, or an expiry, handed back
-
-
-# The whole state machine. The diagram in the README is drawn from this table and a
-# test walks it, so there is nothing to keep in sync by hand.
-MOVES: Final = {
-    (State.CLOSED, Cause.FAILURE_RATE): State.OPEN,
-    (State.CLOSED, Cause.SLOW_RATE): State.OPEN,
-    (State.CLOSED, Cause.FAILURE_RUN): State.OPEN,
-    (State.CLOSED, Cause.CONFIRMED): State.OPEN,
-    (State.OPEN, Cause.COOLED): State.HALF_OPEN,
-    (State.HALF_OPEN, Cause.RECOVERED): State.CLOSED,
-    (State.HALF_OPEN, Cause.RELAPSED): State.OPEN,
-    (State.HALF_OPEN, Cause.EXPIRED): State.OPEN,
-    (State.HALF_OPEN, Cause.BARREN): State.OPEN,
-}
-
-OVERRIDES: Final = (
-    State.CLOSED,
-    State.FORCED_OPEN,
-    State.DISABLED,
-    State.METRICS_ONLY,
-)
-"""The states that an operator may ask for; the machine goes on behind them."""
-
-
-class Outcome(Enum):
-    """What a call came to."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"  # the server, or the way to it, failed
-    CUT = "cut"  # given up on after it was slow: a failure
-    IGNORED = "ignored"  # the caller's own fault: says nothing of the server
-    UNREACHED = "unreached"  # never left the process: pool full, refused below
-    RELEASED = "released"  # given up on early: nothing learnt
-
-
-_FAILURES: Final = frozenset((Outcome.FAILURE, Outcome.CUT))
 
 GATE_SHUT: Final = -1
 """The value of `Breaker.gate` while admission has to be asked for."""
 
-PASS: Final = 0
-"""The permit of a call that passes only because an operator said so."""
-
 ERAS: Final = itertools.count(1)
 """Eras and trial permits of every breaker of the process."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What was seen, in the words of whoever saw it.
-
-    Attributes:
-        code: A word from a closed list: a probe's finding, an error's category.
-        text: One sentence for people, without secrets.
-        sqlstate: The server's five characters, None when it never spoke.
-        probe: Name of the probe that saw it, None for a call.
-        hint: Seconds that the server itself asked to be left alone.
-    """
-
-    code: str
-    text: str = ""
-    sqlstate: str | None = None
-    probe: str | None = None
-    hint: Seconds = 0.0
-
-    def __str__(self) -> str:
-        return " ".join(
-            part for part in (self.sqlstate, self.text or self.code) if part
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One move of one breaker.
-
-    Attributes:
-        breaker: Name of the breaker.
-        before: State until now.
-        after: State from now on.
-        cause: The rule that moved it.
-        reason: One sentence with its numbers.
-        at: Moment of the move.
-        era: Number drawn for the new state; larger is later.
-        retry_after: Seconds until the next trial call, 0 unless now open.
-        evidence: The last failure seen, None when there was none.
-        override: The operator's state that hides this move from callers, or
-            None when callers feel it.
-    """
-
-    breaker: str
-    before: State
-    after: State
-    cause: Cause
-    reason: str
-    at: Seconds
-    era: int
-    retry_after: Seconds = 0.0
-    evidence: Evidence | None = None
-    override: State | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave to make one call; `settle` wants its `token` back.
-
-    Attributes:
-        token: Era of the call, or the number of its trial, or `PASS`.
-        trial: Whether the call decides about a half-open breaker.
-        move: The move that asking brought about, if any.
-    """
-
-    token: int
-    trial: bool = False
-    move: Transition | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """No leave to call; the server is not to be asked.
-
-    Attributes:
-        state: Effective state that refuses.
-        reason: One sentence with its numbers.
-        retry_after: Seconds after which asking again makes sense.
-        opened_at: Moment since which calls are refused.
-        evidence: The last failure seen, None when there was none.
-        move: The move that asking brought about, if any.
-    """
-
-    state: State
-    reason: str
-    retry_after: Seconds
-    opened_at: Seconds
-    evidence: Evidence | None = None
-    move: Transition | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """An operator's word, which goes before the machine's.
-
-    Attributes:
-        state: One of `OVERRIDES`.
-        reason: Why, in the operator's words.
-        author: Who.
-        until: Moment at which it ends by itself. None: only by hand.
-    """
-
-    state: State
-    reason: str
-    author: str
-    until: Seconds | None = None
 
 
 class Breaker:
@@ -559,7 +397,7 @@ class Breaker:
         self._remember(evidence)
         if self._state is State.OPEN:
             self._tally_trial(outcome, slow=slow)
-            if outcome in _FAILURES:
+            if outcome in FAILURES:
                 self._until = max(self._until, now + self._wait)
             elif outcome is Outcome.SUCCESS and not slow and now >= self._until:
                 moves.append(self._cool(now))
@@ -568,7 +406,7 @@ class Breaker:
             self._tally_trial(outcome, slow=slow)
             moves.append(self._try(outcome, now, slow=slow))
         else:
-            if confirmed and outcome in _FAILURES:
+            if confirmed and outcome in FAILURES:
                 moves.append(self._confirm(outcome, now, slow=slow))
             else:
                 moves.append(self._count(outcome, now, slow=slow, evidence=None))
@@ -650,7 +488,7 @@ class Breaker:
         """Put one ended call into the window; only bad news is weighed."""
         self._record(outcome, now, slow=slow)
         self._remember(evidence)
-        is_failure = outcome in _FAILURES
+        is_failure = outcome in FAILURES
         if not is_failure and not (slow and outcome is Outcome.SUCCESS):
             return None
         counts = self.window.counts()
@@ -682,7 +520,7 @@ class Breaker:
         self._tally(outcome)
         if outcome is Outcome.SUCCESS:
             window.ok += 1
-        elif outcome in _FAILURES:
+        elif outcome in FAILURES:
             window.failed += 1
             # The fast path only adds to `ok`; that any success came since the
             # run began is told by the sum having moved.
@@ -708,7 +546,7 @@ class Breaker:
     def _tally_trial(self, outcome: Outcome, *, slow: bool) -> None:
         """Count a call that the window does not see."""
         self._tally(outcome)
-        ok, failed = outcome is Outcome.SUCCESS, outcome in _FAILURES
+        ok, failed = outcome is Outcome.SUCCESS, outcome in FAILURES
         self.window.pass_by(ok=ok, failed=failed, slow=slow and (ok or failed))
 
     def _remember(self, evidence: Evidence | None) -> None:
@@ -717,8 +555,8 @@ class Breaker:
 
     def _try(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition | None:
         """Weigh one trial that came back."""
-        if outcome in _FAILURES or (slow and outcome is Outcome.SUCCESS):
-            how = "failed" if outcome in _FAILURES else "was slow"
+        if outcome in FAILURES or (slow and outcome is Outcome.SUCCESS):
+            how = "failed" if outcome in FAILURES else "was slow"
             return self._move(Cause.RELAPSED, now, f"a trial call {how}{self._last()}")
         if outcome is Outcome.SUCCESS:
             self._barren = 0

@@ -5,7 +5,7 @@
 
 import sys
 
-from pgbreaker.core.breaker import MOVES, OVERRIDES, State
+from pgbreaker.core.states import MOVES, OVERRIDES, State
 
 
 def mermaid() -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pgbreaker.core.breaker import Outcome
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import Outcome
 
 OPERATIONS: Final = ("connect", "read", "write")
 """The kinds of work that have a breaker each on a target."""

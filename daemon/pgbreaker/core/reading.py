@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from pgbreaker.core.breaker import Evidence
+from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds
 
 Value: TypeAlias = float | str | bool | None

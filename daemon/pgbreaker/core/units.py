@@ -33,3 +33,8 @@ def lasting(seconds: Seconds) -> str:
 def percent(share: Share) -> str:
     """Say a share as ``70 %``."""
     return f"{share * 100:.0f} %"
+
+
+def counted(number: int, thing: str) -> str:
+    """Say a number of things: ``1 target``, ``3 targets``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -11,7 +11,7 @@ import click
 
 from pgbreaker import app
 from pgbreaker.config import for_dsn
-from pgbreaker.core.breaker import State, Transition
+from pgbreaker.core.states import State, Transition
 from pgbreaker.core.units import Seconds
 from pgbreaker.demo.faults import FAULTS, Fault, Stage
 from pgbreaker.demo.proxy import Proxy

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Evidence
 from pgbreaker.core.judge import PING
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Value
+from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.postgres.failures import read_failure
 from pgbreaker.postgres.target import Session, Target

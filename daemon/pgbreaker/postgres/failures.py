@@ -14,8 +14,8 @@ import ssl
 from collections.abc import Iterator
 from typing import Final
 
-from pgbreaker.core.breaker import Evidence
 from pgbreaker.core.reading import Finding
+from pgbreaker.core.states import Evidence
 
 # Exact codes before classes. While connecting, and afterwards.
 _BY_CODE: Final = {

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Breaker, Transition
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import GONE, PING
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import Finding, Reading, Value
+from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pgbreaker.core.breaker import Transition
 from pgbreaker.core.reading import Reading
+from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from pgbreaker.core.breaker import State, Transition
 from pgbreaker.core.reading import Reading
+from pgbreaker.core.states import State, Transition
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.hub import Event
 

@@ -17,8 +17,9 @@ from prometheus_client.openmetrics.exposition import (
     generate_latest as generate_openmetrics,
 )
 
-from pgbreaker.core.breaker import MOVES, Breaker, State, Transition
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import MOVES, State, Transition
 from pgbreaker.sinks.board import Board, Condition, TargetBoard
 from pgbreaker.sinks.exposition import (
     OPENMETRICS,

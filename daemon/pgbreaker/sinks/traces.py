@@ -24,8 +24,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Transition
 from pgbreaker.core.reading import Reading
+from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, Share
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.sinks.board import Board

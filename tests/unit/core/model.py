@@ -7,8 +7,8 @@ widths powers of two, so that no float is ever rounded.
 
 from dataclasses import dataclass, field
 
-from pgbreaker.core.breaker import Cause, Outcome, Override, State
 from pgbreaker.core.policy import Policy
+from pgbreaker.core.states import Cause, Outcome, Override, State
 
 BAD = (Outcome.FAILURE, Outcome.CUT)
 

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 
-from pgbreaker.core.breaker import (
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.policy import Policy
+from pgbreaker.core.states import (
     MOVES,
     PASS,
-    Breaker,
     Cause,
     Evidence,
     Outcome,
@@ -16,7 +17,6 @@ from pgbreaker.core.breaker import (
     Refusal,
     State,
 )
-from pgbreaker.core.policy import Policy
 
 OK, FAILED, CUT = Outcome.SUCCESS, Outcome.FAILURE, Outcome.CUT
 POLICY = Policy(

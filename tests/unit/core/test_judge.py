@@ -2,9 +2,9 @@
 
 import pytest
 
-from pgbreaker.core.breaker import Outcome
 from pgbreaker.core.judge import GONE, OPERATIONS, deciding, judge
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import Outcome
 
 ALL = frozenset(("ping", "login", "commit", "identity", "saturation"))
 OWN = {"ping": ["read"], "login": ["connect"], "commit": ["write"]}

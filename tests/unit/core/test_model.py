@@ -6,11 +6,12 @@ import random
 import pytest
 from model import Model
 
-from pgbreaker.core.breaker import (
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.policy import Policy
+from pgbreaker.core.states import (
     MOVES,
     OVERRIDES,
     PASS,
-    Breaker,
     Cause,
     Outcome,
     Override,
@@ -18,7 +19,6 @@ from pgbreaker.core.breaker import (
     State,
     Transition,
 )
-from pgbreaker.core.policy import Policy
 
 STEPS = 500_000  # of each way of driving it
 PER_HISTORY = 500

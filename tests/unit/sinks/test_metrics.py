@@ -9,8 +9,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from pgbreaker.core.breaker import MOVES, State
 from pgbreaker.core.reading import Finding
+from pgbreaker.core.states import MOVES, State
 from pgbreaker.sinks.exposition import OPENMETRICS, TEXT, Histogram, escape, label
 from pgbreaker.sinks.hub import Notice
 from pgbreaker.sinks.metrics import FAMILIES, OWN, Metrics

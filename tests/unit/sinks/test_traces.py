@@ -80,7 +80,7 @@ async def test_a_move_whose_reading_was_not_sampled_is_sent_all_the_same():
 
         for _ in range(2):
             scene.read()
-            from pgbreaker.core.breaker import Outcome
+            from pgbreaker.core.states import Outcome
 
             for move in breaker.observe(Outcome.SUCCESS, scene.time.now):
                 scene.hub.publish(move)

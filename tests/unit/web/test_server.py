@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from pgbreaker.core.breaker import Override, State
 from pgbreaker.core.reading import Finding
+from pgbreaker.core.states import Override, State
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.sinks.hub import Notice
 from pgbreaker.sinks.metrics import Metrics
@@ -195,7 +195,7 @@ async def test_the_page_says_it_in_words_and_escapes_what_servers_say(served):
     evidence = FULL.__class__("full", "<script>alert(1)</script>", "53300", "login")
     breaker = served.scene.board.targets["main"].breakers["connect"]
     served.scene.read()
-    from pgbreaker.core.breaker import Outcome
+    from pgbreaker.core.states import Outcome
 
     for move in breaker.observe(
         Outcome.FAILURE, served.scene.time.now, confirmed=True, evidence=evidence
