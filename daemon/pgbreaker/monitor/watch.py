@@ -79,6 +79,8 @@ class Watch:
             reading = await self._line.ask(self.probe, self._plan)
             self._failed = True
         failed = reading.finding in _DOUBTFUL
-        confirmed = failed and self._failed
+        # A session that was let in and then lost can have been ended by hand, twice
+        # in a row as well: that is for the window to weigh.
+        confirmed = failed and self._failed and reading.finding is not Finding.LOST
         self._failed = failed
         return replace(reading, confirmed=confirmed)
