@@ -1,15 +1,19 @@
 """The daemon from start to end: signals, exit codes, states, secrets."""
 
+import asyncio
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import pgbreaker
+from acceptance.conftest import PROGRAM, pgbreaker
+from support.otlp import attributes, collector
 
 NOWHERE = "postgresql://nobody:hunter2@127.0.0.1:1/app"
 
@@ -168,6 +172,40 @@ def test_no_secret_leaves_it(daemon, config, fresh_server):
     assert "hunter2" not in seen
 
 
+async def test_probes_and_transitions_arrive_as_traces(daemon, config, fresh_server):
+    async with collector() as collecting:
+        otlp = f"otlp: {{endpoint: '{collecting.url}', sample: 100%}}\n"
+        path = config(("main", fresh_server.dsn(user="pgbreaker")), more=otlp)
+        running = await asyncio.to_thread(daemon, "--config", str(path))
+        names = {"probe ping", "probe login", "probe commit", "probe identity"}
+        await collecting.until(lambda spans: names <= {s.name for s in spans}, 10.0)
+
+        fresh_server.kill()
+
+        def opened(spans) -> bool:
+            told = [attributes(e) for span in spans for e in span.events]
+            return {t["pgbreaker.to"] for t in told if "pgbreaker.to" in t} >= {"open"}
+
+        await collecting.until(opened, 10.0)
+        code, seconds, _ = await asyncio.to_thread(running.stop)
+
+    assert (code, seconds < 10) == (0, True)
+
+
+def test_a_collector_that_is_down_is_one_line_and_no_delay(daemon, config):
+    otlp = "otlp: {endpoint: 'http://127.0.0.1:9', sample: 100%}\n"
+    running = daemon("--config", str(config(("gone", NOWHERE), more=otlp)))
+    running.until(lambda s: s["targets"][0]["state"] == "down")
+
+    line = running.read_until("traces are not being sent")
+    code, seconds, words = running.stop()
+
+    assert line["level"] == "WARNING"
+    assert "traceback" not in line
+    assert "traces are not" not in words
+    assert (code, seconds < 10) == (0, True)
+
+
 # Exit codes.
 
 
@@ -322,5 +360,33 @@ def test_the_demo_shows_each_fault_and_leaves_nothing_behind(fault, opens):
     assert opened == opens, done.stdout
     assert closed == opens, done.stdout
     assert done.stderr == ""
-    left = {name for name in set(os.listdir("/tmp")) - before if "pgbreaker-" in name}
-    assert left == set()
+    assert left_behind(before) == set()
+
+
+def left_behind(before: set[str]) -> set[str]:
+    return {name for name in set(os.listdir("/tmp")) - before if "pgbreaker-" in name}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_demo_and_leaves_nothing_behind(number):
+    before = set(os.listdir("/tmp"))
+    showing = subprocess.Popen(
+        [*PROGRAM, "demo", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert showing.stdout is not None
+    said = [showing.stdout.readline() for _ in range(5)]
+    (home,) = left_behind(before)
+    pid_file = Path(f"/tmp/{home}/data/postmaster.pid").read_text("utf-8")
+    postmaster = int(pid_file.splitlines()[0])
+
+    showing.send_signal(number)
+    rest, errors = showing.communicate(timeout=15)
+
+    assert said[-1] == "Ctrl-C ends it and leaves nothing behind.\n"
+    assert (showing.returncode, errors) == (0, "")
+    assert "0 failed" in rest
+    assert left_behind(before) == set()
+    assert not os.path.exists(f"/proc/{postmaster}")

@@ -20,6 +20,7 @@ from report import Table
 
 from acceptance.conftest import Daemon
 from pgbreaker.core.plan import ProbePlan
+from pgbreaker.demo.proxy import Proxy
 from pgbreaker.demo.server import Server, find_binaries
 from support.servers import SETTINGS, fill_connections, lock_relation, prepare, psql
 from support.watching import Watching
@@ -51,26 +52,46 @@ def spent(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-async def scrapes(server: Server, daemon: Daemon, count: int) -> int:
+async def scrapes(server: Server, proxy: Proxy, daemon: Daemon, count: int) -> int:
     table = Table("/metrics, through each fault", "ms")
 
     async def row(name: str) -> None:
         await asyncio.sleep(0.7)  # into the fault
         table.row(name, await asyncio.to_thread(scrape, daemon.url, count), p99=50)
 
+    async def until_up() -> None:
+        await asyncio.to_thread(
+            daemon.until, lambda s: s["targets"][0]["state"] == "up", 20.0
+        )
+
+    await until_up()
     await row("all well")
     server.kill()
     await row("killed")
     await asyncio.to_thread(server.start)
+    for mode in ("immediate", "fast"):
+        await until_up()
+        await asyncio.to_thread(server.stop, mode)
+        await row(f"stopped, {mode}")
+        await asyncio.to_thread(server.start)
+    await until_up()
     server.freeze()
     await row("frozen")
     server.thaw()
-    daemon.until(lambda s: s["targets"][0]["state"] == "up")
+    await until_up()
+    proxy.blackhole()
+    await row("black hole")
+    proxy.restore()
+    await until_up()
+    proxy.reset()
+    await row("connections reset")
+    proxy.restore()
+    await until_up()
     async with fill_connections(server):
         await row("full")
     async with lock_relation(server, "pg_catalog.pg_database"):
         await row("pg_database locked")
-    daemon.until(lambda s: s["targets"][0]["state"] == "up", within=20)
+    await until_up()
     return table.missed
 
 
@@ -109,14 +130,15 @@ async def measure(count: int) -> int:
     with Server.create(find_binaries(), settings=SETTINGS) as server:
         server.start()
         prepare(server)
-        daemon = Daemon("--dsn", server.dsn(user="pgbreaker"))
-        daemon.start()
-        daemon.until(lambda s: s["targets"][0]["state"] == "up")
-        try:
-            missed = await scrapes(server, daemon, count)
-            missed += await footprint(server, daemon)
-        finally:
-            daemon.stop()
+        async with Proxy("127.0.0.1", server.port) as proxy:
+            dsn = server.dsn(user="pgbreaker", port=proxy.port)
+            daemon = Daemon("--dsn", dsn)
+            daemon.start()
+            try:
+                missed = await scrapes(server, proxy, daemon, count)
+                missed += await footprint(server, daemon)
+            finally:
+                await asyncio.to_thread(daemon.stop)
     return missed
 
 

@@ -183,6 +183,8 @@ class _Quiet(logging.Filter):
         if now - self._told.get("opentelemetry", -_QUIET) < _QUIET:
             return False
         self._told["opentelemetry"] = now
+        said = record.getMessage()
+        record.msg, record.args = "traces are not being sent: %s", (said,)
         record.exc_info = None  # the message says it; a traceback of urllib3 does not
         return True
 
