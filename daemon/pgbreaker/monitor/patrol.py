@@ -1,6 +1,7 @@
 """Everything that goes round one target, put together."""
 
 import asyncio
+import logging
 from typing import Final
 
 from pgbreaker.clock import Clock
@@ -14,6 +15,8 @@ from pgbreaker.monitor.watch import Watch
 from pgbreaker.postgres.target import Target
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.hub import Hub
+
+log = logging.getLogger(__name__)
 
 # A beat takes at most two deadlines and the patience of a knock; a watch that is
 # asked twice, two of its own. What is later than this is stuck.
@@ -48,6 +51,7 @@ class Patrol:
         self._round = asyncio.create_task(
             self._sentinel.run(), name=f"sentinel {self.board.plan.name}"
         )
+        self._round.add_done_callback(_tell)
         for watch in self._watches:
             self._schedule.add(watch)
 
@@ -81,3 +85,11 @@ class Patrol:
         """The target is there, or there again: everything is asked at once."""
         for watch in self._watches:
             self._schedule.soon(watch.name)
+
+
+def _tell(sentinel: asyncio.Task[None]) -> None:
+    """Say at once that a sentinel fell; `Patrol.trouble` says so from then on."""
+    if not sentinel.cancelled() and (error := sentinel.exception()) is not None:
+        log.critical(
+            "the %s fell, which is a fault of ours", sentinel.get_name(), exc_info=error
+        )

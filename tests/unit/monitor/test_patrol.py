@@ -1,0 +1,47 @@
+"""What goes round a target notices when it no longer does."""
+
+import asyncio
+
+from pgbreaker.monitor.patrol import Patrol
+from pgbreaker.monitor.schedule import Schedule
+from support.boards import Scene
+
+
+async def patrolling() -> tuple[Scene, Patrol]:
+    scene = Scene()
+    target = scene.board.targets["main"]
+    return scene, Patrol(target, scene.hub, Schedule(scene.clock), scene.clock)
+
+
+async def test_a_sentinel_that_fell_is_trouble_and_told_at_once(caplog):
+    _, patrol = await patrolling()
+
+    async def fall() -> None:
+        raise RuntimeError("a fault of ours")
+
+    patrol._sentinel.run = fall
+    patrol.start()
+    assert patrol.trouble is None
+    await asyncio.wait([patrol._round])
+    await asyncio.sleep(0)
+
+    assert patrol.trouble == "the sentinel of main has ended"
+    assert "the sentinel main fell, which is a fault of ours" in caplog.text
+
+
+async def test_silence_is_trouble():
+    scene, patrol = await patrolling()
+    assert patrol.trouble is None
+
+    scene.time.now += 3600
+
+    assert patrol.trouble == "the sentinel of main has been silent for 1 h 0 min"
+
+
+async def test_a_probe_that_no_longer_runs_is_trouble():
+    scene, patrol = await patrolling()
+    scene.time.now += 45
+
+    patrol._sentinel.beaten_at = scene.time.now
+
+    assert patrol.trouble == "main/login has not run for 45.0 s"
