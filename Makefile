@@ -19,7 +19,7 @@ test: packages $(VENV)/.dev ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
 	$(PYTEST) tests/unit tests/integration tests/acceptance -rs --durations=10
 
-check: $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
+check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
 
 bench: packages $(VENV)/.dev ## measure, and compare with the goals
 	$(BIN)/python tests/bench/detection.py
@@ -32,7 +32,7 @@ lint: $(VENV)/.dev ## ruff
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
 
-unit: $(VENV)/.dev ## tests that need no server
+unit: packages $(VENV)/.dev ## tests that need no server
 	$(PYTEST) tests/unit
 
 integration: packages $(VENV)/.dev ## tests on real servers

@@ -1,7 +1,5 @@
 """The rules, held against Prometheus' own tool and the daemon's own metrics."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,17 +7,14 @@ import pytest
 
 from pgbreaker.sinks.metrics import Metrics
 from support.boards import Scene
+from support.tools import need
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def promtool():
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("promtool is missing: apt-get install prometheus")
-        pytest.skip("promtool is missing: apt-get install prometheus")
+    found = need("promtool", "prometheus")
 
     def run(*arguments: str, **more) -> str:
         done = subprocess.run(

@@ -2,12 +2,13 @@
 
 import configparser
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from support.tools import need
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -44,10 +45,10 @@ def test_the_unit_is_tied_to_progress_and_hardened():
         assert service[key] == "yes"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
 def test_the_unit_is_exposed_as_little_as_promised():
+    tool = need("systemd-analyze", "systemd")
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=15", str(UNIT)],
+        [tool, "security", "--offline=true", "--threshold=15", str(UNIT)],
         capture_output=True,
         text=True,
         check=False,
