@@ -10,7 +10,8 @@ h1{font-size:1.2rem}h2{font-size:1rem;margin:1.5rem 0 .25rem}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.25rem .75rem .25rem 0;vertical-align:top;
 overflow-wrap:anywhere}
-th{font-weight:600;white-space:nowrap}
+th{font-weight:600}
+th,td:nth-child(2){white-space:nowrap}
 .bad{font-weight:700;border-left:.4rem solid #c62828;padding-left:.4rem}
 .meh{font-weight:700;border-left:.4rem solid #b26a00;padding-left:.4rem}
 .good{border-left:.4rem solid #2e7d32;padding-left:.4rem}
