@@ -349,6 +349,7 @@ async def test_there_are_never_more_than_three_connections(fresh_server, fault):
                 async with lock_relation(fresh_server, "pg_catalog.pg_database"):
                     await asyncio.sleep(7.0)  # likewise
         await watching.until_closed(within=8.0)
+        assert not counting.done()  # it has counted to the end
         counting.cancel()
         await asyncio.wait([counting])
 
