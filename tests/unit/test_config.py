@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbreaker.config import for_dsn, load, parse, reference
-from pgbreaker.config.units import duration, share
+from pgbreaker.config.units import share
+from pgbreaker.core.units import duration
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.secret import Secret

@@ -1,35 +1,11 @@
 """Durations and shares as people write them: ``500ms``, ``1m30s``, ``70%``."""
 
 import re
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import BeforeValidator
 
-from pgbreaker.core.units import Seconds, Share
-
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_LONGEST: Final[Seconds] = 366 * 86400.0
-
-
-def duration(value: object) -> Seconds:
-    """Read a duration.
-
-    Raises:
-        ValueError: It is none; the message says how one is written.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"{value} of what? write {value:g}s or {value:g}ms")
-    if not isinstance(value, str):
-        raise ValueError("not a duration; write it like 500ms, 5s or 1m30s")
-    text = value.replace(" ", "")
-    parts = _PART.findall(text)
-    if not parts or "".join(n + u for n, u in parts) != text:
-        raise ValueError(f"{value!r} is no duration; write it like 500ms, 5s or 1m30s")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not 0 <= seconds <= _LONGEST:
-        raise ValueError(f"{value!r} is longer than a year")
-    return seconds
+from pgbreaker.core.units import Seconds, Share, duration
 
 
 def some_duration(value: object) -> Seconds:

@@ -12,6 +12,10 @@ It can be driven in two ways, and one breaker is driven in one of them:
 Every move draws a new *era* from one process-wide counter. A call's permit is the
 era it began in, a trial call's is a number of its own from the same counter, so a
 result that comes back late can be told from one that counts.
+
+Calls that nothing speaks against need not ask: until `Breaker.edge` a guard counts
+them in the current slice of `Breaker.flights`, and there again when they come back
+well and soon. The breaker gathers what was counted when it next has to think.
 """
 
 import itertools
@@ -19,12 +23,14 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from pgbreaker.core.policy import Policy
+from pgbreaker.core.flights import FOREVER, Flights, Slice
+from pgbreaker.core.policy import NEVER, Policy
 from pgbreaker.core.states import (
     FAILURES,
     MOVES,
     OVERRIDES,
     PASS,
+    POOL,
     Cause,
     Evidence,
     Outcome,
@@ -43,53 +49,75 @@ GATE_SHUT: Final = -1
 ERAS: Final = itertools.count(1)
 """Eras and trial permits of every breaker of the process."""
 
+_SLICES: Final = 5  # of `slow_call`: how exactly it is known that a call is overdue
+# Silence means something when ten calls would have come back in the meantime: left to
+# chance, that happens once in 22,000 times.
+_GAPS: Final = 10
+_HANGING: Final = 5  # calls overdue that are enough, however patient the rules are
+
 
 class Breaker:
     """One breaker.
 
-    Threads: `gate`, `Window.edge` and ``window.ok += 1`` may be used freely under
-    the GIL; every method requires external locking.
+    Threads: `gate`, `edge`, `shut_until`, `rejected` and the slice of `flights` may
+    be used freely under the GIL; every method that changes something requires
+    external locking.
 
     Attributes:
         name: Name of the breaker, the same in every log, metric and message.
         policy: Its rules.
         window: What became of the last calls.
+        flights: The calls that are out.
         gate: The current era while calls may pass unasked, else `GATE_SHUT`.
+        edge: Moment until which they may; past it `turn` wants to be called.
+        shut_until: Moment until which every call is sure to be refused.
+        held: Whether calls have to ask all the same, because a breaker above this
+            one wants to be asked; `hold` changes it.
         since: Moment of the last move of the machine.
         cause: The rule that made it, None before the first.
         evidence: The last failure seen, None when there was none.
         rejected: Calls refused since the beginning.
-        stale: Results that came back after a move, since the beginning.
+        late: Results that came back after a move, since the beginning.
         ignored: Calls settled so, since the beginning; likewise `unreached`,
             `released` and `cut`.
     """
 
     __slots__ = (
         "_barren",
+        "_base",
         "_draw",
         "_era",
         "_eras",
         "_good",
+        "_heard",
+        "_heard_at",
         "_override",
+        "_ramping",
         "_reason",
         "_round",
         "_run",
         "_run_base",
+        "_starved",
+        "_starved_base",
         "_state",
         "_trials",
         "_until",
         "_wait",
         "cause",
         "cut",
+        "edge",
         "evidence",
+        "flights",
         "gate",
+        "held",
         "ignored",
+        "late",
         "name",
         "policy",
         "rejected",
         "released",
+        "shut_until",
         "since",
-        "stale",
         "unreached",
         "window",
     )
@@ -108,7 +136,7 @@ class Breaker:
         self.window = Window(policy.window, policy.buckets, now)
         self.cause: Cause | None = None
         self.evidence: Evidence | None = None
-        self.rejected = self.stale = 0
+        self.rejected = self.late = 0
         self.cut = self.ignored = self.unreached = self.released = 0
         self._draw = draw
         self._eras = eras
@@ -118,17 +146,27 @@ class Breaker:
         self._barren = 0  # trials that told nothing in a row
         self._run = 0  # failures in a row
         self._run_base = 0  # successes ever, when the run began
+        self._starved = 0  # calls in a row for which the pool had no connection
+        self._starved_base = 0  # successes ever, when that began
+        self._heard = 0  # successes ever, when last looked at
+        self._heard_at = now  # the last look at which there were more of them
         self._round = 0  # openings that flapping remembers
+        self._base = policy.timeout  # seconds that doubling starts from
         self._wait = 0.0  # seconds that the current opening lasts
         self._until = now
         self._state = State.CLOSED
         self._reason = "no call has failed yet"
         self._era = next(eras)
-        self.gate = self._era
         self.since = now
+        self.held = self._ramping = False
+        # Without `slow_call` nothing is ever overdue: a slice may be a bucket long.
+        slice_ = (policy.slow_call or policy.window) / _SLICES
+        width = min(slice_, policy.window / policy.buckets)
+        self.flights = Flights(width, self._era, now)
+        self._open_gate()
 
     def __repr__(self) -> str:
-        counts = self.window.counts()
+        counts = self.counts()
         return (
             f"<Breaker {self.name!r} {self.state}"
             f" {counts.failed}/{counts.total} failed, round {self._round}>"
@@ -165,12 +203,22 @@ class Breaker:
         """Whether it would, were there no operator."""
         return self._state is State.CLOSED
 
+    def counts(self) -> Counts:
+        """What the window holds, with what guards have counted since."""
+        seen, fresh = self.window.counts(), self._untold
+        return Counts(seen.total + fresh, seen.failed, seen.slow) if fresh else seen
+
+    @property
+    def _untold(self) -> int:
+        current = self.flights.slice
+        return current.ok - current.told
+
     @property
     def totals(self) -> dict[str, int]:
         """Calls since the beginning, by what became of them. Slow ones are counted
-        beside their outcome; stale ones came back after a move."""
+        beside their outcome; late ones came back after a move."""
         return {
-            "success": self.window.successes,
+            "success": self.window.successes + self._untold,
             "failure": self.window.failures - self.cut,
             "slow": self.window.slows,
             "cut": self.cut,
@@ -178,8 +226,23 @@ class Breaker:
             "unreached": self.unreached,
             "released": self.released,
             "rejected": self.rejected,
-            "stale": self.stale,
+            "late": self.late,
         }
+
+    @property
+    def reason(self) -> str:
+        """Why the machine moved last, in one sentence."""
+        return self._reason
+
+    def is_on_trial(self, token: int) -> bool:
+        """Whether *token* is that of a trial which has not come back."""
+        return token in self._trials
+
+    def oldest_flight(self) -> Slice | None:
+        """The slice of the call that has been out for longest, a trial first."""
+        if self._trials:
+            return Slice(min(self._trials))
+        return self.flights.oldest()
 
     def is_due(self, now: Seconds) -> bool:
         """Whether the breaker is open and the next call will be a trial."""
@@ -207,14 +270,13 @@ class Breaker:
     def explain(self, now: Seconds) -> str:
         """Say in one sentence what the breaker does and why."""
         for_long = f"for {lasting(max(0.0, now - self.since))}"
-        counts = self.window.counts()
+        counts = self.counts()
         match self._state:
             case State.CLOSED:
                 rate = f"{counts.failed} of {counts.total} calls failed in the last"
                 text = (
                     f"closed {for_long}: {rate} {lasting(self.policy.window)}"
-                    f" (opens at {percent(self.policy.failure_rate)}"
-                    f" of at least {self.policy.minimum_calls})"
+                    f" ({self._opens_at()})"
                 )
             case State.OPEN:
                 wait = self._until - now
@@ -231,6 +293,13 @@ class Breaker:
             f"breaker {self.name!r} is {self._overridden(now)}; by itself it is {text}"
         )
 
+    def _opens_at(self) -> str:
+        policy = self.policy
+        if policy.minimum_calls >= NEVER:
+            return f"opens at {policy.failure_threshold} in a row"
+        share = percent(policy.failure_rate)
+        return f"opens at {share} of at least {policy.minimum_calls}"
+
     def _overridden(self, now: Seconds) -> str:
         override = self._override
         assert override is not None
@@ -243,7 +312,7 @@ class Breaker:
 
     def snapshot(self, now: Seconds) -> dict[str, Any]:
         """All that can be said of the breaker now, fit for JSON."""
-        counts = self.window.counts()
+        counts = self.counts()
         evidence = self.evidence
         return {
             "name": self.name,
@@ -278,6 +347,7 @@ class Breaker:
                 "failure_ratio": counts.failure_ratio,
                 "slow_ratio": counts.slow_ratio,
             },
+            "in_flight": self.flights.out + len(self._trials),
             "totals": self.totals,
             "round": self._round,
             "era": self._era,
@@ -325,7 +395,8 @@ class Breaker:
     def _ramped_in(self, now: Seconds) -> bool:
         """Let a growing share of the calls in after a recovery."""
         elapsed = now - self.since
-        if elapsed >= self.policy.ramp:
+        if not self._ramping or elapsed >= self.policy.ramp:
+            self._ramping = False
             self._open_gate()
             return True
         return self._draw() < 0.1 + 0.9 * elapsed / self.policy.ramp
@@ -368,7 +439,7 @@ class Breaker:
             self._remember(evidence)
             return self._try(outcome, now, slow=slow)
         if token != self._era or self._state is not State.CLOSED:
-            self.stale += 1  # begun before the last move: no news of this state
+            self.late += 1  # begun before the last move: no news of this state
             return None
         return self._count(outcome, now, slow=slow, evidence=evidence)
 
@@ -399,7 +470,11 @@ class Breaker:
             self._tally_trial(outcome, slow=slow)
             if outcome in FAILURES:
                 self._until = max(self._until, now + self._wait)
-            elif outcome is Outcome.SUCCESS and not slow and now >= self._until:
+            elif (
+                outcome is Outcome.SUCCESS
+                and now >= self._until
+                and not self._is_too_slow(outcome, slow=slow)
+            ):
                 moves.append(self._cool(now))
                 moves.append(self._try(outcome, now, slow=slow))
         elif self._state is State.HALF_OPEN:
@@ -410,11 +485,39 @@ class Breaker:
                 moves.append(self._confirm(outcome, now, slow=slow))
             else:
                 moves.append(self._count(outcome, now, slow=slow, evidence=None))
-        if self.policy.ramp:
-            self._open_gate()  # nobody asks for admission here
+        if self._ramping:
+            self._ramping = False  # nobody asks for admission here
+            self._open_gate()
         return tuple(move for move in moves if move is not None)
 
     # Time and operators.
+
+    def turn(self, now: Seconds) -> Transition | None:
+        """Begin a new slice, and see whether the calls that are out come back."""
+        move = self.advance(now)
+        if move is not None or self._state is not State.CLOSED:
+            return move
+        self._gather()
+        self.window.rotate(now)
+        if now >= self.flights.edge:
+            self.flights.turn(self._era, now)
+        self._find_edge()
+        return self._weigh_flights(now)
+
+    def hold(self, held: bool) -> None:
+        """Have every call ask, or no longer."""
+        self.held = held
+        self._open_gate()
+
+    def disown(self, now: Seconds) -> None:
+        """Forget the calls that are out and what was counted: they are another
+        process's, of which this one is a fork. What is known of the server stays."""
+        self._gather()
+        self.window.clear(now)
+        self.flights.forget(self._era, now)
+        self._trials.clear()
+        self._run = self._good = self._barren = self._starved = 0
+        self._find_edge()
 
     def advance(self, now: Seconds) -> Transition | None:
         """Do what time alone brings about.
@@ -467,6 +570,7 @@ class Breaker:
         self, before: State, cause: Cause, reason: str, now: Seconds
     ) -> Transition:
         # The machine has not moved: its era stays, calls in flight still count.
+        self._ramping = False
         self._open_gate()
         return Transition(
             self.name,
@@ -488,42 +592,121 @@ class Breaker:
         """Put one ended call into the window; only bad news is weighed."""
         self._record(outcome, now, slow=slow)
         self._remember(evidence)
-        is_failure = outcome in FAILURES
-        if not is_failure and not (slow and outcome is Outcome.SUCCESS):
+        if outcome is Outcome.UNREACHED:
+            return self._starve(now, evidence)
+        if outcome in FAILURES:
+            return self._weigh_run(now) or self._weigh_rates(now, slow=slow)
+        if self._is_too_slow(outcome, slow=slow):
+            return self._weigh_rates(now, slow=True, failed=False)
+        return None
+
+    def _weigh_run(self, now: Seconds) -> Transition | None:
+        threshold = self.policy.failure_threshold
+        if threshold is None or self._run < threshold:
             return None
-        counts = self.window.counts()
-        policy = self.policy
-        if (
-            policy.failure_threshold is not None
-            and self._run >= policy.failure_threshold
-        ):
-            reason = f"{self._run} failures in a row"
-            return self._move(Cause.FAILURE_RUN, now, reason + self._last())
+        reason = f"{self._run} failures in a row"
+        return self._move(Cause.FAILURE_RUN, now, reason + self._last())
+
+    def _weigh_rates(
+        self, now: Seconds, *, slow: bool, failed: bool = True
+    ) -> Transition | None:
+        policy, counts = self.policy, self.window.counts()
         if counts.total < policy.minimum_calls:
             return None
-        if is_failure and counts.failure_ratio >= policy.failure_rate:
+        if failed and counts.failure_ratio >= policy.failure_rate:
             reason = self._share("failed", counts.failed, counts, policy.failure_rate)
             return self._move(Cause.FAILURE_RATE, now, reason + self._last())
-        if slow and counts.slow_ratio >= policy.slow_rate:
-            reason = self._share("were slow", counts.slow, counts, policy.slow_rate)
+        limit = policy.slow_rate
+        if slow and limit is not None and counts.slow_ratio >= limit:
+            reason = self._share("were slow", counts.slow, counts, limit)
             return self._move(Cause.SLOW_RATE, now, reason)
         return None
+
+    def _is_too_slow(self, outcome: Outcome, *, slow: bool) -> bool:
+        """Whether a success was so slow that it speaks against the server."""
+        return slow and outcome is Outcome.SUCCESS and self.policy.slow_rate is not None
+
+    def _starve(self, now: Seconds, evidence: Evidence | None) -> Transition | None:
+        """Count a call that got no connection out of the caller's own pool."""
+        threshold = self.policy.failure_threshold
+        if threshold is None or evidence is None or evidence.code != POOL:
+            return None
+        successes = self.window.successes
+        if successes != self._starved_base:
+            self._starved_base, self._starved = successes, 0
+        self._starved += 1
+        if self._starved < threshold:
+            return None
+        reason = (
+            f"{self._starved} calls in a row got no connection from the caller's own"
+            " pool; the server was not asked"
+        )
+        return self._move(Cause.POOL_EXHAUSTED, now, reason)
+
+    def _weigh_flights(self, now: Seconds) -> Transition | None:
+        """Judge by the calls that are out, for those that hang report nothing."""
+        successes = self.window.successes
+        if successes != self._heard:
+            self._heard, self._heard_at = successes, now
+        slow_call = self.policy.slow_call
+        if slow_call is None:
+            return None
+        overdue = self.flights.overdue(slow_call, now)
+        if not overdue:
+            return None
+        return self._weigh_slow(overdue, now) or self._weigh_silence(overdue, now)
+
+    def _weigh_slow(self, overdue: int, now: Seconds) -> Transition | None:
+        seen, limit = self.window.counts(), self.policy.slow_rate
+        counts = Counts(seen.total + overdue, seen.failed, seen.slow + overdue)
+        if limit is None or counts.total < self.policy.minimum_calls:
+            return None
+        if counts.slow_ratio < limit:
+            return None
+        reason = self._share("were slow or are overdue", counts.slow, counts, limit)
+        return self._move(Cause.SLOW_RATE, now, reason)
+
+    def _weigh_silence(self, overdue: int, now: Seconds) -> Transition | None:
+        """Whether calls used to come back, and now as many as open are overdue while
+        none does. An operation whose calls are long anyway is not hanging: its
+        successes are far apart, so the silence has to last the longer."""
+        policy, counts = self.policy, self.window.counts()
+        enough = min(policy.failure_threshold or policy.minimum_calls, _HANGING)
+        good = counts.total - counts.failed
+        if overdue < enough or good < enough:
+            return None
+        slow_call = policy.slow_call or 0.0
+        silence = now - self._heard_at
+        if silence < max(slow_call, _GAPS * policy.window / good):
+            return None
+        reason = (
+            f"{overdue} calls have been out for over {lasting(slow_call)},"
+            f" and none came back in the last {lasting(silence)}"
+        )
+        return self._move(Cause.HANGING, now, reason)
 
     def _confirm(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition:
         self._record(outcome, now, slow=slow)
         reason = str(self.evidence) if self.evidence else "two signals agree"
         return self._move(Cause.CONFIRMED, now, reason)
 
+    def _gather(self) -> None:
+        """Tell the window of what guards have counted since the last time."""
+        current, fresh = self.flights.slice, self._untold
+        current.told += fresh
+        self.window.ok += fresh
+
     def _record(self, outcome: Outcome, now: Seconds, *, slow: bool) -> None:
         window = self.window
+        self._gather()
         window.rotate(now)
         self._tally(outcome)
         if outcome is Outcome.SUCCESS:
             window.ok += 1
         elif outcome in FAILURES:
             window.failed += 1
-            # The fast path only adds to `ok`; that any success came since the
-            # run began is told by the sum having moved.
+            # Successes are only added up; that any came since the run began is
+            # told by the sum having moved.
             if window.successes != self._run_base:
                 self._run_base = window.successes
                 self._run = 0
@@ -555,7 +738,7 @@ class Breaker:
 
     def _try(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition | None:
         """Weigh one trial that came back."""
-        if outcome in FAILURES or (slow and outcome is Outcome.SUCCESS):
+        if outcome in FAILURES or self._is_too_slow(outcome, slow=slow):
             how = "failed" if outcome in FAILURES else "was slow"
             return self._move(Cause.RELAPSED, now, f"a trial call {how}{self._last()}")
         if outcome is Outcome.SUCCESS:
@@ -587,21 +770,25 @@ class Breaker:
 
     def _move(self, cause: Cause, now: Seconds, reason: str) -> Transition:
         before, after = self._state, MOVES[self._state, cause]
+        self._gather()
         if after is State.OPEN:
-            self._open(before, now)
+            self._open(before, cause, now)
         elif after is State.CLOSED:
             self.window.clear(now)
             self._run = 0
+            self._heard_at = now
         self._trials.clear()
-        self._good = self._barren = 0
+        self._good = self._barren = self._starved = 0
         self._state = after
         self._era = next(self._eras)
+        self.flights.turn(self._era, now)
         self._reason = reason
         self.cause = cause
         self.since = now
+        self._ramping = (
+            after is State.CLOSED and self.policy.ramp > 0 and self._override is None
+        )
         self._open_gate()
-        if after is State.CLOSED and self.policy.ramp and self._override is None:
-            self.gate = GATE_SHUT
         return Transition(
             self.name,
             before,
@@ -615,15 +802,19 @@ class Breaker:
             self._override.state if self._override else None,
         )
 
-    def _open(self, before: State, now: Seconds) -> None:
+    def _open(self, before: State, cause: Cause, now: Seconds) -> None:
         """Draw how long to stay open; flapping is remembered past a close."""
         policy = self.policy
+        if cause is Cause.POOL_EXHAUSTED:
+            self._base = min(policy.pool_timeout, policy.timeout)
+        elif cause is not Cause.BARREN:  # which is no news of why it is open
+            self._base = policy.timeout
         if before is State.CLOSED:
             healthy = int((now - self.since) / policy.window)
             self._round = max(0, self._round - healthy)
         self._round += 1
         # Past 2**60 the product overflows no float but means nothing either.
-        doubled = policy.timeout * 2.0 ** min(self._round - 1, 60)
+        doubled = self._base * 2.0 ** min(self._round - 1, 60)
         wait = min(doubled, policy.max_timeout)
         self._wait = wait * (1 + policy.jitter * self._draw())
         if self.evidence is not None:
@@ -632,5 +823,26 @@ class Breaker:
 
     def _open_gate(self) -> None:
         """Let calls pass unasked exactly when nothing speaks against it."""
-        free = self._state is State.CLOSED and self._override is None
+        free = (
+            self._state is State.CLOSED
+            and self._override is None
+            and not self.held
+            and not self._ramping
+        )
         self.gate = self._era if free else GATE_SHUT
+        self._find_edge()
+
+    def _find_edge(self) -> None:
+        """Say until when nobody need ask, and until when asking is in vain."""
+        override = self._override
+        self.edge = (
+            min(self.window.edge, self.flights.edge)
+            if self.gate != GATE_SHUT
+            else -FOREVER
+        )
+        if override is not None:
+            is_shut = override.state is State.FORCED_OPEN
+            ends = FOREVER if override.until is None else override.until
+            self.shut_until = ends if is_shut else -FOREVER
+        else:
+            self.shut_until = self._until if self._state is State.OPEN else -FOREVER

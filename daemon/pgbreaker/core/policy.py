@@ -5,6 +5,9 @@ from typing import Final
 
 from pgbreaker.core.units import Seconds, Share
 
+NEVER: Final = 1_000_000_000
+"""As `minimum_calls`: no rate opens, however many calls fail."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -18,7 +21,8 @@ class Policy:
 
     Attributes:
         failure_rate: Share of failed calls in the window that opens.
-        slow_rate: Share of slow calls in the window that opens.
+        slow_rate: Share of slow calls in the window that opens, and whether a slow
+            trial fails. None: slowness alone never opens.
         window: Length of the sliding window in seconds.
         buckets: Slices of the window; what is forgotten, is forgotten a slice
             at a time, so the window covers between ``window * (buckets - 1) /
@@ -31,7 +35,10 @@ class Policy:
         max_timeout: Seconds beyond which repeated openings no longer double.
         jitter: Share of itself by which an opening may be longer, drawn once.
             Only upward: nobody comes back early.
-        slow_call: Seconds from which a call counts as slow. None: none does.
+        pool_timeout: Seconds that the first opening lasts for want of a pooled
+            connection; `timeout` when that is less.
+        slow_call: Seconds from which a call counts as slow, and from which one that
+            has not come back is overdue. None: none does.
         trials: Trial calls in flight at once while half-open.
         trial_deadline: Seconds after which a trial that has not come back
             counts as failed. None: twice `slow_call`, but at least ten.
@@ -40,7 +47,7 @@ class Policy:
     """
 
     failure_rate: Share = 0.5
-    slow_rate: Share = 0.8
+    slow_rate: Share | None = 0.8
     window: Seconds = 10.0
     buckets: int = 10
     minimum_calls: int = 20
@@ -48,6 +55,7 @@ class Policy:
     success_threshold: int = 3
     timeout: Seconds = 60.0
     max_timeout: Seconds = 300.0
+    pool_timeout: Seconds = 1.0
     jitter: Share = 0.2
     slow_call: Seconds | None = None
     trials: int = 1
@@ -55,15 +63,18 @@ class Policy:
     ramp: Seconds = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("failure_rate", "slow_rate"):
-            share = getattr(self, name)
-            if not 0 < share <= 1:
-                raise ValueError(
-                    f"{name} is a share above 0 and up to 1, got {share!r} (70 % is 0.7)"
-                )
+        self._check_share("failure_rate", self.failure_rate)
+        if self.slow_rate is not None:
+            self._check_share("slow_rate", self.slow_rate)
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is a share from 0 to 1, got {self.jitter!r}")
-        for name in ("window", "timeout", "slow_call", "trial_deadline"):
+        for name in (
+            "window",
+            "timeout",
+            "pool_timeout",
+            "slow_call",
+            "trial_deadline",
+        ):
             seconds = getattr(self, name)
             if seconds is not None and not 0 < seconds < float("inf"):
                 raise ValueError(f"{name} is a time above 0 s, got {seconds!r}")
@@ -83,6 +94,13 @@ class Policy:
             raise ValueError(
                 f"max_timeout ({self.max_timeout:g} s) is shorter than"
                 f" timeout ({self.timeout:g} s)"
+            )
+
+    @staticmethod
+    def _check_share(name: str, share: Share) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"{name} is a share above 0 and up to 1, got {share!r} (70 % is 0.7)"
             )
 
     @property

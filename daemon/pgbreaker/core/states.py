@@ -24,6 +24,8 @@ class Cause(StrEnum):
     FAILURE_RATE = "failure_rate"  # too large a share of the window failed
     SLOW_RATE = "slow_rate"  # too large a share of the window was slow
     FAILURE_RUN = "failure_run"  # too many failures in a row
+    HANGING = "hanging"  # calls in flight do not come back
+    POOL_EXHAUSTED = "pool_exhausted"  # no pooled connection is to be had
     CONFIRMED = "confirmed"  # a second signal agreed with the first
     COOLED = "cooled"  # the time to stay open ran out
     RECOVERED = "recovered"  # enough trials succeeded
@@ -40,6 +42,8 @@ MOVES: Final = {
     (State.CLOSED, Cause.FAILURE_RATE): State.OPEN,
     (State.CLOSED, Cause.SLOW_RATE): State.OPEN,
     (State.CLOSED, Cause.FAILURE_RUN): State.OPEN,
+    (State.CLOSED, Cause.HANGING): State.OPEN,
+    (State.CLOSED, Cause.POOL_EXHAUSTED): State.OPEN,
     (State.CLOSED, Cause.CONFIRMED): State.OPEN,
     (State.OPEN, Cause.COOLED): State.HALF_OPEN,
     (State.HALF_OPEN, Cause.RECOVERED): State.CLOSED,
@@ -72,7 +76,11 @@ FAILURES: Final = frozenset((Outcome.FAILURE, Outcome.CUT))
 """Outcomes that count against the server."""
 
 PASS: Final = 0
-"""The permit of a call that passes only because an operator said so."""
+"""The permit of a call that passes uncounted: because an operator said so, or because
+it is part of a call that is counted."""
+
+POOL: Final = "pool"
+"""The code of evidence that the caller's own pool has no connection to give."""
 
 
 @dataclass(frozen=True, slots=True)

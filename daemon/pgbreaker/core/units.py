@@ -1,12 +1,57 @@
 """Words for numbers, and numbers for people."""
 
-from typing import TypeAlias
+import re
+from typing import Final, TypeAlias
 
 Seconds: TypeAlias = float
 """A duration, or a moment of a monotonic clock. Never wall time."""
 
 Share: TypeAlias = float
 """A part of a whole, 0 to 1."""
+
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_LONGEST: Final[Seconds] = 366 * 86400.0
+
+
+def duration(value: object) -> Seconds:
+    """Read a duration.
+
+    Raises:
+        ValueError: It is none; the message says how one is written.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"{value} of what? write {value:g}s or {value:g}ms")
+    if not isinstance(value, str):
+        raise ValueError("not a duration; write it like 500ms, 5s or 1m30s")
+    text = value.replace(" ", "")
+    parts = _PART.findall(text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise ValueError(f"{value!r} is no duration; write it like 500ms, 5s or 1m30s")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"{value!r} is longer than a year")
+    return seconds
+
+
+def seconds_of(value: Seconds | str, name: str) -> Seconds:
+    """Take a duration from a program: seconds, or a text like ``800ms``.
+
+    Args:
+        name: What it is, for the message.
+
+    Raises:
+        ValueError: It is not one, or not above 0.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        seconds = float(value) if is_number else duration(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{name} is a time above 0 s, got {value!r}")
+    return seconds
 
 
 def lasting(seconds: Seconds) -> str:

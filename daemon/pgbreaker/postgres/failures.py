@@ -8,7 +8,6 @@ The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix
 """
 
 import errno
-import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Final
 
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import Evidence
+from pgbreaker.core.text import tidy, words_of
 
 # Exact codes before classes. While connecting, and afterwards.
 _BY_CODE: Final = {
@@ -63,14 +63,6 @@ _BY_ERRNO: Final = {
     errno.EACCES: Finding.QUERY,
 }
 
-_LONGEST_TEXT: Final = 200
-
-
-def tidy(text: str) -> str:
-    """Make a server's words fit for one line: it is only half trusted."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
-
 
 def read_failure(
     error: BaseException, *, probe: str, connecting: bool
@@ -92,15 +84,7 @@ def read_failure(
             finding = _of_sqlstate(sqlstate, str(cause), connecting=connecting)
             return finding, Evidence(finding.value, tidy(str(cause)), sqlstate, probe)
     finding = _of_class(error, connecting=connecting)
-    return finding, Evidence(finding.value, _text_of(error), None, probe)
-
-
-def _text_of(error: BaseException) -> str:
-    if isinstance(error, socket.gaierror):
-        return f"the host's name has no address: {error.strerror}".lower()
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno).lower()  # not the address, nor "[Errno 111]"
-    return tidy(str(error)) or type(error).__name__
+    return finding, Evidence(finding.value, words_of(error), None, probe)
 
 
 def _innermost_first(error: BaseException) -> Iterator[BaseException]:

@@ -325,7 +325,7 @@ def test_late_success_from_before_opening_does_not_close():
 
     assert breaker.settle(slow.token, OK, 32.0) is None
     assert breaker.state is State.HALF_OPEN
-    assert breaker.totals["stale"] == 1
+    assert breaker.totals["late"] == 1
 
 
 def test_late_failure_from_before_does_not_reopen():

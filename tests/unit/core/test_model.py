@@ -98,7 +98,7 @@ class Pair:
     def same_totals(self) -> None:
         totals, model = self.breaker.totals, self.model
         assert {name: totals[name] for name in model.totals} == model.totals
-        assert (totals["rejected"], totals["stale"]) == (model.rejected, model.stale)
+        assert (totals["rejected"], totals["late"]) == (model.rejected, model.stale)
         if model.state is State.OPEN and not model.override:
             left = max(0.0, model.until - self.now)
             assert self.breaker.retry_after(self.now) == left

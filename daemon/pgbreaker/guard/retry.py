@@ -1,0 +1,87 @@
+"""Whether and when a failed call is tried again.
+
+Only what is safe: a call that never reached the server, or that the server is known to
+have rolled back when the caller can do the whole of it again. A refusal is never
+retried: waiting for a breaker is what the breaker is there to prevent.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pgbreaker.core.units import Seconds
+from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
+from pgbreaker.guard.events import Retry as Retried
+from pgbreaker.guard.events import flush, note
+from pgbreaker.guard.outcomes import Judgement
+from pgbreaker.postgres.sqlstates import Retry as Safety
+
+ONLY_UNREACHED: Final = frozenset((Safety.ALWAYS,))
+"""What may be repeated whatever the call does: the server has done nothing."""
+
+WHOLE_TRANSACTION: Final = frozenset((Safety.ALWAYS, Safety.TRANSACTION))
+"""What may be repeated when the call is one transaction, from its beginning."""
+
+IDEMPOTENT: Final = frozenset(
+    (Safety.ALWAYS, Safety.TRANSACTION, Safety.IDEMPOTENT),
+)
+"""What may be repeated when doing it twice is like doing it once."""
+
+_CALLS: Final = (
+    *("success", "failure", "cut", "ignored", "unreached", "released", "rejected"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The rules by which calls of one breaker are tried again.
+
+    Attributes:
+        attempts: Retries of one call at the most.
+        base: Seconds that the first wait is drawn from; doubled for each further one.
+        longest: Seconds that no wait exceeds.
+        safe: What may be repeated.
+        deadline: Seconds from the first attempt after which no retry begins. None:
+            no such limit.
+        draw: Random number from 0 to 1.
+    """
+
+    attempts: int
+    base: Seconds
+    longest: Seconds
+    safe: frozenset[Safety] = ONLY_UNREACHED
+    deadline: Seconds | None = None
+    draw: Callable[[], float] = random.random
+
+    def wait(
+        self,
+        breaker: PostgreSQLCircuitBreaker,
+        judgement: Judgement,
+        number: int,
+        begun: Seconds,
+    ) -> Seconds | None:
+        """Decide on retry *number* (1 is the first) of a call begun at *begun*.
+
+        Returns:
+            Seconds to wait before it; None when there is to be none.
+        """
+        found = judgement.classification
+        if found is None or found.retry not in self.safe or number > self.attempts:
+            return None
+        # Full jitter: the wait is drawn from nothing to the whole, so that those who
+        # failed together do not come back together.
+        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        ceiling = min(self.longest, self.base * 2.0 ** min(number - 1, 60))
+        wait = ceiling * self.draw()
+        now = breaker.clock.now()
+        if self.deadline is not None and now + wait - begun > self.deadline:
+            return None
+        totals = breaker.core.totals
+        if not breaker.budget.spend(sum(totals[name] for name in _CALLS), now):
+            return None
+        breaker.retries += 1
+        event = Retried(breaker.name, number, wait, found.reason, now)
+        note(event, detailed=breaker.config.enable_detailed_logging)
+        flush()
+        return wait

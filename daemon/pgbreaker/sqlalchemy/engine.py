@@ -1,0 +1,212 @@
+"""A breaker in an engine's pool.
+
+The pool is where a call can be refused without harm: raising in the events ``checkout``
+or ``engine_connect`` throws the connection away, which is a storm of reconnects at the
+worst of times. It is also the only place that sees every failure: no event is told of a
+connection that could not be made, nor of a pool that had none.
+"""
+
+from contextvars import ContextVar
+from typing import Any, Final, cast
+
+from sqlalchemy import event
+from sqlalchemy.engine import (
+    URL,
+    Connection,
+    CreateEnginePlugin,
+    Engine,
+    ExceptionContext,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig, Preset
+from pgbreaker.guard.registry import REGISTRY
+from pgbreaker.guard.target import Target
+from pgbreaker.guard.unit import Unit
+from pgbreaker.postgres.classify import Phase
+
+_UNIT: Final = "pgbreaker.unit"  # in the info of a pooled connection
+_MADE: Final = "pgbreaker.made"
+
+# The unit whose connection is being looked for. The events of connecting tell which
+# connection it is, but not for whom.
+_ASKING: Final[ContextVar[Unit | None]] = ContextVar("pgbreaker_asking", default=None)
+
+
+class GuardedPool(Pool):
+    """What a pool does more, once an engine is protected.
+
+    Attributes:
+        target: The server that its connections lead to.
+    """
+
+    target: Target
+
+    def connect(self) -> PoolProxiedConnection:
+        """Ask the breaker, then the pool.
+
+        Raises:
+            CircuitOpenError: The breaker refuses; no connection has been touched.
+        """
+        unit = Unit(self.target)
+        before = _ASKING.get()
+        _ASKING.set(unit)
+        try:
+            fairy = super().connect()
+        except BaseException as error:
+            unit.fail(error)
+            unit.drop()  # unless that was an outcome
+            raise
+        finally:
+            _ASKING.set(before)
+        unit.rest()
+        info = fairy.record_info
+        if info is None:  # detached already, by an event of the application's own
+            unit.end()
+        else:
+            unit.made_at = info.get(_MADE)
+            unit.phase = Phase.STATEMENT
+            info[_UNIT] = unit
+        return fairy
+
+
+def protect(
+    engine: Engine | AsyncEngine,
+    *,
+    breaker: str | Target = "main",
+    config: PostgreSQLCircuitBreakerConfig | None = None,
+) -> Target:
+    """Have every connection of *engine* asked for through a breaker, from now on.
+
+    An engine that is protected already stays as it is.
+
+    Args:
+        breaker: Name of the target, or the target.
+        config: Rules of its breakers. None: those it has, or the defaults.
+
+    Returns:
+        The target.
+
+    Raises:
+        ValueError: The target exists, and goes by other rules.
+    """
+    engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+    there = target_of(engine)
+    if there is not None:
+        return there
+    target = (
+        breaker if isinstance(breaker, Target) else REGISTRY.target(breaker, config)
+    )
+    pool = engine.pool
+    # Of the pool's own class, which `dispose` makes the next pool of: so the guard
+    # stays, whichever pool it is and whatever it was made with.
+    kind = type(pool)
+    pool.__class__ = cast(
+        "type[Pool]",
+        type(f"Guarded{kind.__name__}", (GuardedPool, kind), {"target": target}),
+    )
+    _listen(engine, target)
+    return target
+
+
+def target_of(engine: Engine | AsyncEngine) -> Target | None:
+    """The target that an engine is protected for, None when it is not."""
+    pool = engine.pool
+    return pool.target if isinstance(pool, GuardedPool) else None
+
+
+def _listen(engine: Engine, target: Target) -> None:
+    clock = target.connect.clock
+
+    def dialling(_dialect: object, *_rest: object) -> None:
+        unit = _ASKING.get()
+        if unit is not None:
+            unit.ask(Phase.CONNECT)
+
+    def made(_connection: object, entry: ConnectionPoolEntry) -> None:
+        if entry.record_info is not None:
+            entry.record_info[_MADE] = clock.now()
+        unit = _ASKING.get()
+        if unit is not None:
+            unit.rest()
+            unit.phase = Phase.ACQUIRE
+
+    def given_back(_connection: object, entry: ConnectionPoolEntry) -> None:
+        unit = entry.record_info.pop(_UNIT, None) if entry.record_info else None
+        if unit is not None:
+            unit.end()
+
+    event.listen(engine, "do_connect", dialling)
+    event.listen(engine, "connect", made)
+    event.listen(engine, "checkin", given_back)
+    event.listen(engine, "detach", given_back)
+    event.listen(engine, "before_cursor_execute", _asking)
+    event.listen(engine, "after_cursor_execute", _answered)
+    event.listen(engine, "commit", _committing)
+    event.listen(engine, "rollback", _asking)
+    event.listen(engine, "handle_error", _failed)
+
+
+def _unit_of(connection: Connection | None) -> Unit | None:
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    info = connection.connection.record_info
+    return None if info is None else info.get(_UNIT)
+
+
+def _asking(connection: Connection, *_rest: object) -> None:
+    unit = _unit_of(connection)
+    if unit is not None:
+        unit.ask(Phase.STATEMENT)
+
+
+def _committing(connection: Connection) -> None:
+    unit = _unit_of(connection)
+    if unit is not None:
+        unit.ask(Phase.COMMIT)
+
+
+def _answered(connection: Connection, *_rest: object) -> None:
+    unit = _unit_of(connection)
+    if unit is not None:
+        unit.rest()
+
+
+def _failed(context: ExceptionContext) -> None:
+    if context.is_pre_ping:
+        return  # a connection is made next, and that decides
+    unit = _unit_of(context.connection)
+    if unit is not None:
+        unit.fail(context.original_exception)
+
+
+class Plugin(CreateEnginePlugin):
+    """``?plugin=pgbreaker``, or ``create_engine(..., plugins=["pgbreaker"])``.
+
+    In the URL, or as arguments of `create_engine`: ``breaker`` names the target
+    (``main`` when it is missing), ``breaker_preset`` the rules it starts from.
+    """
+
+    def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: There is no preset of that name.
+        """
+        query = url.query
+        name = kwargs.pop("breaker", None) or query.get("breaker") or "main"
+        preset = kwargs.pop("breaker_preset", None) or query.get("breaker_preset")
+        self._breaker: str | Target = name if isinstance(name, Target) else str(name)
+        self._config = (
+            None
+            if preset is None
+            else PostgreSQLCircuitBreakerConfig.preset(cast("Preset", preset))
+        )
+
+    def update_url(self, url: URL) -> URL:
+        """Take our own words out of what the driver is given."""
+        return url.difference_update_query(["breaker", "breaker_preset"])
+
+    def engine_created(self, engine: Engine) -> None:
+        """Protect the engine that was made."""
+        protect(engine, breaker=self._breaker, config=self._config)
