@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pgbreaker.core.diagram import mermaid
+from pgbreaker.metrics import LIBRARY
 from pgbreaker.sinks.exposition import reference
 from pgbreaker.sinks.metrics import FAMILIES, OWN
 
@@ -20,7 +21,7 @@ def between(path: str, name: str) -> str:
 
 
 def known(metric: str) -> bool:
-    names = FAMILIES.keys() | OWN.keys()
+    names = FAMILIES.keys() | OWN.keys() | LIBRARY.keys()
     stems = {metric.removesuffix(suffix) for suffix in SUFFIXES}
     return metric in names or bool(stems & names)
 
@@ -31,6 +32,7 @@ def test_the_readme_shows_the_state_machine_that_there_is():
 
 def test_the_reference_of_metrics_is_made_from_the_code():
     assert between("daemon/METRICS.md", "metrics") == reference({**FAMILIES, **OWN})
+    assert between("daemon/METRICS.md", "library") == reference(LIBRARY)
 
 
 @pytest.mark.parametrize("folder", ["alerts", "dashboards", "config", "daemon"])

@@ -53,6 +53,7 @@ _SLICES: Final = 5  # of `slow_call`: how exactly it is known that a call is ove
 # Silence means something when ten calls would have come back in the meantime: left to
 # chance, that happens once in 22,000 times.
 _GAPS: Final = 10
+_BARREN: Final = 3  # trials in a row that told nothing, and no fewer, reopen
 _HANGING: Final = 5  # calls overdue that are enough, however patient the rules are
 
 
@@ -750,7 +751,7 @@ class Breaker:
             return self._move(Cause.RECOVERED, now, reason)
         if outcome is not Outcome.IGNORED:
             self._barren += 1
-            if self._barren >= self.policy.success_threshold:
+            if self._barren >= max(self.policy.success_threshold, _BARREN):
                 reason = f"{self._barren} trial calls in a row never reached the server"
                 return self._move(Cause.BARREN, now, reason)
         return None

@@ -23,6 +23,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.flights import Slice
 from pgbreaker.core.states import (
     PASS,
+    Cause,
     Evidence,
     Outcome,
     Override,
@@ -101,6 +102,8 @@ class PostgreSQLCircuitBreaker:
         fallbacks: Calls answered by a fallback, since the beginning.
         stale_answers: Calls answered from a stale cache, since the beginning.
         retries: Calls tried again, since the beginning.
+        errors: Category of `pgbreaker.classify` -> errors met, since the beginning.
+        transitions: (from, to, cause) -> moves, since the beginning.
     """
 
     __slots__ = (
@@ -113,6 +116,7 @@ class PostgreSQLCircuitBreaker:
         "above",
         "budget",
         "config",
+        "errors",
         "fallbacks",
         "operation",
         "retries",
@@ -146,7 +150,8 @@ class PostgreSQLCircuitBreaker:
         self.operation: str | None = None
         self.budget: Budget = above.budget if above else Budget(config.retry_ratio)
         self.fallbacks = self.stale_answers = self.retries = 0
-        self.transitions: dict[tuple[State, State, str], int] | None = None
+        self.errors: dict[str, int] = {}
+        self.transitions: dict[tuple[State, State, Cause], int] = {}
         if above is not None:
             above.stand_above(self)
         elif _FREE_THREADED:
@@ -205,7 +210,6 @@ class PostgreSQLCircuitBreaker:
         core, now = self._core, self._clock.now()
         with self._lock:
             seen = core.snapshot(now)
-            totals = core.totals
         evidence = seen["evidence"] or {}
         return {
             "name": self.name,
@@ -226,12 +230,17 @@ class PostgreSQLCircuitBreaker:
             "due": seen["due"],
             "window": seen["window"],
             "in_flight": seen["in_flight"],
-            "totals": totals
-            | {
-                "fallback": self.fallbacks,
-                "stale": self.stale_answers,
-                "retries": self.retries,
-            },
+            "totals": self.totals,
+        }
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Calls since the beginning, by what came of them: as the core counts them,
+        and those that were answered otherwise or tried again."""
+        return self._core.totals | {
+            "fallback": self.fallbacks,
+            "stale": self.stale_answers,
+            "retries": self.retries,
         }
 
     def durations(self) -> tuple[int, ...]:
@@ -525,8 +534,11 @@ class PostgreSQLCircuitBreaker:
         if judgement.only_above and self.above is not None:
             outcome = Outcome.UNREACHED
         evidence = None if stale else judgement.evidence
+        found = judgement.classification
         with self._lock:
             flight.gone += 1
+            if found is not None:
+                self.errors[found.category] = self.errors.get(found.category, 0) + 1
             self._time(took)
             is_news = self._settle(
                 flight, outcome, took, now, slow=judgement.is_slow, evidence=evidence
@@ -663,9 +675,7 @@ class PostgreSQLCircuitBreaker:
         """Take down a move, under the lock."""
         if move is None:
             return
-        if self.transitions is None:
-            self.transitions = {}
-        key = (move.before, move.after, move.cause.value)
+        key = (move.before, move.after, move.cause)
         self.transitions[key] = self.transitions.get(key, 0) + 1
         events.note(move, detailed=True)
 
@@ -699,8 +709,15 @@ def _moment(at: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{rest:03d}Z"
 
 
+def all_breakers() -> list[PostgreSQLCircuitBreaker]:
+    """Every breaker of the process, by name."""
+    there = (ref() for ref in ALL.valuerefs())
+    found = [breaker for breaker in there if breaker is not None]
+    return sorted(found, key=lambda breaker: breaker.name)
+
+
 def _disown_all() -> None:
-    for breaker in tuple(ALL.values()):
+    for breaker in all_breakers():
         breaker.disown()
 
 

@@ -136,7 +136,7 @@ class Model:
                 return self.move(Cause.RECOVERED, State.CLOSED)
         elif outcome is not Outcome.IGNORED:
             self.barren += 1
-            if self.barren >= self.policy.success_threshold:
+            if self.barren >= max(self.policy.success_threshold, 3):
                 return self.move(Cause.BARREN, State.OPEN)
         return None
 

@@ -267,6 +267,7 @@ def test_a_trial_that_tells_nothing_gives_its_place_back(outcome):
 def test_trials_that_never_reach_the_server_open_again_in_the_end():
     breaker = opened()
     call(breaker, Outcome.UNREACHED, 31.0)
+    call(breaker, Outcome.UNREACHED, 31.0)
 
     move = call(breaker, Outcome.RELEASED, 31.0)
 
