@@ -1,6 +1,6 @@
 """What pgbreaker raises, one base for all of it."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pgbreaker.core.states import Evidence, State
 from pgbreaker.core.units import Seconds, lasting
@@ -41,23 +41,49 @@ class CircuitOpenError(PgbreakerError):
         last_error: The last failure that the breaker saw, None when there was none.
     """
 
-    # No call of super().__init__: `BaseException.__new__` has kept the arguments
-    # already, which is all that pickling needs, and a refusal has to be cheap.
-    def __init__(
-        self,
-        breaker: str,
-        state: State,
-        reason: str,
-        retry_after: Seconds,
-        opened_at: float,
-        last_error: Evidence | None = None,
-    ) -> None:
-        self.breaker = breaker
-        self.state = state
-        self.reason = reason
-        self.retry_after = retry_after
-        self.opened_at = opened_at
-        self.last_error = last_error
+    # Read out of `args`, with no `__init__` of its own: six assignments take as long as
+    # raising it does, and a refusal has to be cheap.
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            breaker: str,
+            state: State,
+            reason: str,
+            retry_after: Seconds,
+            opened_at: float,
+            last_error: Evidence | None = None,
+        ) -> None: ...
+
+    @property
+    def breaker(self) -> str:
+        found: str = self.args[0]
+        return found
+
+    @property
+    def state(self) -> State:
+        found: State = self.args[1]
+        return found
+
+    @property
+    def reason(self) -> str:
+        found: str = self.args[2]
+        return found
+
+    @property
+    def retry_after(self) -> Seconds:
+        found: Seconds = self.args[3]
+        return found
+
+    @property
+    def opened_at(self) -> float:
+        found: float = self.args[4]
+        return found
+
+    @property
+    def last_error(self) -> Evidence | None:
+        found: Evidence | None = self.args[5] if len(self.args) > 5 else None
+        return found
 
     def __str__(self) -> str:
         state = self.state.value.replace("_", "-")

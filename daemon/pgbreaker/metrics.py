@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 
 from pgbreaker.core.states import MOVES, State
 from pgbreaker.guard.breaker import BOUNDS, PostgreSQLCircuitBreaker, all_breakers
-from pgbreaker.postgres.sqlstates import Category
 from pgbreaker.sinks.exposition import Family
 
 _B: Final = ("breaker",)
@@ -191,8 +190,7 @@ def _fill_calls(made: dict[str, Metric], breaker: PostgreSQLCircuitBreaker) -> N
     totals = breaker.totals
     for outcome in _OUTCOMES:
         put("pgbreaker_calls_total", totals[outcome], outcome)
-    for category in Category:
-        count = breaker.errors.get(category, 0)
+    for category, count in breaker.errors().items():
         put("pgbreaker_errors_total", count, category.value)
     put("pgbreaker_calls_in_flight", breaker.core.flights.out)
     put("pgbreaker_late_results_total", totals["late"])

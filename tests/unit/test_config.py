@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from pgbreaker.config import for_dsn, load, parse, reference
 from pgbreaker.config.units import share
-from pgbreaker.core.units import duration
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.secret import Secret
+from pgbreaker.core.units import duration
 from pgbreaker.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

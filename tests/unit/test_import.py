@@ -29,8 +29,8 @@ def test_the_library_adds_few_modules_to_asyncio():
     base = modules_after("import asyncio, dataclasses, random, json")
     added = modules_after("import asyncio, dataclasses, random, json, pgbreaker") - base
 
-    assert {m for m in added if not m.startswith("pgbreaker")} == set()
-    assert len(added) <= 30
+    assert {m for m in added if not m.startswith("pgbreaker")} <= {"array"}
+    assert len(added) <= 40
 
 
 def test_the_command_line_answers_without_loading_the_daemon():

@@ -89,6 +89,7 @@ class Breaker:
         "_draw",
         "_era",
         "_eras",
+        "_forced_at",
         "_good",
         "_heard",
         "_heard_at",
@@ -97,9 +98,7 @@ class Breaker:
         "_reason",
         "_round",
         "_run",
-        "_run_base",
         "_starved",
-        "_starved_base",
         "_state",
         "_trials",
         "_until",
@@ -142,13 +141,12 @@ class Breaker:
         self._draw = draw
         self._eras = eras
         self._override: Override | None = None
+        self._forced_at = now  # the last time that an operator took over
         self._trials: dict[int, Seconds] = {}  # token -> deadline
         self._good = 0  # trials that succeeded in a row
         self._barren = 0  # trials that told nothing in a row
         self._run = 0  # failures in a row
-        self._run_base = 0  # successes ever, when the run began
         self._starved = 0  # calls in a row for which the pool had no connection
-        self._starved_base = 0  # successes ever, when that began
         self._heard = 0  # successes ever, when last looked at
         self._heard_at = now  # the last look at which there were more of them
         self._round = 0  # openings that flapping remembers
@@ -233,6 +231,19 @@ class Breaker:
     @property
     def reason(self) -> str:
         """Why the machine moved last, in one sentence."""
+        return self._reason
+
+    @property
+    def refusing_since(self) -> Seconds:
+        """Moment since which calls are refused, where they are."""
+        return self.since if self._override is None else self._forced_at
+
+    def refusing_because(self, now: Seconds) -> str:
+        """Why calls are refused, where they are, in one sentence."""
+        if self._override is not None:
+            return self._overridden(now)
+        if self._state is State.CLOSED:
+            return "recovering, not every call is let in yet"
         return self._reason
 
     def is_on_trial(self, token: int) -> bool:
@@ -404,14 +415,13 @@ class Breaker:
 
     def _refuse(self, now: Seconds, move: Transition | None) -> Refusal:
         self.rejected += 1
-        if self._override is not None:
-            reason = self._overridden(now)
-        elif self._state is State.CLOSED:
-            reason = "recovering, not every call is let in yet"
-        else:
-            reason = self._reason
         return Refusal(
-            self.state, reason, self.retry_after(now), self.since, self.evidence, move
+            self.state,
+            self.refusing_because(now),
+            self.retry_after(now),
+            self.refusing_since,
+            self.evidence,
+            move,
         )
 
     def settle(
@@ -432,6 +442,10 @@ class Breaker:
         Returns:
             The move that this brought about, if any.
         """
+        if token == self._era and self._state is State.CLOSED:
+            if outcome is Outcome.FAILURE:
+                return self.fail(now, evidence, slow)
+            return self._count(outcome, now, slow=slow, evidence=evidence)
         if token == PASS:
             return None
         if token in self._trials:
@@ -439,10 +453,12 @@ class Breaker:
             self._tally_trial(outcome, slow=slow)
             self._remember(evidence)
             return self._try(outcome, now, slow=slow)
-        if token != self._era or self._state is not State.CLOSED:
-            self.late += 1  # begun before the last move: no news of this state
-            return None
-        return self._count(outcome, now, slow=slow, evidence=evidence)
+        self.late += 1  # begun before the last move: no news of this state
+        return None
+
+    def retract(self, token: int) -> None:
+        """Take a trial back that was permitted and never made."""
+        self._trials.pop(token, None)
 
     # Probes: tell what was seen.
 
@@ -498,10 +514,11 @@ class Breaker:
         move = self.advance(now)
         if move is not None or self._state is not State.CLOSED:
             return move
-        self._gather()
-        self.window.rotate(now)
         if now >= self.flights.edge:
-            self.flights.turn(self._era, now)
+            self._gather(self.flights.turn(self._era, now))
+        else:
+            self._gather(self.flights.slice)
+        self.window.rotate(now)
         self._find_edge()
         return self._weigh_flights(now)
 
@@ -513,7 +530,7 @@ class Breaker:
     def disown(self, now: Seconds) -> None:
         """Forget the calls that are out and what was counted: they are another
         process's, of which this one is a fork. What is known of the server stays."""
-        self._gather()
+        self._gather(self.flights.slice)
         self.window.clear(now)
         self.flights.forget(self._era, now)
         self._trials.clear()
@@ -551,6 +568,7 @@ class Breaker:
             )
         before = self.state
         self._override = override
+        self._forced_at = now
         return self._took_over(before, Cause.OVERRIDDEN, self._overridden(now), now)
 
     def resume(self, now: Seconds, reason: str = "handed back") -> Transition | None:
@@ -591,22 +609,50 @@ class Breaker:
         self, outcome: Outcome, now: Seconds, *, slow: bool, evidence: Evidence | None
     ) -> Transition | None:
         """Put one ended call into the window; only bad news is weighed."""
-        self._record(outcome, now, slow=slow)
-        self._remember(evidence)
-        if outcome is Outcome.UNREACHED:
-            return self._starve(now, evidence)
         if outcome in FAILURES:
-            return self._weigh_run(now) or self._weigh_rates(now, slow=slow)
-        if self._is_too_slow(outcome, slow=slow):
-            return self._weigh_rates(now, slow=True, failed=False)
-        return None
-
-    def _weigh_run(self, now: Seconds) -> Transition | None:
-        threshold = self.policy.failure_threshold
-        if threshold is None or self._run < threshold:
+            self._tally(outcome)
+            return self.fail(now, evidence, slow)
+        self._remember(evidence)
+        if outcome is Outcome.SUCCESS:
+            self._record_success(now, slow=slow)
+            if self._is_too_slow(outcome, slow=slow):
+                return self._weigh_rates(now, slow=True, failed=False)
             return None
-        reason = f"{self._run} failures in a row"
-        return self._move(Cause.FAILURE_RUN, now, reason + self._last())
+        self._gather(self.flights.slice)
+        self.window.rotate(now)
+        self._tally(outcome)
+        return self._starve(now, evidence) if outcome is Outcome.UNREACHED else None
+
+    def fail(
+        self,
+        now: Seconds,
+        evidence: Evidence | None,
+        slow: bool,
+    ) -> Transition | None:
+        """Report a failure of a call of the current era, while closed; as `settle`
+        does it, in one piece, for in an outage there are many of them."""
+        window, current = self.window, self.flights.slice
+        if current.ok != current.told:
+            self._gather(current)
+        if now >= window.edge:
+            window.rotate(now)
+        window.failed += 1
+        window.slow += slow
+        self._run += 1
+        if evidence is not None:
+            self.evidence = evidence
+        policy = self.policy
+        threshold = policy.failure_threshold
+        if threshold is not None and self._run >= threshold:
+            reason = f"{self._run} failures in a row{self._last()}"
+            return self._move(Cause.FAILURE_RUN, now, reason)
+        failed = window.held_failed + window.failed
+        total = window.held_ok + window.ok + failed
+        if total >= policy.minimum_calls and (
+            slow or failed >= policy.failure_rate * total
+        ):
+            return self._weigh_rates(now, slow=slow)
+        return None
 
     def _weigh_rates(
         self, now: Seconds, *, slow: bool, failed: bool = True
@@ -632,9 +678,6 @@ class Breaker:
         threshold = self.policy.failure_threshold
         if threshold is None or evidence is None or evidence.code != POOL:
             return None
-        successes = self.window.successes
-        if successes != self._starved_base:
-            self._starved_base, self._starved = successes, 0
         self._starved += 1
         if self._starved < threshold:
             return None
@@ -677,7 +720,9 @@ class Breaker:
         if overdue < enough or good < enough:
             return None
         slow_call = policy.slow_call or 0.0
-        silence = now - self._heard_at
+        # Before anybody asked, nobody could come back.
+        asked_at = min(now, oldest.until) if (oldest := self.flights.oldest()) else now
+        silence = now - max(self._heard_at, asked_at)
         if silence < max(slow_call, _GAPS * policy.window / good):
             return None
         reason = (
@@ -687,34 +732,35 @@ class Breaker:
         return self._move(Cause.HANGING, now, reason)
 
     def _confirm(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition:
-        self._record(outcome, now, slow=slow)
+        self._tally(outcome)
+        self._gather(self.flights.slice)
+        self.window.rotate(now)
+        self.window.failed += 1
+        self.window.slow += slow
         reason = str(self.evidence) if self.evidence else "two signals agree"
         return self._move(Cause.CONFIRMED, now, reason)
 
-    def _gather(self) -> None:
-        """Tell the window of what guards have counted since the last time."""
-        current, fresh = self.flights.slice, self._untold
-        current.told += fresh
-        self.window.ok += fresh
+    def _gather(self, slice_: Slice) -> None:
+        """Tell the window of what guards have counted in a slice since the last time.
 
-    def _record(self, outcome: Outcome, now: Seconds, *, slow: bool) -> None:
-        window = self.window
-        self._gather()
-        window.rotate(now)
-        self._tally(outcome)
-        if outcome is Outcome.SUCCESS:
-            window.ok += 1
-        elif outcome in FAILURES:
-            window.failed += 1
-            # Successes are only added up; that any came since the run began is
-            # told by the sum having moved.
-            if window.successes != self._run_base:
-                self._run_base = window.successes
-                self._run = 0
-            self._run += 1
-        else:
-            return
-        window.slow += slow
+        A slice that has ended is gathered after the next has taken its place: until
+        then another thread may still count in it.
+        """
+        fresh = slice_.ok - slice_.told
+        if fresh:
+            slice_.told += fresh
+            self.credit(fresh)
+
+    def credit(self, successes: int) -> None:
+        """Count successes that nobody settled one by one."""
+        self.window.ok += successes
+        self._run = self._starved = 0
+
+    def _record_success(self, now: Seconds, *, slow: bool) -> None:
+        self._gather(self.flights.slice)
+        self.window.rotate(now)
+        self.credit(1)
+        self.window.slow += slow
 
     def _tally(self, outcome: Outcome) -> None:
         """Count, for the record, what the window does not."""
@@ -771,7 +817,8 @@ class Breaker:
 
     def _move(self, cause: Cause, now: Seconds, reason: str) -> Transition:
         before, after = self._state, MOVES[self._state, cause]
-        self._gather()
+        self._era = next(self._eras)
+        self._gather(self.flights.turn(self._era, now))
         if after is State.OPEN:
             self._open(before, cause, now)
         elif after is State.CLOSED:
@@ -781,8 +828,6 @@ class Breaker:
         self._trials.clear()
         self._good = self._barren = self._starved = 0
         self._state = after
-        self._era = next(self._eras)
-        self.flights.turn(self._era, now)
         self._reason = reason
         self.cause = cause
         self.since = now

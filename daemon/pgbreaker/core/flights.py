@@ -61,18 +61,23 @@ class Flights:
         self.slice = Slice(era)
         self.edge = now + width
 
-    def turn(self, era: int, now: Seconds) -> None:
-        """Begin a new slice; forget those whose calls are all back."""
+    def turn(self, era: int, now: Seconds) -> Slice:
+        """Begin a new slice, and forget those whose calls are all back.
+
+        Returns:
+            The one that has ended.
+        """
         ended = self.slice
         ended.until = now
+        self.slice = Slice(era)
         self._past = tuple(
             old
             for old in (*self._past, ended)
             # A call that nobody reported within an hour was lost by its caller.
             if old.out > 0 and now - old.until < _LOST_AFTER
         )
-        self.slice = Slice(era)
         self.edge = now + self._width
+        return ended
 
     @property
     def out(self) -> int:

@@ -1,7 +1,7 @@
 """The words of the circuit breaker: its states, its moves, and what is said of them."""
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final
 
 from pgbreaker.core.units import Seconds
@@ -61,7 +61,7 @@ OVERRIDES: Final = (
 """The states that an operator may ask for; the machine goes on behind them."""
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """What a call came to."""
 
     SUCCESS = "success"

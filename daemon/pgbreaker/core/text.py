@@ -9,7 +9,9 @@ _LONGEST: Final = 200
 
 def tidy(text: str) -> str:
     """Make a server's words fit for one line: it is only half trusted."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(text.split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 

@@ -1,5 +1,6 @@
 """The sliding window: what became of the calls of the last seconds."""
 
+from array import array
 from dataclasses import dataclass
 
 from pgbreaker.core.units import Seconds, Share
@@ -40,29 +41,31 @@ class Window:
         ok: Successes in the current bucket.
         failed: Failures in the current bucket.
         slow: Slow calls in the current bucket.
+        held_ok: Successes in the buckets before it; likewise `held_failed` and
+            `held_slow`.
     """
 
     __slots__ = (
-        "_failed",
         "_next",
-        "_ok",
         "_past_failed",
         "_past_ok",
         "_past_slow",
         "_ring",
-        "_slow",
         "_width",
         "edge",
         "failed",
+        "held_failed",
+        "held_ok",
+        "held_slow",
         "ok",
         "slow",
     )
 
     def __init__(self, length: Seconds, buckets: int, now: Seconds) -> None:
         self._width = length / buckets
-        self._ring = [(0, 0, 0)] * (buckets - 1)
+        self._ring = array("I", [0, 0, 0] * (buckets - 1))
         self._next = 0
-        self._ok = self._failed = self._slow = 0  # sums over the ring
+        self.held_ok = self.held_failed = self.held_slow = 0  # sums over the ring
         self._past_ok = self._past_failed = self._past_slow = 0  # forgotten ones
         self.ok = self.failed = self.slow = 0
         self.edge = now + self._width
@@ -72,7 +75,7 @@ class Window:
         if now < self.edge:
             return
         steps = int((now - self.edge) / self._width) + 1
-        if steps > len(self._ring):
+        if steps > len(self._ring) // 3:
             self.clear(now)
             return
         for _ in range(steps):
@@ -80,12 +83,13 @@ class Window:
         self.edge += steps * self._width
 
     def _push(self) -> None:
-        oldest = self._ring[self._next]
-        self._ring[self._next] = (self.ok, self.failed, self.slow)
-        self._next = (self._next + 1) % len(self._ring)
-        self._ok += self.ok - oldest[0]
-        self._failed += self.failed - oldest[1]
-        self._slow += self.slow - oldest[2]
+        ring, at = self._ring, self._next
+        oldest = ring[at], ring[at + 1], ring[at + 2]
+        ring[at], ring[at + 1], ring[at + 2] = self.ok, self.failed, self.slow
+        self._next = (at + 3) % len(ring)
+        self.held_ok += self.ok - oldest[0]
+        self.held_failed += self.failed - oldest[1]
+        self.held_slow += self.slow - oldest[2]
         self._forget(oldest)
         self.ok = self.failed = self.slow = 0
 
@@ -101,30 +105,41 @@ class Window:
     def clear(self, now: Seconds) -> None:
         """Forget every call; the totals over all time stay."""
         self._forget(
-            (self._ok + self.ok, self._failed + self.failed, self._slow + self.slow)
+            (
+                self.held_ok + self.ok,
+                self.held_failed + self.failed,
+                self.held_slow + self.slow,
+            )
         )
-        self._ring = [(0, 0, 0)] * len(self._ring)
+        self._ring = array("I", [0] * len(self._ring))
         self._next = 0
-        self._ok = self._failed = self._slow = 0
+        self.held_ok = self.held_failed = self.held_slow = 0
         self.ok = self.failed = self.slow = 0
         self.edge = now + self._width
 
     def counts(self) -> Counts:
         """What the window holds as of the last `rotate`."""
-        failed = self._failed + self.failed
-        return Counts(self._ok + self.ok + failed, failed, self._slow + self.slow)
+        failed = self.held_failed + self.failed
+        return Counts(
+            self.held_ok + self.ok + failed, failed, self.held_slow + self.slow
+        )
+
+    @property
+    def total(self) -> int:
+        """Calls in the window that say something of the server."""
+        return self.held_ok + self.ok + self.held_failed + self.failed
 
     @property
     def successes(self) -> int:
         """Successes since the beginning, within the window or not."""
-        return self._past_ok + self._ok + self.ok
+        return self._past_ok + self.held_ok + self.ok
 
     @property
     def failures(self) -> int:
         """Failures since the beginning, within the window or not."""
-        return self._past_failed + self._failed + self.failed
+        return self._past_failed + self.held_failed + self.failed
 
     @property
     def slows(self) -> int:
         """Slow calls since the beginning, within the window or not."""
-        return self._past_slow + self._slow + self.slow
+        return self._past_slow + self.held_slow + self.slow

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from weakref import ReferenceType, ref
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.flights import Slice
+from pgbreaker.core.flights import FOREVER, Slice
 from pgbreaker.core.states import (
     PASS,
     Cause,
@@ -37,7 +37,9 @@ from pgbreaker.errors import CircuitOpenError
 from pgbreaker.guard import events
 from pgbreaker.guard.budget import Budget
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
-from pgbreaker.guard.outcomes import Judgement, judge
+from pgbreaker.guard.living import join, living
+from pgbreaker.guard.outcomes import CATEGORIES, Judgement, judge
+from pgbreaker.postgres.sqlstates import Category
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,10 +64,13 @@ _ENDED: Final = (
     *("success", "failure", "cut", "ignored", "unreached", "released", "late"),
 )
 
-# What the calls of `with breaker:` in this context are: (breaker, moment, slice, the
-# one around it). A guard object of its own for each would cost as much again.
-_Within: TypeAlias = "tuple[PostgreSQLCircuitBreaker, Seconds, Slice, _Within | None]"
-_WITHIN: Final[ContextVar["_Within | None"]] = ContextVar("pgbreaker", default=None)
+_ASKED: Final = (*_ENDED, "rejected")
+
+# The calls of `with breaker:` in this context, the innermost first: the breaker (None
+# once it has ended), the moment it began, its slice, and the one around it. A guard
+# object of its own for each would cost as much again.
+_Within: TypeAlias = list[Any]
+_WITHIN: Final[ContextVar[_Within | None]] = ContextVar("pgbreaker", default=None)
 
 # The trials that this context is part of: what is called within a trial, on the same
 # breaker, belongs to it. Set only when a trial begins.
@@ -98,31 +103,32 @@ class PostgreSQLCircuitBreaker:
             none.
         target: Name of the server, None when it stands for itself.
         operation: The kind of work on it, None when it stands for itself.
-        budget: How many retries may still be made.
+        brisk: Seconds below which a call that ends well needs no further look.
         fallbacks: Calls answered by a fallback, since the beginning.
         stale_answers: Calls answered from a stale cache, since the beginning.
         retries: Calls tried again, since the beginning.
-        errors: Category of `pgbreaker.classify` -> errors met, since the beginning.
-        transitions: (from, to, cause) -> moves, since the beginning.
     """
 
     __slots__ = (
         "__weakref__",
         "_below",
+        "_budget",
         "_clock",
         "_core",
+        "_errors",
         "_lock",
+        "_now",
+        "_refusing",
         "_took",
+        "_transitions",
         "above",
-        "budget",
+        "brisk",
         "config",
-        "errors",
         "fallbacks",
         "operation",
         "retries",
         "stale_answers",
         "target",
-        "transitions",
     )
 
     def __init__(
@@ -141,22 +147,27 @@ class PostgreSQLCircuitBreaker:
         """
         self.config = config = config or PostgreSQLCircuitBreakerConfig()
         self._clock = clock or SYSTEM
-        self._core = Breaker(name, config.policy(), self._clock.now())
+        self._now = self._clock.now
+        self._core = Breaker(name, config.policy(), self._now())
         self._lock = threading.Lock()
         self._took: list[int] | None = None  # calls longer than each of BOUNDS
-        self._below: WeakSet[PostgreSQLCircuitBreaker] | None = None
+        # What is said of every refusal of one opening; made with the first.
+        self._refusing: tuple[str, State, str, float, Evidence | None] | None = None
+        self.brisk = min(BRISK, config.slow_call or BRISK)
+        # Weakly, and replaced whole, so that reading it needs no lock.
+        self._below: tuple[ReferenceType[PostgreSQLCircuitBreaker], ...] = ()
         self.above = above
         self.target: str | None = None
         self.operation: str | None = None
-        self.budget: Budget = above.budget if above else Budget(config.retry_ratio)
+        self._budget: Budget | None = None
         self.fallbacks = self.stale_answers = self.retries = 0
-        self.errors: dict[str, int] = {}
-        self.transitions: dict[tuple[State, State, Cause], int] = {}
+        self._errors = [0] * len(CATEGORIES)
+        self._transitions: dict[tuple[State, State, Cause], int] | None = None
         if above is not None:
             above.stand_above(self)
         elif _FREE_THREADED:
             self._core.hold(True)
-        ALL[name] = self
+        join(self)
         if os.environ.get("PGBREAKER_DISABLED") == "1":
             self.force(State.METRICS_ONLY, "PGBREAKER_DISABLED=1 is in the environment")
 
@@ -191,7 +202,7 @@ class PostgreSQLCircuitBreaker:
 
     def explain(self) -> str:
         """Say in one sentence what the breaker does and why."""
-        now = self._clock.now()
+        now = self._now()
         with self._lock:
             text = self._core.explain(now)
         if self.above is not None and not self.above.passes:
@@ -200,14 +211,14 @@ class PostgreSQLCircuitBreaker:
 
     def retry_after(self) -> Seconds:
         """Seconds until a call may pass, 0 when one may now."""
-        now = self._clock.now()
+        now = self._now()
         own = self._core.retry_after(now)
         return own if self.above is None else max(own, self.above.retry_after())
 
     def snapshot(self) -> dict[str, Any]:
         """All that can be said of the breaker now, fit for JSON; with the keys that
         the daemon's breakers have at ``/api/v1/breakers``, and more."""
-        core, now = self._core, self._clock.now()
+        core, now = self._core, self._now()
         with self._lock:
             seen = core.snapshot(now)
         evidence = seen["evidence"] or {}
@@ -243,6 +254,31 @@ class PostgreSQLCircuitBreaker:
             "retries": self.retries,
         }
 
+    def calls(self) -> int:
+        """Calls since the beginning, refused ones too, of all the breakers that share
+        the budget for retries."""
+        sharing = [self] if self.above is None else self.above.below
+        return sum(sum(b._core.totals[name] for name in _ASKED) for b in sharing)
+
+    @property
+    def budget(self) -> Budget:
+        """How many retries may still be made, on the whole server."""
+        if self.above is not None:
+            return self.above.budget
+        with self._lock:
+            if self._budget is None:
+                self._budget = Budget(self.config.retry_ratio)
+            return self._budget
+
+    @property
+    def transitions(self) -> dict[tuple[State, State, Cause], int]:
+        """(from, to, cause) -> moves, since the beginning."""
+        return dict(self._transitions or {})
+
+    def errors(self) -> dict[Category, int]:
+        """Category of `pgbreaker.classify` -> errors met, since the beginning."""
+        return dict(zip(CATEGORIES, self._errors, strict=True))
+
     def durations(self) -> tuple[int, ...]:
         """Calls by their duration: up to each of `BOUNDS`, and beyond the last."""
         totals = self._core.totals
@@ -258,7 +294,7 @@ class PostgreSQLCircuitBreaker:
         Raises:
             CircuitOpenError: The call is refused.
         """
-        begun = self._clock.now()
+        begun = self._now()
         core = self._core
         if begun < core.edge:
             flight = core.flights.slice
@@ -272,11 +308,11 @@ class PostgreSQLCircuitBreaker:
         Raises:
             CircuitOpenError: A call made now would be refused.
         """
-        now = self._clock.now()
+        now = self._now()
         for breaker in (self.above, self):
             if breaker is not None and now < breaker._core.shut_until:
                 self._core.rejected += 1
-                raise breaker._refusal_while_open(now)
+                raise breaker._refuse(now)
 
     def record(self, ticket: Ticket, error: BaseException | None = None) -> None:
         """Report how the call ended.
@@ -286,7 +322,7 @@ class PostgreSQLCircuitBreaker:
         """
         begun, flight = ticket
         if error is None:
-            if flight is self._core.flights.slice and self._clock.now() - begun < BRISK:
+            if self._now() - begun < self.brisk and flight is self._core.flights.slice:
                 flight.ok += 1
             else:
                 self.leave(begun, flight)
@@ -294,14 +330,17 @@ class PostgreSQLCircuitBreaker:
             self.fail(begun, flight, error)
 
     def __enter__(self) -> Self:
-        begun = self._clock.now()
+        begun = self._now()
         core = self._core
         if begun < core.edge:
             flight = core.flights.slice
             flight.started += 1
         else:
             flight = self.enter(begun)
-        _WITHIN.set((self, begun, flight, _WITHIN.get()))
+        around = _WITHIN.get()
+        while around is not None and around[0] is None:
+            around = around[3]
+        _WITHIN.set([self, begun, flight, around])
         return self
 
     def __exit__(
@@ -312,19 +351,34 @@ class PostgreSQLCircuitBreaker:
     ) -> None:
         within = _WITHIN.get()
         if within is not None and within[0] is self:
-            _, begun, flight, around = within
-            _WITHIN.set(around)
+            within[0] = None
+            _, begun, flight, _ = within
         else:
             begun, flight = self._find_within(within)
-        if error is not None:
-            self.fail(begun, flight, error)
-        elif flight is self._core.flights.slice and self._clock.now() - begun < BRISK:
+        if (
+            error is None
+            and self._now() - begun < self.brisk
+            and flight is self._core.flights.slice
+        ):
             flight.ok += 1
         else:
-            self.leave(begun, flight)
+            self._end(begun, flight, error)
+
+    # The same once more, for a call that only passes it on costs as much as the half.
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        begun = self._now()
+        core = self._core
+        if begun < core.edge:
+            flight = core.flights.slice
+            flight.started += 1
+        else:
+            flight = self.enter(begun)
+        around = _WITHIN.get()
+        while around is not None and around[0] is None:
+            around = around[3]
+        _WITHIN.set([self, begun, flight, around])
+        return self
 
     async def __aexit__(
         self,
@@ -332,25 +386,44 @@ class PostgreSQLCircuitBreaker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, trace)
+        within = _WITHIN.get()
+        if within is not None and within[0] is self:
+            within[0] = None
+            _, begun, flight, _ = within
+        else:
+            begun, flight = self._find_within(within)
+        if (
+            error is None
+            and self._now() - begun < self.brisk
+            and flight is self._core.flights.slice
+        ):
+            flight.ok += 1
+        else:
+            self._end(begun, flight, error)
 
-    def _find_within(self, within: "_Within | None") -> Ticket:
+    def _end(self, begun: Seconds, flight: Slice, error: BaseException | None) -> None:
+        """Report how a block ended that did not simply end well."""
+        if flight.out <= 0:  # it has ended already, in another context
+            begun, flight = self._oldest()
+        if error is not None:
+            self.fail(begun, flight, error)
+        else:
+            self.leave(begun, flight)
+
+    def _find_within(self, within: _Within | None) -> Ticket:
         """Find the call of a block that ends elsewhere than it began: a generator that
         somebody else closes, a dependency that a web framework runs in threads."""
-        passed: list[_Within] = []
-        while within is not None and within[0] is not self:
-            passed.append(within)
+        while within is not None:
+            if within[0] is self:
+                within[0] = None
+                return within[1], within[2]
             within = within[3]
-        if within is not None:
-            around = within[3]
-            for inner in reversed(passed):
-                around = (*inner[:3], around)
-            _WITHIN.set(around)
-            return within[1], within[2]
-        # Another context: its calls are told apart by nothing but their age.
+        return self._oldest()
+
+    def _oldest(self) -> Ticket:
+        # Of another context's calls nothing is known here but their age.
         with self._lock:
-            now = self._clock.now()
-            return now, self._core.oldest_flight() or _UNCOUNTED
+            return self._now(), self._core.oldest_flight() or _UNCOUNTED
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Guard every call of *function*.
@@ -373,7 +446,7 @@ class PostgreSQLCircuitBreaker:
         Raises:
             CircuitOpenError: The call is refused.
         """
-        begun = self._clock.now()
+        begun = self._now()
         core = self._core
         if begun < core.edge:
             flight = core.flights.slice
@@ -385,7 +458,7 @@ class PostgreSQLCircuitBreaker:
         except BaseException as error:
             self.fail(begun, flight, error)
             raise
-        if flight is core.flights.slice and self._clock.now() - begun < BRISK:
+        if self._now() - begun < self.brisk and flight is core.flights.slice:
             flight.ok += 1
         else:
             self.leave(begun, flight)
@@ -412,7 +485,7 @@ class PostgreSQLCircuitBreaker:
         Raises:
             ValueError: The state cannot be asked for.
         """
-        now = self._clock.now()
+        now = self._now()
         until = None if lasting is None else now + seconds_of(lasting, "lasting")
         with self._lock:
             move = self._core.force(Override(state, reason, author, until), now)
@@ -421,7 +494,7 @@ class PostgreSQLCircuitBreaker:
 
     def resume(self) -> None:
         """Let the breaker decide again."""
-        now = self._clock.now()
+        now = self._now()
         with self._lock:
             move = self._core.resume(now)
             self._note(move)
@@ -438,7 +511,7 @@ class PostgreSQLCircuitBreaker:
         core = self._core
         if begun < core.shut_until:
             core.rejected += 1
-            raise self._refusal_while_open(begun)
+            raise self._refuse(begun)
         above = self._ask_above(begun) if self.above is not None else None
         with self._lock:
             turned = core.turn(begun)
@@ -453,7 +526,8 @@ class PostgreSQLCircuitBreaker:
         if flight is not None and above is not None:
             flight = _beside(flight, above)
         elif above is not None:
-            self._give_back(above, begun)
+            assert self.above is not None
+            self.above.withdraw(above)
         if turned is not None or answer.move is not None:
             self._spread()
         if isinstance(answer, Refusal):
@@ -478,17 +552,23 @@ class PostgreSQLCircuitBreaker:
 
     def leave(self, begun: Seconds, flight: Slice) -> None:
         """Count a call that came back well."""
-        now = self._clock.now()
+        now = self._now()
         took = now - begun
         core = self._core
         slow_call = core.policy.slow_call
+        slow = slow_call is not None and took >= slow_call
+        if self._took is not None and not slow and flight is core.flights.slice:
+            # Nothing but longer than the briskest: no lock is needed for that.
+            self._took[bisect_left(BOUNDS, took) - 1] += took > BRISK
+            if flight is core.flights.slice:
+                flight.ok += 1
+                return
         with self._lock:
             flight.gone += 1
-            self._time(took)
-            slow = slow_call is not None and took >= slow_call
+            self._time(flight, took)
             is_news = self._settle(flight, Outcome.SUCCESS, took, now, slow=slow)
         if flight.above is not None:
-            self._report_above(flight, Outcome.SUCCESS, now)
+            self._report_above(begun, flight, Outcome.SUCCESS, now)
         if is_news:
             self._spread()
 
@@ -509,9 +589,36 @@ class PostgreSQLCircuitBreaker:
         Returns:
             What is made of it.
         """
-        took = self._clock.now() - begun
-        judgement = judge(error, took, self._core.policy.slow_call, strict=strict)
-        self.count(begun, flight, judgement)
+        now = self._now()
+        core = self._core
+        took = now - begun
+        judgement = judge(error, took, core.policy.slow_call, None, strict)
+        if (
+            judgement.outcome is not Outcome.FAILURE
+            or judgement.only_above
+            or flight.era != core.gate
+        ):
+            self._count(begun, now, flight, judgement, False)
+            return judgement
+        # What an outage is made of: a call that was simply let in, and failed. As
+        # `_count` does it, without the steps that such a call does not need.
+        with self._lock:
+            flight.gone += 1
+            self._errors[judgement.kind] += 1
+            if took > BRISK:
+                self._time(flight, took)
+            # Nobody has moved it meanwhile, or it is late.
+            if flight.era == core.gate:
+                move = core.fail(now, judgement.evidence, judgement.is_slow)
+            else:
+                core.late += 1
+                move = None
+            if move is not None:
+                self._note(move)
+        if self.above is not None and judgement.above is Outcome.FAILURE:
+            self.above.hear(begun, now, judgement.evidence)
+        if move is not None:
+            self._spread()
         return judgement
 
     def count(
@@ -528,7 +635,16 @@ class PostgreSQLCircuitBreaker:
             stale: Whether its session is one of many that ended at the same moment,
                 which has been counted already.
         """
-        now = self._clock.now()
+        self._count(begun, self._now(), flight, judgement, stale)
+
+    def _count(
+        self,
+        begun: Seconds,
+        now: Seconds,
+        flight: Slice,
+        judgement: Judgement,
+        stale: bool,
+    ) -> None:
         took = now - begun
         outcome = Outcome.RELEASED if stale else judgement.outcome
         if judgement.only_above and self.above is not None:
@@ -538,16 +654,20 @@ class PostgreSQLCircuitBreaker:
         with self._lock:
             flight.gone += 1
             if found is not None:
-                self.errors[found.category] = self.errors.get(found.category, 0) + 1
-            self._time(took)
+                self._errors[judgement.kind] += 1
+            self._time(flight, took)
             is_news = self._settle(
                 flight, outcome, took, now, slow=judgement.is_slow, evidence=evidence
             )
         if self.above is not None:
             above = Outcome.RELEASED if stale else judgement.above
-            self._report_above(flight, above, now, evidence)
+            self._report_above(begun, flight, above, now, evidence)
         if is_news:
             self._spread()
+
+    def drop(self, begun: Seconds, flight: Slice) -> None:
+        """Count a call of which nothing came, and that says nothing of the server."""
+        self.count(begun, flight, Judgement(Outcome.RELEASED, Outcome.RELEASED))
 
     def _settle(
         self,
@@ -569,19 +689,25 @@ class PostgreSQLCircuitBreaker:
         self._note(move)
         return is_trial or move is not None
 
-    def _time(self, took: Seconds) -> None:
-        if took > BRISK:
+    def _time(self, flight: Slice, took: Seconds) -> None:
+        if took > BRISK and flight.era != PASS:
             if self._took is None:
                 self._took = [0] * len(BOUNDS)
             self._took[bisect_left(BOUNDS, took) - 1] += 1
 
     # The breaker above.
 
+    @property
+    def below(self) -> "list[PostgreSQLCircuitBreaker]":
+        """The breakers that ask this one first."""
+        there = [below() for below in self._below]
+        return [breaker for breaker in there if breaker is not None]
+
     def stand_above(self, breaker: "PostgreSQLCircuitBreaker") -> None:
         """Be asked before *breaker* from now on."""
-        if self._below is None:
-            self._below = WeakSet()
-        self._below.add(breaker)
+        with self._lock:
+            there = tuple(below for below in self._below if below() is not None)
+            self._below = (*there, ref(breaker))
         self._hold(breaker)
 
     def _hold(self, breaker: "PostgreSQLCircuitBreaker") -> None:
@@ -599,14 +725,22 @@ class PostgreSQLCircuitBreaker:
         except CircuitOpenError:
             self._core.rejected += 1
             raise
-        return flight if self.above._core.is_on_trial(flight.era) else None
+        if self.above._core.is_on_trial(flight.era):
+            return flight
+        flight.gone += 1  # the call is ours to count, not that of the one above
+        return None
 
-    def _give_back(self, above: Slice, now: Seconds) -> None:
-        assert self.above is not None
-        self.above.settle(above.era, Outcome.RELEASED, now)
+    def withdraw(self, flight: Slice) -> None:
+        """Take back a call that was let in and will not be made."""
+        with self._lock:
+            flight.gone += 1
+            self._core.retract(flight.era)
+        if self.above is not None and isinstance(flight.above, Slice):
+            self.above.withdraw(flight.above)
 
     def _report_above(
         self,
+        begun: Seconds,
         flight: Slice,
         outcome: Outcome,
         now: Seconds,
@@ -618,7 +752,7 @@ class PostgreSQLCircuitBreaker:
         if isinstance(trial, Slice):
             self.above.settle(trial.era, outcome, now, evidence)
         elif outcome is Outcome.FAILURE:
-            self.above.hear(now, evidence)
+            self.above.hear(begun, now, evidence)
 
     def settle(
         self,
@@ -634,14 +768,19 @@ class PostgreSQLCircuitBreaker:
         if move is not None:
             self._spread()
 
-    def hear(self, now: Seconds, evidence: Evidence | None) -> None:
+    def hear(self, begun: Seconds, now: Seconds, evidence: Evidence | None) -> None:
         """Count a failure of a connection that a breaker below has met."""
-        good = sum(b._core.totals["success"] for b in self._below or ())
+        good = sum(b._core.totals["success"] for b in self.below)
         core = self._core
         with self._lock:
+            if begun < core.since:
+                core.late += 1  # begun before the last move
+                return
             # Successes are not told one by one; only whether there were any since
             # the last failure matters to a run of them.
-            core.window.ok += max(0, good - core.window.successes)
+            fresh = good - core.window.successes
+            if fresh > 0:
+                core.credit(fresh)
             move = core.settle(core.era, Outcome.FAILURE, now, evidence=evidence)
             self._note(move)
         if move is not None:
@@ -649,17 +788,20 @@ class PostgreSQLCircuitBreaker:
 
     # Telling.
 
-    def _refusal_while_open(self, now: Seconds) -> CircuitOpenError:
+    def _refuse(self, now: Seconds) -> CircuitOpenError:
         """The refusal of a breaker that is open for sure, without its lock."""
-        core = self._core
-        return CircuitOpenError(
-            core.name,
-            core.state,
-            core.reason,
-            core.retry_after(now) if core.override else core.shut_until - now,
-            self._clock.wall_of(core.since),
-            core.evidence,
-        )
+        refusing = self._refusing
+        if refusing is None or self._core.override is not None:
+            core = self._core
+            opened_at = self._clock.wall_of(core.refusing_since)
+            because = core.refusing_because(now)
+            refusing = (core.name, core.state, because, opened_at, core.evidence)
+            self._refusing = refusing
+        name, state, reason, since, last_error = refusing
+        wait = self._core.shut_until - now
+        if wait == FOREVER:
+            wait = self._core.retry_after(now)
+        return CircuitOpenError(name, state, reason, wait, since, last_error)
 
     def _refusal(self, refusal: Refusal) -> CircuitOpenError:
         return CircuitOpenError(
@@ -675,13 +817,16 @@ class PostgreSQLCircuitBreaker:
         """Take down a move, under the lock."""
         if move is None:
             return
+        self._refusing = None
+        if self._transitions is None:
+            self._transitions = {}
         key = (move.before, move.after, move.cause)
-        self.transitions[key] = self.transitions.get(key, 0) + 1
+        self._transitions[key] = self._transitions.get(key, 0) + 1
         events.note(move, detailed=True)
 
     def _spread(self) -> None:
         """Tell of what was noted, the breakers below first."""
-        for breaker in tuple(self._below or ()):
+        for breaker in self.below:
             self._hold(breaker)
         events.flush()
 
@@ -689,13 +834,10 @@ class PostgreSQLCircuitBreaker:
         """Start anew in a forked process: locks may be held, and the calls that are
         out are the parent's."""
         self._lock = threading.Lock()
-        self._core.disown(self._clock.now())
+        self._core.disown(self._now())
 
 
 SYSTEM: Final = Clock()
-
-ALL: Final[WeakValueDictionary[str, PostgreSQLCircuitBreaker]] = WeakValueDictionary()
-"""Every breaker of the process, by name; of several with one name, the last made."""
 
 
 def _beside(flight: Slice, above: Slice) -> Slice:
@@ -710,16 +852,10 @@ def _moment(at: float) -> str:
 
 
 def all_breakers() -> list[PostgreSQLCircuitBreaker]:
-    """Every breaker of the process, by name."""
-    there = (ref() for ref in ALL.valuerefs())
-    found = [breaker for breaker in there if breaker is not None]
-    return sorted(found, key=lambda breaker: breaker.name)
-
-
-def _disown_all() -> None:
-    for breaker in all_breakers():
-        breaker.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)
+    """Every breaker of the process, by name; of several with one name the last made."""
+    by_name = {
+        thing.name: thing
+        for thing in living()
+        if isinstance(thing, PostgreSQLCircuitBreaker)
+    }
+    return [by_name[name] for name in sorted(by_name)]

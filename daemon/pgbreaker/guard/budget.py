@@ -12,6 +12,7 @@ import threading
 from typing import Final
 
 from pgbreaker.core.units import Seconds, Share
+from pgbreaker.guard.living import join
 
 _RESERVE: Final = 5.0  # retries that an application may make however few its calls
 _REFILL: Final[Seconds] = 10.0  # in which a bucket without calls earns one
@@ -26,7 +27,16 @@ class Budget:
         denied: Retries not made for want of budget, since the beginning.
     """
 
-    __slots__ = ("_at", "_calls", "_lock", "_tokens", "denied", "ratio", "spent")
+    __slots__ = (
+        "__weakref__",
+        "_at",
+        "_calls",
+        "_lock",
+        "_tokens",
+        "denied",
+        "ratio",
+        "spent",
+    )
 
     def __init__(self, ratio: Share) -> None:
         self.ratio = ratio
@@ -34,6 +44,11 @@ class Budget:
         self._tokens = _RESERVE
         self._calls = 0
         self._at: Seconds | None = None
+        self._lock = threading.Lock()
+        join(self)
+
+    def disown(self) -> None:
+        """In a forked process: nobody holds the lock."""
         self._lock = threading.Lock()
 
     def spend(self, calls: int, now: Seconds) -> bool:

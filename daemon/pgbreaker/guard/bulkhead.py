@@ -9,7 +9,9 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from pgbreaker.core.units import Seconds, seconds_of
-from pgbreaker.errors import BulkheadFullError
+from pgbreaker.errors import BulkheadFullError, CallTimeoutError
+from pgbreaker.guard.deadline import limited
+from pgbreaker.guard.living import join
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,14 +44,21 @@ class Bulkhead:
         self.taken = 0
         self._lock = threading.Lock()
         self._queue: deque[Callable[[], None]] = deque()
+        join(self)
 
-    def _take(self, wake: Callable[[], None]) -> bool:
+    def disown(self) -> None:
+        """In a forked process: the calls in flight are the parent's."""
+        self._lock = threading.Lock()
+        self._queue.clear()
+        self.taken = 0
+
+    def _take(self, wake: Callable[[], None], patience: Seconds | None = None) -> bool:
         """Take a place, or join the queue with what is to be called for the turn."""
         with self._lock:
             if self.taken < self.limit:
                 self.taken += 1
                 return True
-            if self.patience:
+            if self.patience if patience is None else patience:
                 self._queue.append(wake)
             return False
 
@@ -68,10 +77,16 @@ class Bulkhead:
             if wake is None:
                 self.taken -= 1
         if wake is not None:
-            wake()
+            try:
+                wake()
+            except RuntimeError:  # the loop of the waiting one is closed
+                self.give_back()
 
-    async def enter(self, name: str) -> None:
-        """Take a place, waiting for it if need be.
+    async def enter(self, name: str, within: Seconds | None = None) -> Seconds:
+        """Take a place, waiting for it if need be; gives the seconds waited.
+
+        Args:
+            within: Seconds that nobody waits longer than. None: `patience` alone.
 
         Raises:
             BulkheadFullError: There was none in time.
@@ -82,19 +97,22 @@ class Bulkhead:
         def wake() -> None:
             loop.call_soon_threadsafe(_set, turn)
 
-        if self._take(wake):
-            return
-        if not self.patience:
+        patience = self.patience if within is None else min(self.patience, within)
+        if self._take(wake, patience):
+            return 0.0
+        if not patience:
             raise BulkheadFullError(name, self.limit, 0.0)
         begun = monotonic()
         try:
-            await asyncio.wait((turn,), timeout=self.patience)
+            await asyncio.wait((turn,), timeout=patience)
         except asyncio.CancelledError:
             if not self._leave_queue(wake):
                 self.give_back()
             raise
+        waited = monotonic() - begun
         if self._leave_queue(wake):
-            raise BulkheadFullError(name, self.limit, monotonic() - begun)
+            raise BulkheadFullError(name, self.limit, waited)
+        return waited
 
     def enter_blocking(self, name: str) -> None:
         """The same, for a thread."""
@@ -117,6 +135,33 @@ class Bulkhead:
             await self.enter(name)
             try:
                 return await function(*args, **kwargs)
+            finally:
+                self.give_back()
+
+        return call
+
+    def around_limited(
+        self, function: Callable[P, Awaitable[R]], name: str, seconds: Seconds
+    ) -> Callable[P, Coroutine[Any, Any, R]]:
+        """The same, with so many seconds for each call and its wait together.
+
+        Who runs out of them after a wait has met our queue, and not the server.
+        """
+        at_once = limited(function, seconds, name)
+
+        @wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            # The wait ends a little before the time: else nobody could tell which.
+            waited = await self.enter(name, 0.95 * seconds)
+            try:
+                if not waited:
+                    return await at_once(*args, **kwargs)
+                in_time = limited(function, seconds - waited, name)
+                return await in_time(*args, **kwargs)
+            except CallTimeoutError as late:
+                if not waited:
+                    raise
+                raise BulkheadFullError(name, self.limit, waited) from late
             finally:
                 self.give_back()
 

@@ -1,6 +1,7 @@
 """What a user says about a breaker."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from pgbreaker.core.policy import NEVER, Policy
@@ -114,22 +115,27 @@ class PostgreSQLCircuitBreakerConfig:
 
     def policy(self) -> Policy:
         """The part of it that the state machine goes by."""
-        return Policy(
-            failure_rate=self.failure_rate,
-            slow_rate=self.slow_rate,
-            window=self.window,
-            minimum_calls=self.minimum_calls,
-            failure_threshold=self.failure_threshold,
-            success_threshold=self.success_threshold,
-            timeout=self.timeout,
-            max_timeout=max(self.max_timeout, self.timeout),
-            pool_timeout=self.pool_timeout,
-            jitter=self.jitter,
-            slow_call=self.slow_call,
-            trials=self.trials,
-            trial_deadline=self.trial_deadline,
-            ramp=self.ramp,
-        )
+        return _policy(self)
+
+
+@lru_cache(maxsize=256)  # breakers with the same rules share one
+def _policy(config: PostgreSQLCircuitBreakerConfig) -> Policy:
+    return Policy(
+        failure_rate=config.failure_rate,
+        slow_rate=config.slow_rate,
+        window=config.window,
+        minimum_calls=config.minimum_calls,
+        failure_threshold=config.failure_threshold,
+        success_threshold=config.success_threshold,
+        timeout=config.timeout,
+        max_timeout=max(config.max_timeout, config.timeout),
+        pool_timeout=config.pool_timeout,
+        jitter=config.jitter,
+        slow_call=config.slow_call,
+        trials=config.trials,
+        trial_deadline=config.trial_deadline,
+        ramp=config.ramp,
+    )
 
 
 # The figures of shared experience: an opening starts at a second and doubles, so that a

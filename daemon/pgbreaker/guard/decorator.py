@@ -11,6 +11,7 @@ by it.
 
 import asyncio
 import functools
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -237,16 +238,11 @@ class Layers:
             raise TypeError(f"cache= needs a coroutine function, not a {kind}")
         if kind != "function" and (self.has_other_answers or self.bulkhead is not None):
             raise TypeError(f"a {kind} takes neither a fallback nor a bulkhead")
-        if asyncio.iscoroutinefunction(self.fallback):
+        if self.fallback is not None and kind_of(self.fallback) == "coroutine":
             raise TypeError("an asynchronous fallback needs a coroutine function")
 
     def _around_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = self.breaker.name
-        call = function
-        if self.bulkhead is not None:
-            call = self.bulkhead.around(call, name)
-        if self.timeout is not None:
-            call = limited(call, self.timeout, name)
+        call = self._limited(function)
         attempt = guard_coroutine(self.breaker, call)
         if self.retrying is not None:
             again = repeating(self.breaker, self.retrying, attempt)
@@ -254,6 +250,16 @@ class Layers:
         if not self.has_other_answers:
             return attempt
         return functools.wraps(function)(self._answering(function, attempt))
+
+    def _limited(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        name = self.breaker.name
+        if self.bulkhead is not None and self.timeout is not None:
+            return self.bulkhead.around_limited(function, name, self.timeout)
+        if self.bulkhead is not None:
+            return self.bulkhead.around(function, name)
+        if self.timeout is not None:
+            return limited(function, self.timeout, name)
+        return function
 
     def _around_function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         call = function
@@ -274,10 +280,24 @@ class Layers:
                 if not is_outage(error):
                     raise
                 return self._instead(error, args, kwargs)
+            if hasattr(type(result), "__await__"):
+                return self._answer_later(result, args, kwargs)
             mark("call")
             return result
 
         return answered
+
+    async def _answer_later(
+        self, coming: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            result = await coming
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return self._instead(error, args, kwargs)
+        mark("call")
+        return result
 
     def _answering(
         self, function: Callable[..., Any], attempt: Callable[..., Any]
@@ -306,7 +326,7 @@ class Layers:
                         mark("stale", found[1])
                         return found[0]
                 result = self._instead(error, args, kwargs)
-                return await result if asyncio.iscoroutine(result) else result
+                return await result if inspect.isawaitable(result) else result
             mark("call")
             return result
 

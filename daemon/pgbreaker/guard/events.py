@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from pgbreaker.core.states import Outcome, State, Transition
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.guard.living import join
 
 log = logging.getLogger("pgbreaker")
 
@@ -63,7 +64,20 @@ recent: Final[deque[Event]] = deque(maxlen=_KEPT)
 
 _listeners: tuple[Listener, ...] = ()
 _noted: Final[deque[tuple[Event, bool]]] = deque()
-_telling: Final = threading.Lock()
+
+
+class _Telling:
+    """The right to tell, which one thread has at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        join(self)
+
+    def disown(self) -> None:
+        self.lock = threading.Lock()
+
+
+_TELLING: Final = _Telling()
 
 
 def subscribe(listener: Listener) -> Callable[[], None]:
@@ -96,12 +110,12 @@ def flush() -> None:
     """Log what was noted, keep it, and hand it to every listener, in its order."""
     # One thread tells at a time. Another that notes something meanwhile, or a listener
     # that does, leaves it to the one that is telling, which looks again at the end.
-    while _noted and _telling.acquire(blocking=False):
+    while _noted and (lock := _TELLING.lock).acquire(blocking=False):
         try:
             while _noted:
                 _tell(*_noted.popleft())
         finally:
-            _telling.release()
+            lock.release()
 
 
 def _tell(event: Event, detailed: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from socket import gaierror
 from typing import Final
 
 from pgbreaker.core.states import POOL, Evidence, Outcome
@@ -13,15 +14,36 @@ from pgbreaker.postgres.classify import (
     Phase,
     classify,
 )
-from pgbreaker.postgres.sqlstates import Scope
+from pgbreaker.postgres.frames import deepest
+from pgbreaker.postgres.sqlstates import Category, Scope
+
+CATEGORIES: Final = tuple(Category)
 
 _UNREACHED: Final = frozenset((Scope.POOL, Scope.LOCAL))
 _OF_CONNECTIONS: Final = frozenset((Scope.TARGET, Scope.CONNECT))
 
+# What an outage is made of. Nothing matters of these but their class, their arguments and
+# whose code raised them, so that the second of a thousand is judged like the first.
+_PLAIN: Final = frozenset(
+    (
+        OSError,
+        ConnectionError,
+        ConnectionRefusedError,
+        ConnectionResetError,
+        ConnectionAbortedError,
+        BrokenPipeError,
+        TimeoutError,
+        EOFError,
+        gaierror,
+    )
+)
+_JUDGED: Final[dict[tuple[object, ...], "Judgement"]] = {}
+_MANY: Final = 512
+
 
 @dataclass(slots=True)
 class Judgement:
-    """What is made of an error.
+    """What is made of an error. Not changed afterwards: errors may share one.
 
     Attributes:
         outcome: What the call came to.
@@ -32,6 +54,7 @@ class Judgement:
         is_slow: Whether it took `slow_call` or longer.
         only_above: Whether it speaks of new connections alone, and not of the
             operation.
+        kind: Place of its category in `CATEGORIES`.
     """
 
     outcome: Outcome
@@ -40,6 +63,7 @@ class Judgement:
     evidence: Evidence | None = None
     is_slow: bool = False
     only_above: bool = False
+    kind: int = 0
 
 
 def judge(
@@ -47,7 +71,6 @@ def judge(
     took: Seconds,
     slow_call: Seconds | None,
     phase: Phase | None = None,
-    *,
     strict: bool = False,
 ) -> Judgement:
     """Say what a call came to that raised *error* after *took* seconds.
@@ -59,9 +82,37 @@ def judge(
             seen to have raised it.
     """
     is_slow = slow_call is not None and took >= slow_call
+    if type(error) in _PLAIN and error.__cause__ is None and error.__context__ is None:
+        key = (
+            type(error),
+            error.args,
+            deepest(error.__traceback__),
+            is_slow,
+            phase,
+            strict,
+        )
+        try:
+            known = _JUDGED.get(key)
+            if known is None:
+                known = _look_at(error, phase, is_slow=is_slow, strict=strict)
+                if len(_JUDGED) < _MANY:
+                    _JUDGED[key] = known
+            return known
+        except TypeError:  # an argument that makes no key
+            pass
+    return _look_at(error, phase, is_slow=is_slow, strict=strict)
+
+
+def _look_at(
+    error: BaseException, phase: Phase | None, *, is_slow: bool, strict: bool
+) -> Judgement:
     if not isinstance(error, Exception):
         return _given_up(error, is_slow=is_slow)
-    found = classify(error, phase=phase, strict=strict)
+    return _judge(error, classify(error, phase=phase, strict=strict), is_slow=is_slow)
+
+
+def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgement:
+    kind = CATEGORIES.index(found.category)
     if found.trips:
         outcome = (
             Outcome.CUT if isinstance(error, CallTimeoutError) else Outcome.FAILURE
@@ -72,14 +123,27 @@ def judge(
             found,
             Evidence(found.category.value, words(error), found.sqlstate),
             is_slow,
-            only_above=found.scope is Scope.CONNECT,
+            found.scope is Scope.CONNECT,
+            kind,
         )
     if found.scope in _UNREACHED:
         code = POOL if found.scope is Scope.POOL else found.category.value
         evidence = Evidence(code, words(error), found.sqlstate)
-        return Judgement(Outcome.UNREACHED, Outcome.UNREACHED, found, evidence, is_slow)
+        return Judgement(
+            Outcome.UNREACHED,
+            Outcome.UNREACHED,
+            found,
+            evidence,
+            is_slow,
+            kind=kind,
+        )
     return Judgement(
-        Outcome.IGNORED, _above(Outcome.IGNORED, found), found, None, is_slow
+        Outcome.IGNORED,
+        _above(Outcome.IGNORED, found),
+        found,
+        None,
+        is_slow,
+        kind=kind,
     )
 
 

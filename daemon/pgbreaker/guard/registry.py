@@ -4,6 +4,7 @@ import threading
 
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
+from pgbreaker.guard.living import join
 from pgbreaker.guard.target import Target
 
 
@@ -16,6 +17,11 @@ class Registry:
     def __init__(self) -> None:
         self._breakers: dict[str, PostgreSQLCircuitBreaker] = {}
         self._targets: dict[str, Target] = {}
+        self._lock = threading.Lock()
+        join(self)
+
+    def disown(self) -> None:
+        """In a forked process: nobody holds the lock."""
         self._lock = threading.Lock()
 
     def breaker(

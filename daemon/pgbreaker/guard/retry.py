@@ -28,10 +28,6 @@ IDEMPOTENT: Final = frozenset(
 )
 """What may be repeated when doing it twice is like doing it once."""
 
-_CALLS: Final = (
-    *("success", "failure", "cut", "ignored", "unreached", "released", "rejected"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
@@ -77,8 +73,7 @@ class Retrying:
         now = breaker.clock.now()
         if self.deadline is not None and now + wait - begun > self.deadline:
             return None
-        totals = breaker.core.totals
-        if not breaker.budget.spend(sum(totals[name] for name in _CALLS), now):
+        if not breaker.budget.spend(breaker.calls(), now):
             return None
         breaker.retries += 1
         event = Retried(breaker.name, number, wait, found.reason, now)

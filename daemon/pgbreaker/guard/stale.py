@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pgbreaker.core.units import Seconds, seconds_of
+from pgbreaker.guard.living import join
 
 R = TypeVar("R")
 
@@ -74,6 +75,12 @@ class StaleCache:
         self._flying: dict[Hashable, asyncio.Future[Any]] = {}
         self._lock = Lock()
         self._has_warned = False
+        join(self)
+
+    def disown(self) -> None:
+        """In a forked process: nobody holds the lock, and no call is in flight."""
+        self._lock = Lock()
+        self._flying.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -87,7 +94,7 @@ class StaleCache:
         names = list(signature(function).parameters)
         if self._key is None and names and names[0] in ("self", "cls"):
             raise TypeError(
-                f"{function.__qualname__} is a method: say what tells its calls apart,"
+                f"{_name_of(function)} is a method: say what tells its calls apart,"
                 " as in stale('5m', key=lambda self, player_id: player_id)"
             )
 
@@ -109,7 +116,7 @@ class StaleCache:
             hash(key)
         except TypeError as error:
             raise TypeError(
-                f"the arguments of {function.__qualname__} make no key ({error}):"
+                f"the arguments of {_name_of(function)} make no key ({error}):"
                 " say what tells its calls apart, as in"
                 " stale('5m', key=lambda session, player_id: player_id)"
             ) from None
@@ -117,13 +124,14 @@ class StaleCache:
 
     def keep(self, key: Hashable, value: object, now: Seconds) -> None:
         """Keep an answer."""
-        if not self._has_warned and hasattr(value, "_sa_instance_state"):
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        if not self._has_warned and hasattr(first, "_sa_instance_state"):
             self._has_warned = True
             log.warning(
                 "a stale cache keeps %s, which belongs to a session: its attributes"
                 " may not be readable later (DetachedInstanceError); return a plain"
                 " object instead, or set expire_on_commit=False",
-                type(value).__qualname__,
+                type(first).__qualname__,
             )
         with self._lock:
             self._kept[key] = (value, now)
@@ -157,7 +165,8 @@ class StaleCache:
                 shared: R = await asyncio.shield(flying)
                 return shared
             except asyncio.CancelledError:
-                if not flying.cancelled():
+                task = asyncio.current_task()
+                if not flying.cancelled() or (task is not None and task.cancelling()):
                     raise  # ourselves, and not the call
             # Who made the call has given it up: make it ourselves.
             return await self.once(key, call)
@@ -183,6 +192,10 @@ class StaleCache:
         finally:
             if self._flying.get(key) is flying:
                 del self._flying[key]
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def stale(

@@ -15,7 +15,7 @@ from typing import Final
 from pgbreaker.clock import Clock
 from pgbreaker.core.states import State
 from pgbreaker.core.units import Seconds
-from pgbreaker.guard.breaker import ALL, PostgreSQLCircuitBreaker
+from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.config import CONNECT, PostgreSQLCircuitBreakerConfig
 
 _OPERATION: Final[ContextVar[str | None]] = ContextVar(
@@ -154,7 +154,6 @@ class Target:
         made.target, made.operation = self.name, kind
         # Of two threads that come here at once, the first one's is everybody's.
         made = self._breakers.setdefault(kind, made)
-        ALL[name] = made
         if self._why_disabled is not None:
             made.force(State.METRICS_ONLY, self._why_disabled)
         return made

@@ -120,8 +120,7 @@ class Unit:
         self.rest()
         if not self.is_over:
             self.is_over = True
-            nothing = Judgement(Outcome.RELEASED, Outcome.RELEASED)
-            self.breaker.count(self._begun, self._flight, nothing)
+            self.breaker.drop(self._begun, self._flight)
 
     def end(self) -> None:
         """Report that the connection is back."""

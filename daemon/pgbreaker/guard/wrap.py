@@ -12,7 +12,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pgbreaker.core.flights import Slice
 from pgbreaker.core.units import Seconds
-from pgbreaker.guard.breaker import BRISK, PostgreSQLCircuitBreaker, Ticket
+from pgbreaker.errors import CircuitOpenError
+from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.outcomes import Judgement
 
 P = ParamSpec("P")
@@ -89,7 +90,7 @@ def guard_coroutine(
     again: Again | None = None,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     """Guard a coroutine function."""
-    core, clock = breaker.core, breaker.clock.now
+    core, clock, brisk = breaker.core, breaker.clock.now, breaker.brisk
     flights, enter, leave, fail = (
         core.flights,
         breaker.enter,
@@ -113,7 +114,7 @@ def guard_coroutine(
                 raise
             repeated: R = await again(begun, error, judgement, args, kwargs)
             return repeated
-        if flight is flights.slice and clock() - begun < BRISK:
+        if clock() - begun < brisk and flight is flights.slice:
             flight.ok += 1
         else:
             leave(begun, flight)
@@ -128,7 +129,7 @@ def guard_function(
     again: Again | None = None,
 ) -> Callable[P, R]:
     """Guard a function; of one that returns an awaitable, what is awaited."""
-    core, clock = breaker.core, breaker.clock.now
+    core, clock, brisk = breaker.core, breaker.clock.now, breaker.brisk
     flights, enter, leave, fail = (
         core.flights,
         breaker.enter,
@@ -153,11 +154,13 @@ def guard_function(
             repeated: R = again(begun, error, judgement, args, kwargs)
             return repeated
         if hasattr(type(result), "__await__"):
-            # Nothing has been done yet: the call is what will be awaited.
-            awaited: Any = _finish(breaker, (begun, flight), result)
+            # Nothing has been done yet: the call is what will be awaited, perhaps
+            # never. It asks for itself when it begins.
+            breaker.withdraw(flight)
+            awaited: Any = _await(breaker, result)
             later: R = awaited
             return later
-        if flight is flights.slice and clock() - begun < BRISK:
+        if clock() - begun < brisk and flight is flights.slice:
             flight.ok += 1
         else:
             leave(begun, flight)
@@ -166,11 +169,13 @@ def guard_function(
     return guarded
 
 
-async def _finish(
-    breaker: PostgreSQLCircuitBreaker,
-    ticket: Ticket,
-    coming: Any,
-) -> Any:
+async def _await(breaker: PostgreSQLCircuitBreaker, coming: Any) -> Any:
+    try:
+        ticket = breaker.acquire()
+    except CircuitOpenError:
+        if inspect.iscoroutine(coming):
+            coming.close()
+        raise
     try:
         result = await coming
     except BaseException as error:
@@ -202,6 +207,7 @@ def guard_async_generator(
                     try:
                         sent = yield item
                     except GeneratorExit:
+                        stream.resume()
                         raise
                     except BaseException as error:  # noqa: BLE001 - thrown on
                         stream.resume()
@@ -236,6 +242,7 @@ def guard_generator(
                 try:
                     sent = yield item
                 except GeneratorExit:
+                    stream.resume()
                     items.close()
                     raise
                 except BaseException as error:  # noqa: BLE001 - thrown on

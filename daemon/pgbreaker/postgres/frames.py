@@ -96,23 +96,48 @@ def _owner(module: str, function: str) -> Place | None:
     return Place.POOL if frame.startswith(_WAITING_ROOMS) else Place.DRIVER
 
 
-def _frames(traceback: TracebackType | None) -> Iterable[Place]:
+# Modules of whoever else there is, which are most of them. Asked for each frame of each
+# error, so that it is not asked twice.
+_NOBODYS: Final[set[object]] = set()
+_MANY: Final = 4096
+
+
+def _belongs_to_nobody(module: object) -> bool:
+    if not isinstance(module, str):
+        return True
+    if is_client(module) or module.partition(".")[0] in _DRIVERS:
+        return False
+    if len(_NOBODYS) < _MANY:
+        _NOBODYS.add(module)
+    return True
+
+
+def deepest(
+    traceback: TracebackType | None, found: Place | None = None
+) -> Place | None:
+    """Find the deepest frame that belongs to somebody we know.
+
+    Args:
+        found: What was found further out.
+    """
     while traceback is not None:
         frame = traceback.tb_frame
-        name = frame.f_globals.get("__name__")
-        if isinstance(name, str) and (place := _owner(name, frame.f_code.co_name)):
-            yield place
         traceback = traceback.tb_next
+        name = frame.f_globals.get("__name__")
+        if name in _NOBODYS or _belongs_to_nobody(name):
+            continue
+        place = _owner(name, frame.f_code.co_name)
+        # Connecting takes several steps, of which the later ones do not say so.
+        if place and not (place is Place.DRIVER and found is Place.CONNECT):
+            found = place
+    return found
 
 
-def place_of(chain: list[BaseException]) -> Place | None:
-    """Find the deepest frame that belongs to somebody we know."""
+def place_of(chain: Iterable[BaseException]) -> Place | None:
+    """Find it in a chain of errors."""
     found = None
     for error in chain:  # from the outside in: later ones were raised deeper
-        for place in _frames(error.__traceback__):
-            if place is Place.DRIVER and found is Place.CONNECT:
-                continue  # connecting takes several steps
-            found = place
+        found = deepest(error.__traceback__, found)
     return found
 
 
