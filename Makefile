@@ -21,7 +21,9 @@ test: packages $(VENV)/.dev ## install what is needed, and run every test
 
 check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
 
-bench: packages $(VENV)/.dev ## measure, and compare with the goals
+bench: packages $(VENV)/.bench ## measure, and compare with the goals
+	$(BIN)/python tests/bench/guards.py
+	$(BIN)/python tests/bench/behaviour.py
 	$(BIN)/python tests/bench/detection.py
 	$(BIN)/python tests/bench/footprint.py
 
@@ -56,6 +58,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install -q -e '.[demo,otlp]' --group dev
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml | $(VENV)/.dev
+	@$(BIN)/python -m pip install -q --group bench
+	@touch $@
 
 $(VENV)/bin/python:
 	@tests/make-venv $(PYTHON) $(VENV)

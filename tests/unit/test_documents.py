@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pgbreaker.core.diagram import mermaid
+from pgbreaker.guard.reference import reference as reference_of_rules
 from pgbreaker.metrics import LIBRARY
 from pgbreaker.sinks.exposition import reference
 from pgbreaker.sinks.metrics import FAMILIES, OWN
@@ -33,6 +34,14 @@ def test_the_readme_shows_the_state_machine_that_there_is():
 def test_the_reference_of_metrics_is_made_from_the_code():
     assert between("daemon/METRICS.md", "metrics") == reference({**FAMILIES, **OWN})
     assert between("daemon/METRICS.md", "library") == reference(LIBRARY)
+
+
+def test_every_rule_of_the_library_is_told_with_its_default():
+    assert between("config/README.md", "rules") == reference_of_rules()
+
+
+def test_both_pages_show_the_same_example():
+    assert between("README.md", "example") == between("config/README.md", "example")
 
 
 @pytest.mark.parametrize("folder", ["alerts", "dashboards", "config", "daemon"])

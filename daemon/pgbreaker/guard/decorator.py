@@ -246,7 +246,7 @@ class Layers:
         attempt = guard_coroutine(self.breaker, call)
         if self.retrying is not None:
             again = repeating(self.breaker, self.retrying, attempt)
-            attempt = guard_coroutine(self.breaker, call, again)
+            attempt = guard_coroutine(self.breaker, call, again, self.retrying.safe)
         if not self.has_other_answers:
             return attempt
         return functools.wraps(function)(self._answering(function, attempt))
@@ -268,7 +268,7 @@ class Layers:
         attempt = guard_function(self.breaker, call)
         if self.retrying is not None:
             again = repeating_blocking(self.breaker, self.retrying, attempt)
-            attempt = guard_function(self.breaker, call, again)
+            attempt = guard_function(self.breaker, call, again, self.retrying.safe)
         if not self.has_other_answers:
             return attempt
 
@@ -361,7 +361,7 @@ def repeating(
 
     async def again(
         begun: Seconds,
-        error: Exception,
+        error: BaseException,
         judgement: Judgement,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -389,7 +389,7 @@ def repeating_blocking(
 
     def again(
         begun: Seconds,
-        error: Exception,
+        error: BaseException,
         judgement: Judgement,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

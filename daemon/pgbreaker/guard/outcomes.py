@@ -15,7 +15,7 @@ from pgbreaker.postgres.classify import (
     classify,
 )
 from pgbreaker.postgres.frames import deepest
-from pgbreaker.postgres.sqlstates import Category, Scope
+from pgbreaker.postgres.sqlstates import Category, Retry, Scope
 
 CATEGORIES: Final = tuple(Category)
 
@@ -55,6 +55,7 @@ class Judgement:
         only_above: Whether it speaks of new connections alone, and not of the
             operation.
         kind: Place of its category in `CATEGORIES`.
+        retry: When it may be repeated, None for one that is no `Exception`.
     """
 
     outcome: Outcome
@@ -64,6 +65,7 @@ class Judgement:
     is_slow: bool = False
     only_above: bool = False
     kind: int = 0
+    retry: Retry | None = None
 
 
 def judge(
@@ -125,6 +127,7 @@ def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgeme
             is_slow,
             found.scope is Scope.CONNECT,
             kind,
+            found.retry,
         )
     if found.scope in _UNREACHED:
         code = POOL if found.scope is Scope.POOL else found.category.value
@@ -136,6 +139,7 @@ def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgeme
             evidence,
             is_slow,
             kind=kind,
+            retry=found.retry,
         )
     return Judgement(
         Outcome.IGNORED,
@@ -144,6 +148,7 @@ def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgeme
         None,
         is_slow,
         kind=kind,
+        retry=found.retry,
     )
 
 

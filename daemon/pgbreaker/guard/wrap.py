@@ -8,18 +8,22 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import aclosing
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from pgbreaker.core.flights import Slice
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import CircuitOpenError
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.outcomes import Judgement
+from pgbreaker.postgres.sqlstates import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 S = TypeVar("S")
+
+
+NOTHING: Final[frozenset[Retry]] = frozenset()
 
 
 class Again(Protocol):
@@ -29,7 +33,7 @@ class Again(Protocol):
     def __call__(
         self,
         begun: Seconds,
-        error: Exception,
+        error: BaseException,
         judgement: Judgement,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -68,8 +72,13 @@ def guard(
     breaker: PostgreSQLCircuitBreaker,
     function: Callable[P, R],
     again: Again | None = None,
+    safe: frozenset[Retry] = NOTHING,
 ) -> Callable[P, R]:
     """Guard every call of *function* with *breaker*.
+
+    Args:
+        again: What a failed call goes to. None: it simply fails.
+        safe: The failures that do.
 
     Raises:
         TypeError: It is nothing that can be guarded.
@@ -80,7 +89,7 @@ def guard(
         "generator": guard_generator,
         "function": guard_function,
     }[kind_of(function)]
-    guarded: Callable[P, R] = make(breaker, function, again)
+    guarded: Callable[P, R] = make(breaker, function, again, safe)
     return guarded
 
 
@@ -88,6 +97,7 @@ def guard_coroutine(
     breaker: PostgreSQLCircuitBreaker,
     function: Callable[P, Awaitable[R]],
     again: Again | None = None,
+    safe: frozenset[Retry] = NOTHING,
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     """Guard a coroutine function."""
     core, clock, brisk = breaker.core, breaker.clock.now, breaker.brisk
@@ -110,7 +120,7 @@ def guard_coroutine(
             result = await function(*args, **kwargs)
         except BaseException as error:
             judgement = fail(begun, flight, error)
-            if again is None or not isinstance(error, Exception):
+            if again is None or judgement.retry not in safe:
                 raise
             repeated: R = await again(begun, error, judgement, args, kwargs)
             return repeated
@@ -127,6 +137,7 @@ def guard_function(
     breaker: PostgreSQLCircuitBreaker,
     function: Callable[P, R],
     again: Again | None = None,
+    safe: frozenset[Retry] = NOTHING,
 ) -> Callable[P, R]:
     """Guard a function; of one that returns an awaitable, what is awaited."""
     core, clock, brisk = breaker.core, breaker.clock.now, breaker.brisk
@@ -149,7 +160,7 @@ def guard_function(
             result = function(*args, **kwargs)
         except BaseException as error:
             judgement = fail(begun, flight, error)
-            if again is None or not isinstance(error, Exception):
+            if again is None or judgement.retry not in safe:
                 raise
             repeated: R = again(begun, error, judgement, args, kwargs)
             return repeated
@@ -189,6 +200,7 @@ def guard_async_generator(
     breaker: PostgreSQLCircuitBreaker,
     function: Callable[P, AsyncGenerator[T, S]],
     _again: Again | None = None,
+    _safe: frozenset[Retry] = NOTHING,
 ) -> Callable[P, AsyncGenerator[T, S]]:
     """Guard an asynchronous generator: one call from the first item to the last.
 
@@ -228,6 +240,7 @@ def guard_generator(
     breaker: PostgreSQLCircuitBreaker,
     function: Callable[P, Generator[T, S, R]],
     _again: Again | None = None,
+    _safe: frozenset[Retry] = NOTHING,
 ) -> Callable[P, Generator[T, S, R]]:
     """Guard a generator, as `guard_async_generator` does."""
 
