@@ -19,11 +19,11 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pgbreaker.core.states import FAILURES, Outcome, State
+from pgbreaker.core.states import State
 from pgbreaker.core.units import Seconds
-from pgbreaker.errors import BulkheadFullError, CallTimeoutError, CircuitOpenError
+from pgbreaker.errors import BulkheadFullError, CircuitOpenError
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
-from pgbreaker.guard.outcomes import judge, words
+from pgbreaker.guard.outcomes import is_outage, words
 from pgbreaker.guard.registry import REGISTRY, Registry
 
 __all__ = ["install", "session"]
@@ -122,20 +122,11 @@ class _Outages:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
-            if has_started or not _is_outage(error):
+            # A timeout or a broken connection may be another client's: only what a
+            # driver is seen to have raised is the database's.
+            if has_started or not is_outage(error, strict=True):
                 raise
             await _problem(error)(scope, receive, send)
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the database is to blame, or the way to it, and not the request.
-
-    A timeout or a broken connection that may be another client's is none.
-    """
-    if isinstance(error, CallTimeoutError):
-        return True
-    outcome = judge(error, 0.0, None, strict=True).outcome
-    return outcome in FAILURES or outcome is Outcome.UNREACHED
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

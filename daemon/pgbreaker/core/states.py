@@ -52,6 +52,9 @@ MOVES: Final = {
     (State.HALF_OPEN, Cause.BARREN): State.OPEN,
 }
 
+BY_CALLS: Final = frozenset((Cause.HANGING, Cause.POOL_EXHAUSTED))
+"""Causes that only calls bring about; who observes a server never sees them."""
+
 OVERRIDES: Final = (
     State.CLOSED,
     State.FORCED_OPEN,

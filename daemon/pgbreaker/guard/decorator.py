@@ -17,14 +17,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, overload
 
-from pgbreaker.core.states import FAILURES, Outcome
 from pgbreaker.core.units import Seconds, seconds_of
-from pgbreaker.errors import BulkheadFullError, CircuitOpenError
+from pgbreaker.errors import CircuitOpenError
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.bulkhead import Bulkhead
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.deadline import limited
-from pgbreaker.guard.outcomes import Judgement, judge
+from pgbreaker.guard.outcomes import Judgement, is_outage, judge
 from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.guard.retry import IDEMPOTENT, ONLY_UNREACHED, Retrying
 from pgbreaker.guard.stale import StaleCache, mark
@@ -340,15 +339,6 @@ class Layers:
         self.breaker.fallbacks += 1
         mark("fallback")
         return self.default if self.fallback is None else self.fallback(*args, **kwargs)
-
-
-def is_outage(error: Exception) -> bool:
-    """Whether it is the server, or the way to it, that gives no answer; and not the
-    caller, who would get the same error from it again."""
-    if isinstance(error, CircuitOpenError | BulkheadFullError):
-        return True
-    outcome = judge(error, 0.0, None).outcome
-    return outcome in FAILURES or outcome is Outcome.UNREACHED
 
 
 def repeating(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from socket import gaierror
 from typing import Final
 
-from pgbreaker.core.states import POOL, Evidence, Outcome
+from pgbreaker.core.states import FAILURES, POOL, Evidence, Outcome
 from pgbreaker.core.text import words_of
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import CallTimeoutError
@@ -181,3 +181,14 @@ def words(error: BaseException) -> str:
         innermost = inner
     name, text = type(innermost).__name__, words_of(innermost)
     return name if text == name else f"{name}: {text}"
+
+
+def is_outage(error: Exception, *, strict: bool = False) -> bool:
+    """Whether it is the server, or the way to it, that gives no answer; and not the
+    caller, who would get the same error from it again.
+
+    Args:
+        strict: As `judge` has it.
+    """
+    outcome = judge(error, 0.0, None, None, strict).outcome
+    return outcome in FAILURES or outcome is Outcome.UNREACHED

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.exposition import (
 
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.reading import Finding, Reading
-from pgbreaker.core.states import MOVES, State, Transition
+from pgbreaker.core.states import BY_CALLS, MOVES, State, Transition
 from pgbreaker.sinks.board import Board, Condition, TargetBoard
 from pgbreaker.sinks.exposition import (
     OPENMETRICS,
@@ -295,7 +295,11 @@ class _Counts:
         self.notices: Counter[str] = Counter()
         self.moves: dict[str, Counter[tuple[str, str, str]]] = {
             operation: Counter(
-                {(b.value, a.value, c.value): 0 for (b, c), a in MOVES.items()}
+                {
+                    (before.value, after.value, cause.value): 0
+                    for (before, cause), after in MOVES.items()
+                    if cause not in BY_CALLS
+                }
             )
             for operation in target.breakers
         }
