@@ -11,7 +11,7 @@ Share: TypeAlias = float
 
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PART: Final = r"(\d+(?:\.\d+)?)(ms|s|m|h|d)"
 _LONGEST: Final[Seconds] = 366 * 86400.0
 
 
@@ -26,7 +26,7 @@ def duration(value: object) -> Seconds:
     if not isinstance(value, str):
         raise ValueError("not a duration; write it like 500ms, 5s or 1m30s")
     text = value.replace(" ", "")
-    parts = _PART.findall(text)
+    parts = re.findall(_PART, text)
     if not parts or "".join(n + u for n, u in parts) != text:
         raise ValueError(f"{value!r} is no duration; write it like 500ms, 5s or 1m30s")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)

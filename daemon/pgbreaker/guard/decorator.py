@@ -191,7 +191,7 @@ def retrying(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Layers:
     """What stands around a function, from the outside in."""
 

@@ -41,7 +41,7 @@ _JUDGED: Final[dict[tuple[object, ...], "Judgement"]] = {}
 _MANY: Final = 512
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Judgement:
     """What is made of an error. Not changed afterwards: errors may share one.
 

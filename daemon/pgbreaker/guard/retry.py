@@ -29,7 +29,7 @@ IDEMPOTENT: Final = frozenset(
 """What may be repeated when doing it twice is like doing it once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Retrying:
     """The rules by which calls of one breaker are tried again.
 

@@ -272,15 +272,15 @@ _WORDS: Final[tuple[tuple[str, Classification], ...]] = (
     ("ssl required", NO_TLS),
     ("tls required", NO_TLS),
 )
-_NO_SUCH_ROLE: Final = re.compile(r'role ".*" does not exist')
-_NO_SUCH_DATABASE: Final = re.compile(r'database ".*" does not exist')
+_NO_SUCH_ROLE: Final = r'role ".*" does not exist'
+_NO_SUCH_DATABASE: Final = r'database ".*" does not exist'
 
 
 def of_words(text: str) -> Classification | None:
     """Answer by a message in English; None when it says nothing that we know."""
     words = text.lower()
-    if _NO_SUCH_ROLE.search(words):
+    if re.search(_NO_SUCH_ROLE, words):
         return NO_LOGIN
-    if _NO_SUCH_DATABASE.search(words):
+    if re.search(_NO_SUCH_DATABASE, words):
         return NO_DATABASE
     return next((found for needle, found in _WORDS if needle in words), None)

@@ -112,13 +112,14 @@ def _of_limit(error: BaseException) -> Verdict | None:
     return None
 
 
-_DATA_FILE: Final = re.compile(r"(?<![\w/.$])(base|global|pg_\w+)/")
+# Compiled when it is first needed, as the others here: importing us has to be cheap.
+_DATA_FILE: Final = r"(?<![\w/.$])(base|global|pg_\w+)/"
 
 
 def _of_missing_file(error: BaseException) -> Verdict | None:
     """A file of the data directory, or one that the statement named?"""
     text = _text(error)
-    if not text or _DATA_FILE.search(text):
+    if not text or re.search(_DATA_FILE, text):
         return None
     return replace(verdict("22000"), reason="the file that was named does not exist")
 
@@ -305,7 +306,7 @@ def _of_asyncpg(error: BaseException, context: "_Context") -> Classification:
         return answers.in_phase(answers.LOST, context.where())
     if is_internal or "DataError" in names:
         return answers.UNFIT_INPUT
-    return answers.NO_LOGIN if _AUTHENTICATION.search(text) else answers.MISUSED
+    return answers.NO_LOGIN if re.search(_AUTHENTICATION, text) else answers.MISUSED
 
 
 _OUT_OF_STEP: Final = (
@@ -314,7 +315,7 @@ _OUT_OF_STEP: Final = (
     "got result for unknown protocol state",
     "cannot process message",
 )
-_AUTHENTICATION: Final = re.compile("SASL Auth|server signature|authentication method")
+_AUTHENTICATION: Final = "SASL Auth|server signature|authentication method"
 
 
 def _of_sqlalchemy(error: BaseException, context: "_Context") -> Classification | None:
