@@ -23,8 +23,9 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from pgbreaker.core import rules, telling
 from pgbreaker.core.flights import FOREVER, Flights, Slice
-from pgbreaker.core.policy import NEVER, Policy
+from pgbreaker.core.policy import Policy
 from pgbreaker.core.states import (
     FAILURES,
     MOVES,
@@ -40,7 +41,7 @@ from pgbreaker.core.states import (
     State,
     Transition,
 )
-from pgbreaker.core.units import Seconds, lasting, percent
+from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.core.window import Counts, Window
 
 GATE_SHUT: Final = -1
@@ -50,11 +51,7 @@ ERAS: Final = itertools.count(1)
 """Eras and trial permits of every breaker of the process."""
 
 _SLICES: Final = 5  # of `slow_call`: how exactly it is known that a call is overdue
-# Silence means something when ten calls would have come back in the meantime: left to
-# chance, that happens once in 22,000 times.
-_GAPS: Final = 10
 _BARREN: Final = 3  # trials in a row that told nothing, and no fewer, reopen
-_HANGING: Final = 5  # calls overdue that are enough, however patient the rules are
 
 
 class Breaker:
@@ -241,7 +238,7 @@ class Breaker:
     def refusing_because(self, now: Seconds) -> str:
         """Why calls are refused, where they are, in one sentence."""
         if self._override is not None:
-            return self._overridden(now)
+            return telling.overridden(self._override, now)
         if self._state is State.CLOSED:
             return "recovering, not every call is let in yet"
         return self._reason
@@ -279,91 +276,33 @@ class Breaker:
         # slowest trial must be back, whichever is sooner.
         return max(0.0, min(self.policy.timeout, min(self._trials.values()) - now))
 
+    @property
+    def until(self) -> Seconds:
+        """Moment until which an opening lasts, the last one when there is none."""
+        return self._until
+
+    @property
+    def good_trials(self) -> int:
+        """Trials that succeeded since the breaker is half-open."""
+        return self._good
+
+    @property
+    def round(self) -> int:
+        """Openings that flapping remembers."""
+        return self._round
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not come back."""
+        return self.flights.out + len(self._trials)
+
     def explain(self, now: Seconds) -> str:
         """Say in one sentence what the breaker does and why."""
-        for_long = f"for {lasting(max(0.0, now - self.since))}"
-        counts = self.counts()
-        match self._state:
-            case State.CLOSED:
-                rate = f"{counts.failed} of {counts.total} calls failed in the last"
-                text = (
-                    f"closed {for_long}: {rate} {lasting(self.policy.window)}"
-                    f" ({self._opens_at()})"
-                )
-            case State.OPEN:
-                wait = self._until - now
-                next_trial = f"in {lasting(wait)}" if wait > 0 else "with the next call"
-                text = f"open {for_long}: {self._reason}; next trial {next_trial}"
-            case _:
-                text = (
-                    f"half-open {for_long}: {self._good} of"
-                    f" {self.policy.success_threshold} trials succeeded"
-                )
-        if self._override is None:
-            return f"breaker {self.name!r} is {text}"
-        return (
-            f"breaker {self.name!r} is {self._overridden(now)}; by itself it is {text}"
-        )
-
-    def _opens_at(self) -> str:
-        policy = self.policy
-        if policy.minimum_calls >= NEVER:
-            return f"opens at {policy.failure_threshold} in a row"
-        share = percent(policy.failure_rate)
-        return f"opens at {share} of at least {policy.minimum_calls}"
-
-    def _overridden(self, now: Seconds) -> str:
-        override = self._override
-        assert override is not None
-        ends = (
-            ""
-            if override.until is None
-            else f", for another {lasting(max(0.0, override.until - now))}"
-        )
-        return f"{override.state.value} by {override.author} ({override.reason}){ends}"
+        return telling.explain(self, now)
 
     def snapshot(self, now: Seconds) -> dict[str, Any]:
         """All that can be said of the breaker now, fit for JSON."""
-        counts = self.counts()
-        evidence = self.evidence
-        return {
-            "name": self.name,
-            "state": self.state.value,
-            "computed_state": self._state.value,
-            "since_seconds": max(0.0, now - self.since),
-            "due": self.is_due(now),
-            "reason": self._reason,
-            "evidence": None
-            if evidence is None
-            else {
-                "code": evidence.code,
-                "sqlstate": evidence.sqlstate,
-                "probe": evidence.probe,
-                "text": evidence.text,
-            },
-            "retry_after_seconds": self.retry_after(now),
-            "override": None
-            if self._override is None
-            else {
-                "state": self._override.state.value,
-                "reason": self._override.reason,
-                "author": self._override.author,
-                "seconds_left": None
-                if self._override.until is None
-                else max(0.0, self._override.until - now),
-            },
-            "window": {
-                "total": counts.total,
-                "failed": counts.failed,
-                "slow": counts.slow,
-                "failure_ratio": counts.failure_ratio,
-                "slow_ratio": counts.slow_ratio,
-            },
-            "in_flight": self.flights.out + len(self._trials),
-            "totals": self.totals,
-            "round": self._round,
-            "era": self._era,
-        }
+        return telling.snapshot(self, now)
 
     # Calls: ask first, report later.
 
@@ -569,7 +508,9 @@ class Breaker:
         before = self.state
         self._override = override
         self._forced_at = now
-        return self._took_over(before, Cause.OVERRIDDEN, self._overridden(now), now)
+        return self._took_over(
+            before, Cause.OVERRIDDEN, telling.overridden(override, now), now
+        )
 
     def resume(self, now: Seconds, reason: str = "handed back") -> Transition | None:
         """Let the machine decide again. None when it already does."""
@@ -616,7 +557,7 @@ class Breaker:
         if outcome is Outcome.SUCCESS:
             self._record_success(now, slow=slow)
             if self._is_too_slow(outcome, slow=slow):
-                return self._weigh_rates(now, slow=True, failed=False)
+                return self._weigh_slowness(now)
             return None
         self._gather(self.flights.slice)
         self.window.rotate(now)
@@ -642,94 +583,64 @@ class Breaker:
         if evidence is not None:
             self.evidence = evidence
         policy = self.policy
-        threshold = policy.failure_threshold
-        if threshold is not None and self._run >= threshold:
-            reason = f"{self._run} failures in a row{self._last()}"
-            return self._move(Cause.FAILURE_RUN, now, reason)
+        if (
+            policy.failure_threshold is not None
+            and self._run >= policy.failure_threshold
+        ):
+            return self._open_by(rules.failure_run(self._run, policy), now)
         failed = window.held_failed + window.failed
         total = window.held_ok + window.ok + failed
-        if total >= policy.minimum_calls and (
-            slow or failed >= policy.failure_rate * total
-        ):
-            return self._weigh_rates(now, slow=slow)
-        return None
-
-    def _weigh_rates(
-        self, now: Seconds, *, slow: bool, failed: bool = True
-    ) -> Transition | None:
-        policy, counts = self.policy, self.window.counts()
-        if counts.total < policy.minimum_calls:
+        if total < policy.minimum_calls:
             return None
-        if failed and counts.failure_ratio >= policy.failure_rate:
-            reason = self._share("failed", counts.failed, counts, policy.failure_rate)
-            return self._move(Cause.FAILURE_RATE, now, reason + self._last())
-        limit = policy.slow_rate
-        if slow and limit is not None and counts.slow_ratio >= limit:
-            reason = self._share("were slow", counts.slow, counts, limit)
-            return self._move(Cause.SLOW_RATE, now, reason)
-        return None
+        if failed >= policy.failure_rate * total:
+            return self._open_by(rules.failure_rate(window.counts(), policy), now)
+        return self._weigh_slowness(now) if slow else None
+
+    def _weigh_slowness(self, now: Seconds) -> Transition | None:
+        return self._open_by(rules.slow_rate(self.window.counts(), self.policy), now)
 
     def _is_too_slow(self, outcome: Outcome, *, slow: bool) -> bool:
         """Whether a success was so slow that it speaks against the server."""
         return slow and outcome is Outcome.SUCCESS and self.policy.slow_rate is not None
 
     def _starve(self, now: Seconds, evidence: Evidence | None) -> Transition | None:
-        """Count a call that got no connection out of the caller's own pool."""
-        threshold = self.policy.failure_threshold
-        if threshold is None or evidence is None or evidence.code != POOL:
+        """Count a call that never left; it matters when the caller's own pool had no
+        connection for it."""
+        if evidence is None or evidence.code != POOL:
             return None
         self._starved += 1
-        if self._starved < threshold:
-            return None
-        reason = (
-            f"{self._starved} calls in a row got no connection from the caller's own"
-            " pool; the server was not asked"
-        )
-        return self._move(Cause.POOL_EXHAUSTED, now, reason)
+        return self._open_by(rules.pool_exhausted(self._starved, self.policy), now)
 
     def _weigh_flights(self, now: Seconds) -> Transition | None:
         """Judge by the calls that are out, for those that hang report nothing."""
         successes = self.window.successes
         if successes != self._heard:
             self._heard, self._heard_at = successes, now
-        slow_call = self.policy.slow_call
-        if slow_call is None:
+        policy = self.policy
+        if policy.slow_call is None:
             return None
-        overdue = self.flights.overdue(slow_call, now)
+        overdue = self.flights.overdue(policy.slow_call, now)
         if not overdue:
             return None
-        return self._weigh_slow(overdue, now) or self._weigh_silence(overdue, now)
-
-    def _weigh_slow(self, overdue: int, now: Seconds) -> Transition | None:
-        seen, limit = self.window.counts(), self.policy.slow_rate
-        counts = Counts(seen.total + overdue, seen.failed, seen.slow + overdue)
-        if limit is None or counts.total < self.policy.minimum_calls:
-            return None
-        if counts.slow_ratio < limit:
-            return None
-        reason = self._share("were slow or are overdue", counts.slow, counts, limit)
-        return self._move(Cause.SLOW_RATE, now, reason)
-
-    def _weigh_silence(self, overdue: int, now: Seconds) -> Transition | None:
-        """Whether calls used to come back, and now as many as open are overdue while
-        none does. An operation whose calls are long anyway is not hanging: its
-        successes are far apart, so the silence has to last the longer."""
-        policy, counts = self.policy, self.window.counts()
-        enough = min(policy.failure_threshold or policy.minimum_calls, _HANGING)
-        good = counts.total - counts.failed
-        if overdue < enough or good < enough:
-            return None
-        slow_call = policy.slow_call or 0.0
+        counts = self.window.counts()
         # Before anybody asked, nobody could come back.
-        asked_at = min(now, oldest.until) if (oldest := self.flights.oldest()) else now
+        oldest = self.flights.oldest()
+        asked_at = now if oldest is None else min(now, oldest.until)
         silence = now - max(self._heard_at, asked_at)
-        if silence < max(slow_call, _GAPS * policy.window / good):
-            return None
-        reason = (
-            f"{overdue} calls have been out for over {lasting(slow_call)},"
-            f" and none came back in the last {lasting(silence)}"
+        charge = rules.slow_rate(counts, policy, overdue) or rules.hanging(
+            counts, policy, overdue, silence
         )
-        return self._move(Cause.HANGING, now, reason)
+        return self._open_by(charge, now)
+
+    def _open_by(self, charge: rules.Charge | None, now: Seconds) -> Transition | None:
+        """Open, if a rule has something against staying closed."""
+        if charge is None:
+            return None
+        cause, reason = charge
+        is_of_failures = cause in (Cause.FAILURE_RUN, Cause.FAILURE_RATE)
+        return self._move(
+            cause, now, reason + self._last() if is_of_failures else reason
+        )
 
     def _confirm(self, outcome: Outcome, now: Seconds, *, slow: bool) -> Transition:
         self._tally(outcome)
@@ -804,13 +715,6 @@ class Breaker:
 
     def _cool(self, now: Seconds) -> Transition:
         return self._move(Cause.COOLED, now, f"open for {lasting(now - self.since)}")
-
-    def _share(self, what: str, part: int, counts: Counts, limit: float) -> str:
-        return (
-            f"{part} of {counts.total} calls {what} in the last"
-            f" {lasting(self.policy.window)} ({percent(part / counts.total)},"
-            f" limit {percent(limit)})"
-        )
 
     def _last(self) -> str:
         return f", last {self.evidence}" if self.evidence else ""
