@@ -18,8 +18,8 @@ from pgbreaker import (
     State,
 )
 from pgbreaker.core.states import Cause, Evidence, Outcome
-from pgbreaker.guard.breaker import BOUNDS
 from pgbreaker.guard.events import Trial
+from pgbreaker.guard.gate import BOUNDS
 from unit.guard.driving import (
     EPOCH,
     Time,
