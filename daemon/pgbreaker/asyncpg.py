@@ -383,8 +383,9 @@ class ProtectedConnection:
         try:
             await pool.release(self._raw, timeout=budget)
         except asyncio.CancelledError:
-            self._raw.terminate()
             unit.drop()
+            if not self.is_lost:  # else it is back already
+                self._raw.terminate()
             raise
         except Exception as error:  # noqa: BLE001 - the caller has its answers
             # The pool has ended it. Whoever was served by then need not know; the

@@ -34,7 +34,8 @@ class CircuitOpenError(PgbreakerError):
 
     Attributes:
         breaker: Name of the breaker.
-        state: The state that refuses: open, half_open or forced_open.
+        state: The state that refuses: open, half_open, forced_open; or closed, while it
+            recovers and lets calls in by lot.
         reason: One sentence with its numbers.
         retry_after: Seconds after which asking again makes sense.
         opened_at: Unix time since which calls are refused, in seconds.
@@ -53,6 +54,7 @@ class CircuitOpenError(PgbreakerError):
             retry_after: Seconds,
             opened_at: float,
             last_error: Evidence | None = None,
+            /,
         ) -> None: ...
 
     @property
@@ -86,7 +88,8 @@ class CircuitOpenError(PgbreakerError):
         return found
 
     def __str__(self) -> str:
-        state = self.state.value.replace("_", "-")
+        recovers = self.state is State.CLOSED
+        state = "recovering" if recovers else self.state.value.replace("_", "-")
         again = (
             f"; try again in {lasting(self.retry_after)}" if self.retry_after else ""
         )

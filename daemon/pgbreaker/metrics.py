@@ -179,7 +179,10 @@ def _fill(made: dict[str, Metric], breaker: PostgreSQLCircuitBreaker) -> None:
         put("pgbreaker_breaker_transitions_total", count, *labels)
     since = breaker.clock.wall_of(core.since)
     put("pgbreaker_breaker_state_since_timestamp_seconds", since)
-    put("pgbreaker_breaker_failure_ratio", core.counts().failure_ratio)
+    put(
+        "pgbreaker_breaker_failure_ratio",
+        core.counts(breaker.clock.now()).failure_ratio,
+    )
     put("pgbreaker_breaker_failure_ratio_threshold", core.policy.failure_rate)
     _fill_calls(made, breaker)
 

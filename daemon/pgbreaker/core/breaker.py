@@ -32,6 +32,7 @@ from pgbreaker.core.states import (
     OVERRIDES,
     PASS,
     POOL,
+    UNWEIGHED,
     Cause,
     Evidence,
     Outcome,
@@ -199,9 +200,18 @@ class Breaker:
         """Whether it would, were there no operator."""
         return self._state is State.CLOSED
 
-    def counts(self) -> Counts:
-        """What the window holds, with what guards have counted since."""
-        seen, fresh = self.window.counts(), self._untold
+    def counts(self, now: Seconds | None = None) -> Counts:
+        """What the window holds, with what guards have counted since.
+
+        Args:
+            now: When. None: as of the last time that something was counted.
+        """
+        window, fresh = self.window, self._untold
+        if now is not None:
+            seen = window.counts_at(now)
+            fresh = fresh if window.reaches(now) else 0
+        else:
+            seen = window.counts()
         return Counts(seen.total + fresh, seen.failed, seen.slow) if fresh else seen
 
     @property
@@ -240,7 +250,7 @@ class Breaker:
         if self._override is not None:
             return telling.overridden(self._override, now)
         if self._state is State.CLOSED:
-            return "recovering, not every call is let in yet"
+            return "not every call is let in yet"
         return self._reason
 
     def is_on_trial(self, token: int) -> bool:
@@ -248,9 +258,8 @@ class Breaker:
         return token in self._trials
 
     def oldest_flight(self) -> Slice | None:
-        """The slice of the call that has been out for longest, a trial first."""
-        if self._trials:
-            return Slice(min(self._trials))
+        """The slice of the call that has been out for longest. Never a trial: only who
+        made it may say what it came to."""
         return self.flights.oldest()
 
     def is_due(self, now: Seconds) -> bool:
@@ -266,6 +275,8 @@ class Breaker:
                 if override.until is None
                 else max(0.0, override.until - now)
             )
+        if self._ramping and override is None:
+            return max(0.0, self.since + self.policy.ramp - now)
         if self.passes:
             return 0.0
         if self._state is State.OPEN:
@@ -336,7 +347,7 @@ class Breaker:
             return Permit(self._era, move=move)
         if self._state is State.HALF_OPEN and len(self._trials) < self.policy.trials:
             return Permit(self._begin_trial(now), trial=True, move=move)
-        return Permit(PASS, move=move)
+        return Permit(UNWEIGHED, move=move)
 
     def _begin_trial(self, now: Seconds) -> int:
         token = next(self._eras)
@@ -386,6 +397,9 @@ class Breaker:
                 return self.fail(now, evidence, slow)
             return self._count(outcome, now, slow=slow, evidence=evidence)
         if token == PASS:
+            return None
+        if token == UNWEIGHED:
+            self._tally_trial(outcome, slow=slow)
             return None
         if token in self._trials:
             del self._trials[token]

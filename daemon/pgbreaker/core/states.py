@@ -82,6 +82,10 @@ PASS: Final = 0
 """The permit of a call that passes uncounted: because an operator said so, or because
 it is part of a call that is counted."""
 
+UNWEIGHED: Final = -2
+"""The permit of a call that passes though the machine would not have it: it is counted,
+and decides nothing."""
+
 POOL: Final = "pool"
 """The code of evidence that the caller's own pool has no connection to give."""
 

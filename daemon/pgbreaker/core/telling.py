@@ -21,7 +21,7 @@ def explain(breaker: "Breaker", now: Seconds) -> str:
 
 def _by_itself(breaker: "Breaker", now: Seconds) -> str:
     for_long = f"for {lasting(max(0.0, now - breaker.since))}"
-    counts, policy = breaker.counts(), breaker.policy
+    counts, policy = breaker.counts(now), breaker.policy
     match breaker.computed_state:
         case State.CLOSED:
             return (
@@ -56,7 +56,7 @@ def overridden(override: Override, now: Seconds) -> str:
 
 def snapshot(breaker: "Breaker", now: Seconds) -> dict[str, Any]:
     """All that can be said of a breaker now, fit for JSON."""
-    counts = breaker.counts()
+    counts = breaker.counts(now)
     return {
         "name": breaker.name,
         "state": breaker.state.value,

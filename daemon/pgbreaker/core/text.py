@@ -16,9 +16,17 @@ def tidy(text: str) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """What an error says, on one line; not the address, nor ``[Errno 111]``."""
+    """What an error says, on one line; not the address, nor ``[Errno 111]``.
+
+    Only its first line: the others are details, which can hold values of the user's.
+    """
     if isinstance(error, socket.gaierror):
         return f"the host's name has no address: {error.strerror}".lower()
-    if isinstance(error, OSError) and error.errno is not None:
+    # Whoever raises an OSError with two arguments has said what its errno is.
+    if isinstance(error, OSError) and isinstance(error.errno, int):
         return os.strerror(error.errno).lower()
-    return tidy(str(error)) or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - its own text must not stand in its way
+        text = ""
+    return tidy(text.partition("\n")[0]) or type(error).__name__

@@ -124,6 +124,24 @@ class Window:
             self.held_ok + self.ok + failed, failed, self.held_slow + self.slow
         )
 
+    def counts_at(self, now: Seconds) -> Counts:
+        """What it will hold at *now*, if nothing comes in between; changes nothing."""
+        if now < self.edge:
+            return self.counts()
+        if not self.reaches(now):
+            return Counts(0, 0, 0)
+        ring, size = self._ring, len(self._ring)
+        aged = 3 * (int((now - self.edge) / self._width) + 1)
+        places = [(self._next + n) % size for n in range(aged)]
+        ok, failed, slow = (sum(ring[at] for at in places[n::3]) for n in range(3))
+        seen = self.counts()
+        return Counts(seen.total - ok - failed, seen.failed - failed, seen.slow - slow)
+
+    def reaches(self, now: Seconds) -> bool:
+        """Whether the current bucket is still within the window at *now*."""
+        ended = 0 if now < self.edge else int((now - self.edge) / self._width) + 1
+        return 3 * ended <= len(self._ring)
+
     @property
     def total(self) -> int:
         """Calls in the window that say something of the server."""

@@ -44,12 +44,12 @@ class Budget:
         self._tokens = _RESERVE
         self._calls = 0
         self._at: Seconds | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         join(self)
 
     def disown(self) -> None:
         """In a forked process: nobody holds the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def spend(self, calls: int, now: Seconds) -> bool:
         """Take leave for one retry.

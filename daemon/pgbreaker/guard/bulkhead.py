@@ -42,13 +42,13 @@ class Bulkhead:
         self.limit = limit
         self.patience = 0.0 if wait is None else seconds_of(wait, "wait")
         self.taken = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._queue: deque[Callable[[], None]] = deque()
         join(self)
 
     def disown(self) -> None:
         """In a forked process: the calls in flight are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._queue.clear()
         self.taken = 0
 

@@ -41,16 +41,19 @@ def limited(
         except asyncio.CancelledError:
             await _end(task)
             raise
-        if task.done():
-            return task.result()
-        await _end(task)
-        if task.done() and not task.cancelled():
-            # It made it after all, or said what was wrong.
-            error = task.exception()
-            if error is None:
+        try:
+            if task.done():
                 return task.result()
-            raise CallTimeoutError(name, seconds) from error
-        raise CallTimeoutError(name, seconds)
+            await _end(task)
+            if task.done() and not task.cancelled():
+                # It made it after all, or said what was wrong.
+                error = task.exception()
+                if error is None:
+                    return task.result()
+                raise CallTimeoutError(name, seconds) from error
+            raise CallTimeoutError(name, seconds)
+        finally:
+            del task  # its error knows this frame
 
     return call
 
@@ -61,9 +64,9 @@ async def _end(task: "asyncio.Future[Any]") -> None:
     try:
         await asyncio.wait((task,), timeout=GRACE)
     finally:
-        if not task.done() and isinstance(task, asyncio.Task):
+        if isinstance(task, asyncio.Task):
             left_behind.add(task)
-            task.add_done_callback(_bury)
+            task.add_done_callback(_bury)  # at once, where it has ended
 
 
 def _bury(task: "asyncio.Task[Any]") -> None:

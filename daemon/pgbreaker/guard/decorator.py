@@ -205,11 +205,7 @@ class Layers:
 
     @property
     def has_other_answers(self) -> bool:
-        return (
-            self.fallback is not None
-            or self.default is not _NOTHING
-            or self.cache is not None
-        )
+        return self._has_instead or self.cache is not None
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Put the layers around *function*.
@@ -276,9 +272,9 @@ class Layers:
             try:
                 result = attempt(*args, **kwargs)
             except Exception as error:
-                if not is_outage(error):
+                if not self._has_instead or not is_outage(error):
                     raise
-                return self._instead(error, args, kwargs)
+                return self._instead(args, kwargs)
             if hasattr(type(result), "__await__"):
                 return self._answer_later(result, args, kwargs)
             mark("call")
@@ -292,9 +288,9 @@ class Layers:
         try:
             result = await coming
         except Exception as error:
-            if not is_outage(error):
+            if not self._has_instead or not is_outage(error):
                 raise
-            return self._instead(error, args, kwargs)
+            return self._instead(args, kwargs)
         mark("call")
         return result
 
@@ -324,18 +320,20 @@ class Layers:
                         breaker.stale_answers += 1
                         mark("stale", found[1])
                         return found[0]
-                result = self._instead(error, args, kwargs)
+                if not self._has_instead:
+                    raise
+                result = self._instead(args, kwargs)
                 return await result if inspect.isawaitable(result) else result
             mark("call")
             return result
 
         return answered
 
-    def _instead(
-        self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if self.fallback is None and self.default is _NOTHING:
-            raise error
+    @property
+    def _has_instead(self) -> bool:
+        return self.fallback is not None or self.default is not _NOTHING
+
+    def _instead(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.breaker.fallbacks += 1
         mark("fallback")
         return self.default if self.fallback is None else self.fallback(*args, **kwargs)
@@ -357,15 +355,19 @@ def repeating(
         kwargs: dict[str, Any],
     ) -> Any:
         number = 1
-        while (wait := rules.wait(breaker, judgement, number, begun)) is not None:
-            await asyncio.sleep(wait)
-            try:
-                return await attempt(*args, **kwargs)
-            except CircuitOpenError as refusal:
-                raise refusal from error
-            except Exception as failed:  # noqa: BLE001 - raised below, or repeated
-                error, judgement, number = failed, judge(failed, 0.0, None), number + 1
-        raise error
+        try:
+            while (wait := rules.wait(breaker, judgement, number, begun)) is not None:
+                await asyncio.sleep(wait)
+                try:
+                    return await attempt(*args, **kwargs)
+                except CircuitOpenError:
+                    break  # the call that was made raises its own error
+                except Exception as failed:  # noqa: BLE001 - raised below, or repeated
+                    error, judgement = failed, judge(failed, 0.0, None)
+                    number += 1
+            raise error
+        finally:
+            del error  # it knows this frame, and this frame it
 
     return again
 
@@ -385,14 +387,18 @@ def repeating_blocking(
         kwargs: dict[str, Any],
     ) -> Any:
         number = 1
-        while (wait := rules.wait(breaker, judgement, number, begun)) is not None:
-            time.sleep(wait)
-            try:
-                return attempt(*args, **kwargs)
-            except CircuitOpenError as refusal:
-                raise refusal from error
-            except Exception as failed:  # noqa: BLE001 - raised below, or repeated
-                error, judgement, number = failed, judge(failed, 0.0, None), number + 1
-        raise error
+        try:
+            while (wait := rules.wait(breaker, judgement, number, begun)) is not None:
+                time.sleep(wait)
+                try:
+                    return attempt(*args, **kwargs)
+                except CircuitOpenError:
+                    break
+                except Exception as failed:  # noqa: BLE001 - raised below, or repeated
+                    error, judgement = failed, judge(failed, 0.0, None)
+                    number += 1
+            raise error
+        finally:
+            del error
 
     return again

@@ -120,8 +120,11 @@ def flush() -> None:
 
 def _tell(event: Event, detailed: bool) -> None:
     recent.append(event)
-    if detailed or isinstance(event, Transition):
-        _write(event)
+    try:
+        if detailed or isinstance(event, Transition):
+            _write(event)
+    except Exception:  # noqa: BLE001 - a filter of the application's, and no way to say so
+        pass
     for listener in _listeners:
         try:
             listener(event)

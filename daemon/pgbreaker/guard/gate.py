@@ -3,7 +3,8 @@
 What comes here is what did not pass on two comparisons: a failure, a slow call, a
 new slice of time, a breaker that is not simply closed. All of it happens under the
 breaker's own lock, which is never held across anybody else's code, and never together
-with another.
+with another. It can be taken again by the thread that has it: garbage may be collected
+at any allocation, and a generator that is closed by that reports its call here.
 """
 
 import sys
@@ -18,6 +19,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.flights import FOREVER, Slice
 from pgbreaker.core.states import (
     PASS,
+    UNWEIGHED,
     Cause,
     Evidence,
     Outcome,
@@ -91,6 +93,7 @@ class Gate:
         "_core",
         "_errors",
         "_flights",
+        "_good_below",
         "_lock",
         "_now",
         "_refusing",
@@ -125,13 +128,15 @@ class Gate:
         self._now = self._clock.now
         self._core = Breaker(name, config.policy(), self._now())
         self._flights = self._core.flights
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._took: list[int] | None = None  # calls longer than each of BOUNDS
         # What is said of every refusal of one opening; made with the first.
         self._refusing: tuple[str, State, str, float, Evidence | None] | None = None
-        self.brisk = min(BRISK, config.slow_call or BRISK)
+        # Without the GIL no call is brisk: each takes the lock.
+        self.brisk = -1.0 if _FREE_THREADED else min(BRISK, config.slow_call or BRISK)
         # Weakly, and replaced whole, so that reading it needs no lock.
         self._below: tuple[ReferenceType[Gate], ...] = ()
+        self._good_below = 0  # successes of the breakers below, when last looked at
         self.above = above
         self.target: str | None = None
         self.operation: str | None = None
@@ -194,12 +199,16 @@ class Gate:
             raise self.refuse(begun)
         above = self._ask_above(begun) if self.above is not None else None
         with self._lock:
+            gate = core.gate
             turned = core.turn(begun)
             if core.computed_state is State.HALF_OPEN and self._is_part_of_trial():
                 answer: Permit | Refusal = Permit(PASS)
             else:
                 answer = core.admit(begun)
             flight = None if isinstance(answer, Refusal) else self._slice_for(answer)
+            if flight is not None:
+                flight.started += 1
+            is_news = gate != core.gate  # the end of a ramp is no move
             if turned is not None or answer.move is not None:
                 self._note(turned)
                 self._note(answer.move)
@@ -208,12 +217,11 @@ class Gate:
         elif above is not None:
             assert self.above is not None
             self.above.withdraw(above)
-        if turned is not None or answer.move is not None:
+        if is_news:
             self._spread()
         if isinstance(answer, Refusal):
             raise self._refusal(answer)
         assert flight is not None
-        flight.started += 1
         return flight
 
     def _slice_for(self, permit: Permit) -> Slice:
@@ -222,7 +230,11 @@ class Gate:
             live = [t for t in _TRIALS.get() if t[0].is_on_trial(t[1])]
             _TRIALS.set((*live, (core, permit.token)))
             return Slice(permit.token)
-        return UNCOUNTED if permit.token == PASS else self._core.flights.slice
+        if permit.token == PASS:
+            return UNCOUNTED
+        if permit.token == UNWEIGHED:
+            return Slice(UNWEIGHED)
+        return self._core.flights.slice
 
     def _is_part_of_trial(self) -> bool:
         return any(
@@ -237,7 +249,8 @@ class Gate:
         core = self._core
         slow_call = core.policy.slow_call
         slow = slow_call is not None and took >= slow_call
-        if self._took is not None and not slow and flight is core.flights.slice:
+        is_quick = self._took is not None and not slow and not _FREE_THREADED
+        if is_quick and self._took is not None and flight is core.flights.slice:
             # Nothing but longer than the briskest: no lock is needed for that.
             self._took[bisect_left(BOUNDS, took) - 1] += took > BRISK
             if flight is core.flights.slice:
@@ -325,6 +338,9 @@ class Gate:
         judgement: Judgement,
         stale: bool,
     ) -> None:
+        if flight.era == PASS:
+            flight.gone += 1
+            return  # nobody counts it
         took = now - begun
         outcome = Outcome.RELEASED if stale else judgement.outcome
         if judgement.only_above and self.above is not None:
@@ -418,6 +434,13 @@ class Gate:
         if self.above is not None and isinstance(flight.above, Slice):
             self.above.withdraw(flight.above)
 
+    def pass_above(self, flight: Slice) -> None:
+        """Tell the breaker of the whole server that its trial, if the call is one, has
+        found connections to work."""
+        if self.above is not None and isinstance(flight.above, Slice):
+            trial, flight.above = flight.above, None
+            self.above.settle_trial(trial.era, Outcome.SUCCESS, self._now())
+
     def _report_above(
         self,
         begun: Seconds,
@@ -430,11 +453,11 @@ class Gate:
         assert self.above is not None
         trial = flight.above
         if isinstance(trial, Slice):
-            self.above.settle(trial.era, outcome, now, evidence)
+            self.above.settle_trial(trial.era, outcome, now, evidence)
         elif outcome is Outcome.FAILURE:
             self.above.hear(begun, now, evidence)
 
-    def settle(
+    def settle_trial(
         self,
         token: int,
         outcome: Outcome,
@@ -458,9 +481,9 @@ class Gate:
                 return
             # Successes are not told one by one; only whether there were any since
             # the last failure matters to a run of them.
-            fresh = good - core.window.successes
-            if fresh > 0:
-                core.credit(fresh)
+            if good > self._good_below:
+                core.credit(good - self._good_below)
+            self._good_below = good
             move = core.settle(core.era, Outcome.FAILURE, now, evidence=evidence)
             self._note(move)
         if move is not None:
@@ -478,7 +501,8 @@ class Gate:
             refusing = (core.name, core.state, because, opened_at, core.evidence)
             self._refusing = refusing
         name, state, reason, since, last_error = refusing
-        wait = self._core.shut_until - now
+        # Another thread may have moved it since it was looked at.
+        wait = max(0.0, self._core.shut_until - now)
         if wait == FOREVER:
             wait = self._core.retry_after(now)
         return CircuitOpenError(name, state, reason, wait, since, last_error)
@@ -513,10 +537,13 @@ class Gate:
     def disown(self) -> None:
         """Start anew in a forked process: locks may be held, and the calls that are
         out are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._core.disown(self._now())
 
 
 def _beside(flight: Slice, above: Slice) -> Slice:
     """A call's slice that remembers the trial it is for the breaker above."""
-    return Slice(flight.era, above)
+    beside = Slice(flight.era, above)
+    beside.started += 1
+    flight.gone += 1
+    return beside

@@ -6,6 +6,7 @@ parent's.
 """
 
 import os
+import threading
 from typing import Final, Protocol
 from weakref import ref
 
@@ -23,13 +24,27 @@ _THINGS: Final[list[ref[Living]]] = []
 _swept_to = 64
 
 
+class _Joining:
+    """The lock of the list, which is not to be lost to a fork either."""
+
+    def __init__(self) -> None:
+        self.disown()
+
+    def disown(self) -> None:
+        self.lock = threading.RLock()
+
+
+_JOINING: Final = _Joining()
+
+
 def join(thing: Living) -> None:
     """Have ``thing.disown()`` called in every process that is forked from now on."""
     global _swept_to
-    if len(_THINGS) >= _swept_to:
-        _THINGS[:] = [there for there in _THINGS if there() is not None]
-        _swept_to = max(64, 2 * len(_THINGS))
-    _THINGS.append(ref(thing))
+    with _JOINING.lock:
+        if len(_THINGS) >= _swept_to:
+            _THINGS[:] = [there for there in _THINGS if there() is not None]
+            _swept_to = max(64, 2 * len(_THINGS))
+        _THINGS.append(ref(thing))
 
 
 def living() -> list[Living]:
@@ -39,6 +54,7 @@ def living() -> list[Living]:
 
 
 def _disown_all() -> None:
+    _JOINING.disown()
     for thing in living():
         thing.disown()
 

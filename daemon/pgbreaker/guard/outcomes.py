@@ -39,6 +39,7 @@ _PLAIN: Final = frozenset(
 )
 _JUDGED: Final[dict[tuple[object, ...], "Judgement"]] = {}
 _MANY: Final = 512
+_LONGEST_KEY: Final = 200
 
 
 @dataclass(slots=True, eq=False)
@@ -97,12 +98,26 @@ def judge(
             known = _JUDGED.get(key)
             if known is None:
                 known = _look_at(error, phase, is_slow=is_slow, strict=strict)
-                if len(_JUDGED) < _MANY:
-                    _JUDGED[key] = known
+                _keep(key, known)
             return known
         except TypeError:  # an argument that makes no key
             pass
     return _look_at(error, phase, is_slow=is_slow, strict=strict)
+
+
+def _keep(key: tuple[object, ...], judgement: Judgement) -> None:
+    """Keep a judgement, unless what it would keep alive is not small."""
+    args = key[1]
+    if isinstance(args, tuple) and all(_is_small(one) for one in args):
+        if len(_JUDGED) >= _MANY:
+            _JUDGED.clear()
+        _JUDGED[key] = judgement
+
+
+def _is_small(argument: object) -> bool:
+    return type(argument) is int or (
+        type(argument) is str and len(argument) <= _LONGEST_KEY
+    )
 
 
 def _look_at(
@@ -123,7 +138,7 @@ def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgeme
             outcome,
             _above(outcome, found),
             found,
-            Evidence(found.category.value, words(error), found.sqlstate),
+            Evidence(found.category.value, _told(error, found), found.sqlstate),
             is_slow,
             found.scope is Scope.CONNECT,
             kind,
@@ -131,7 +146,7 @@ def _judge(error: Exception, found: Classification, *, is_slow: bool) -> Judgeme
         )
     if found.scope in _UNREACHED:
         code = POOL if found.scope is Scope.POOL else found.category.value
-        evidence = Evidence(code, words(error), found.sqlstate)
+        evidence = Evidence(code, _told(error, found), found.sqlstate)
         return Judgement(
             Outcome.UNREACHED,
             Outcome.UNREACHED,
@@ -168,6 +183,14 @@ def _given_up(error: BaseException, *, is_slow: bool) -> Judgement:
         return Judgement(Outcome.RELEASED, Outcome.RELEASED, is_slow=is_slow)
     evidence = Evidence("transient", "given up on when it was overdue")
     return Judgement(Outcome.CUT, Outcome.CUT, None, evidence, is_slow)
+
+
+def _told(error: Exception, found: Classification) -> str:
+    """The server's words, or the operating system's; for what a driver says of its own,
+    as of an address that it could not read, only what it means."""
+    if found.sqlstate is not None or isinstance(error, OSError):
+        return words(error)
+    return f"{type(error).__name__}: {found.reason}"
 
 
 def words(error: BaseException) -> str:

@@ -1,10 +1,7 @@
 """The breakers and targets of a process, by name."""
 
-import threading
-
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
-from pgbreaker.guard.living import join
 from pgbreaker.guard.target import Target
 
 
@@ -15,14 +12,10 @@ class Registry:
     """
 
     def __init__(self) -> None:
+        # No lock: a breaker that is made may tell its listeners, and these may ask
+        # here. Of two that are made at once, the first is everybody's.
         self._breakers: dict[str, PostgreSQLCircuitBreaker] = {}
         self._targets: dict[str, Target] = {}
-        self._lock = threading.Lock()
-        join(self)
-
-    def disown(self) -> None:
-        """In a forked process: nobody holds the lock."""
-        self._lock = threading.Lock()
 
     def breaker(
         self, name: str, config: PostgreSQLCircuitBreakerConfig | None = None
@@ -37,15 +30,15 @@ class Registry:
         Raises:
             ValueError: It exists, and goes by other rules.
         """
-        name_of_target, _, kind = name.partition("/")
-        with self._lock:
-            if name_of_target in self._targets or kind:
-                target = self._target(name_of_target, config)
-                return target.connect if kind == "connect" else target.breaker(kind)
-            found = self._breakers.get(name)
-            if found is None:
-                found = PostgreSQLCircuitBreaker(name, config)
-                self._breakers[name] = found
+        name_of_target, _, operation = name.partition("/")
+        if name_of_target in self._targets or operation:
+            target = self.target(name_of_target, config)
+            is_above = operation == "connect"
+            return target.connect if is_above else target.breaker(operation or None)
+        found = self._breakers.get(name)
+        if found is None:
+            made = PostgreSQLCircuitBreaker(name, config)
+            found = self._breakers.setdefault(name, made)
         _agree(name, found.config, config)
         return found
 
@@ -58,12 +51,6 @@ class Registry:
             ValueError: It exists, and goes by other rules; or a breaker that stands
                 for itself has the name.
         """
-        with self._lock:
-            return self._target(name, config)
-
-    def _target(
-        self, name: str, config: PostgreSQLCircuitBreakerConfig | None
-    ) -> Target:
         if name in self._breakers:
             raise ValueError(
                 f"a breaker that stands for itself is called {name!r} already;"
@@ -71,7 +58,7 @@ class Registry:
             )
         found = self._targets.get(name)
         if found is None:
-            found = self._targets[name] = Target(name, config)
+            found = self._targets.setdefault(name, Target(name, config))
         _agree(name, found.config, config)
         return found
 
@@ -85,9 +72,8 @@ class Registry:
 
     def clear(self) -> None:
         """Forget all; for tests."""
-        with self._lock:
-            self._breakers.clear()
-            self._targets.clear()
+        self._breakers.clear()
+        self._targets.clear()
 
 
 def _agree(

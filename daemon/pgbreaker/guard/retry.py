@@ -65,6 +65,8 @@ class Retrying:
         found = judgement.classification
         if found is None or found.retry not in self.safe or number > self.attempts:
             return None  # an error that does not invite it
+        if not breaker.passes:
+            return None  # it would only be refused, after a wait
         # Full jitter: the wait is drawn from nothing to the whole, so that those who
         # failed together do not come back together.
         # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/

@@ -10,11 +10,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from inspect import signature
-from threading import Lock
+from threading import RLock
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pgbreaker.core.units import Seconds, seconds_of
 from pgbreaker.guard.living import join
+from pgbreaker.guard.wrap import name_of
 
 R = TypeVar("R")
 
@@ -73,13 +74,13 @@ class StaleCache:
         self._single_flight = single_flight
         self._kept: OrderedDict[Hashable, tuple[Any, Seconds]] = OrderedDict()
         self._flying: dict[Hashable, asyncio.Future[Any]] = {}
-        self._lock = Lock()
+        self._lock = RLock()
         self._has_warned = False
         join(self)
 
     def disown(self) -> None:
         """In a forked process: nobody holds the lock, and no call is in flight."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._flying.clear()
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class StaleCache:
         names = list(signature(function).parameters)
         if self._key is None and names and names[0] in ("self", "cls"):
             raise TypeError(
-                f"{_name_of(function)} is a method: say what tells its calls apart,"
+                f"{name_of(function)} is a method: say what tells its calls apart,"
                 " as in stale('5m', key=lambda self, player_id: player_id)"
             )
 
@@ -114,9 +115,10 @@ class StaleCache:
         key = (function, args, tuple(sorted(kwargs.items())))
         try:
             hash(key)
+            _refuse_identity((*args, *kwargs.values()))
         except TypeError as error:
             raise TypeError(
-                f"the arguments of {_name_of(function)} make no key ({error}):"
+                f"the arguments of {name_of(function)} make no key ({error}):"
                 " say what tells its calls apart, as in"
                 " stale('5m', key=lambda session, player_id: player_id)"
             ) from None
@@ -192,10 +194,15 @@ class StaleCache:
         finally:
             if self._flying.get(key) is flying:
                 del self._flying[key]
+            del flying  # its error knows this frame
 
 
-def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
+def _refuse_identity(arguments: tuple[Any, ...]) -> None:
+    """A session is equal to nothing but itself: a key of it would never be met again."""
+    for argument in arguments:
+        hashed_by: object = type(argument).__hash__
+        if hashed_by is object.__hash__:
+            raise TypeError(f"{type(argument).__name__} is equal to itself alone")
 
 
 def stale(

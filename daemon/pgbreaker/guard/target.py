@@ -129,31 +129,33 @@ class Target:
         """The one above, and those that were asked for so far."""
         return (self.connect, *self._breakers.values())
 
-    def breaker(self, kind: str | None = None) -> PostgreSQLCircuitBreaker:
+    def breaker(self, operation: str | None = None) -> PostgreSQLCircuitBreaker:
         """The breaker of one kind of work; the same one each time.
 
         Args:
-            kind: Such as ``read``. None: what `operation` says, or no named kind.
+            operation: The kind of work, such as ``read``: a word from a short list,
+                for each makes a breaker. None: what `operation` says, or no named
+                kind.
 
         Raises:
             ValueError: ``connect`` is the one above.
         """
-        kind = kind or current_operation()
-        found = self._breakers.get(kind)
+        operation = operation or current_operation()
+        found = self._breakers.get(operation)
         if found is not None:
             return found
-        if kind == "connect":
+        if operation == "connect":
             raise ValueError(
                 f"{self.name}/connect is the breaker of the whole server;"
                 " call the operation something else"
             )
-        name = self.name if kind is None else f"{self.name}/{kind}"
+        name = self.name if operation is None else f"{self.name}/{operation}"
         made = PostgreSQLCircuitBreaker(
             name, self.config, above=self.connect, clock=self._clock
         )
-        made.target, made.operation = self.name, kind
+        made.target, made.operation = self.name, operation
         # Of two threads that come here at once, the first one's is everybody's.
-        made = self._breakers.setdefault(kind, made)
+        made = self._breakers.setdefault(operation, made)
         if self._why_disabled is not None:
             made.force(State.METRICS_ONLY, self._why_disabled)
         return made

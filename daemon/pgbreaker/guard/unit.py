@@ -50,16 +50,16 @@ class Unit:
         "phase",
     )
 
-    def __init__(self, target: Target, kind: str | None = None) -> None:
+    def __init__(self, target: Target, operation: str | None = None) -> None:
         """
         Args:
-            kind: The kind of work. None: what `operation` says.
+            operation: The kind of work. None: what `operation` says.
 
         Raises:
             CircuitOpenError: It is refused; no connection has been touched.
         """
         self._target = target
-        self.breaker: PostgreSQLCircuitBreaker = target.breaker(kind)
+        self.breaker: PostgreSQLCircuitBreaker = target.breaker(operation)
         self._begun, flight = self.breaker.acquire()
         flight.gone += 1
         self._flight = Slice(flight.era, flight.above)
@@ -78,7 +78,14 @@ class Unit:
             self._out.started += 1
 
     def rest(self) -> None:
-        """What follows is not."""
+        """The server has answered; what follows is not its time."""
+        if self._out is not None:
+            self._pause()
+            # Connections work: that is all that the whole server's trial was about,
+            # and it is not kept up by what the application does with this one.
+            self.breaker.pass_above(self._flight)
+
+    def _pause(self) -> None:
         if self._out is not None:
             self._out.gone += 1
             self._out = None
@@ -90,7 +97,7 @@ class Unit:
         Returns:
             What is made of it.
         """
-        self.rest()
+        self._pause()
         took = self._rested - self._begun
         slow_call = self.breaker.config.slow_call
         judgement = judge(error, took, slow_call, self.phase, strict=True)
@@ -117,14 +124,14 @@ class Unit:
 
     def drop(self) -> None:
         """Report that nothing came of it, and that this says nothing of the server."""
-        self.rest()
+        self._pause()
         if not self.is_over:
             self.is_over = True
             self.breaker.drop(self._begun, self._flight)
 
     def end(self) -> None:
         """Report that the connection is back."""
-        self.rest()
+        self._pause()
         if not self.is_over:
             self.is_over = True
             # The time since the last answer was the application's.

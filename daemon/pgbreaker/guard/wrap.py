@@ -40,6 +40,11 @@ class Again(Protocol):
     ) -> Any: ...
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a function, for messages."""
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
 def kind_of(function: Callable[..., Any]) -> str:
     """Tell which of Python's kinds of function it is: ``coroutine``, ``async
     generator``, ``generator`` or ``function``.
@@ -165,6 +170,12 @@ def guard_function(
             repeated: R = again(begun, error, judgement, args, kwargs)
             return repeated
         if hasattr(type(result), "__await__"):
+            if hasattr(type(result), "__aenter__"):
+                breaker.withdraw(flight)
+                raise TypeError(
+                    f"what {name_of(function)} returns can be awaited and entered;"
+                    " guard the block instead: with breaker: ..."
+                )
             # Nothing has been done yet: the call is what will be awaited, perhaps
             # never. It asks for itself when it begins.
             breaker.withdraw(flight)

@@ -12,6 +12,7 @@ Nothing here imports a driver: they are known by the names of their modules.
 
 import builtins
 import errno
+import logging
 import re
 import socket
 import ssl
@@ -430,6 +431,9 @@ def _of_file(number: int | None, phase: Phase | None) -> Classification:
 # -- What is known round an error -------------------------------------------------
 
 
+log = logging.getLogger("pgbreaker")
+
+
 class _Context:
     """What is known round an error: looked up when asked for, since most never ask."""
 
@@ -632,5 +636,14 @@ def classify(
     """
     try:
         return _classify(error, phase, strict)
-    except Exception:  # noqa: BLE001 - nothing that we fail at may hide the error
-        return answers.FOREIGN
+    except Exception:
+        # Nothing that we fail at may hide the error; and a breaker that takes what it
+        # cannot read for good would never open.
+        kind: object = type(error)
+        if kind not in _unread:
+            _unread.add(kind)
+            log.exception("cannot classify %r; it counts as a failure", kind)
+        return answers.FAILED
+
+
+_unread: Final[set[object]] = set()  # classes that have been complained of

@@ -6,6 +6,7 @@ worst of times. It is also the only place that sees every failure: no event is t
 connection that could not be made, nor of a pool that had none.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
@@ -66,7 +67,10 @@ class GuardedPool(Pool):
             unit.end()
         else:
             unit.made_at = info.get(_MADE)
-            unit.phase = Phase.STATEMENT
+            unit.phase = Phase.ACQUIRE  # until something is asked
+            other = info.get(_UNIT)
+            if other is not None:
+                other.drop()  # of a pool that gives one connection to many
             info[_UNIT] = unit
         return fairy
 
@@ -79,7 +83,8 @@ def protect(
 ) -> Target:
     """Have every connection of *engine* asked for through a breaker, from now on.
 
-    An engine that is protected already stays as it is.
+    An engine that is protected already stays as it is. What is done with
+    `raw_connection` is seen only where it cannot be had: no event tells of it.
 
     Args:
         breaker: Name of the target, or the target.
@@ -134,7 +139,11 @@ def _listen(engine: Engine, target: Target) -> None:
 
     def given_back(_connection: object, entry: ConnectionPoolEntry) -> None:
         unit = entry.record_info.pop(_UNIT, None) if entry.record_info else None
-        if unit is not None:
+        if unit is None:
+            return
+        if unit.phase is Phase.ACQUIRE:
+            unit.drop()  # nothing was asked: that it is back says nothing
+        else:
             unit.end()
 
     event.listen(engine, "do_connect", dialling)
@@ -143,9 +152,30 @@ def _listen(engine: Engine, target: Target) -> None:
     event.listen(engine, "detach", given_back)
     event.listen(engine, "before_cursor_execute", _asking)
     event.listen(engine, "after_cursor_execute", _answered)
-    event.listen(engine, "commit", _committing)
-    event.listen(engine, "rollback", _asking)
     event.listen(engine, "handle_error", _failed)
+    # The events of commit and rollback come before them, and none comes after.
+    dialect = engine.dialect
+    dialect.do_commit = _around(dialect.do_commit, Phase.COMMIT)  # type: ignore[assignment, method-assign]
+    dialect.do_rollback = _around(dialect.do_rollback, Phase.STATEMENT)  # type: ignore[assignment, method-assign]
+
+
+def _around(
+    end: Callable[[PoolProxiedConnection], None], phase: Phase
+) -> Callable[[PoolProxiedConnection], None]:
+    """Have a unit know when its transaction is ended, and when that is done."""
+
+    def ended(connection: PoolProxiedConnection) -> None:
+        info = connection.record_info
+        unit: Unit | None = None if info is None else info.get(_UNIT)
+        # A pool rolls back what it is given back, also where nothing was ever begun.
+        if unit is None or unit.phase is Phase.ACQUIRE:
+            end(connection)
+            return
+        unit.ask(phase)
+        end(connection)
+        unit.rest()
+
+    return ended
 
 
 def _unit_of(connection: Connection | None) -> Unit | None:
@@ -159,12 +189,6 @@ def _asking(connection: Connection, *_rest: object) -> None:
     unit = _unit_of(connection)
     if unit is not None:
         unit.ask(Phase.STATEMENT)
-
-
-def _committing(connection: Connection) -> None:
-    unit = _unit_of(connection)
-    if unit is not None:
-        unit.ask(Phase.COMMIT)
 
 
 def _answered(connection: Connection, *_rest: object) -> None:

@@ -190,7 +190,7 @@ class Model:
         if self.state is State.HALF_OPEN and len(self.trials) < self.policy.trials:
             return "trial", move
         if forced:
-            return "pass", move
+            return "unweighed", move
         self.rejected += 1
         return "refusal", move
 
@@ -215,6 +215,9 @@ class Model:
 
     def settle(self, kind: str, era: int, token: int, outcome: Outcome, slow: bool):
         if kind == "pass":
+            return None
+        if kind == "unweighed":
+            self.tally(outcome, slow)
             return None
         if token in self.trials:
             del self.trials[token]

@@ -12,6 +12,7 @@ from pgbreaker.core.states import (
     MOVES,
     OVERRIDES,
     PASS,
+    UNWEIGHED,
     Cause,
     Outcome,
     Override,
@@ -135,6 +136,7 @@ def drive_calls(pair: Pair, steps: int) -> None:
             if isinstance(answer, Permit):
                 assert answer.trial is (kind == "trial")
                 assert (answer.token == PASS) is (kind == "pass")
+                assert (answer.token == UNWEIGHED) is (kind == "unweighed")
                 if answer.trial:
                     model.begin_trial(answer.token)
                 flying.append((kind, model.era, answer.token))

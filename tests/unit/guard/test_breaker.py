@@ -790,16 +790,20 @@ def test_a_call_that_nobody_reports_is_forgotten_after_an_hour(time):
     assert (before, breaker.core.flights.out) == (1, 0)
 
 
-def test_a_trial_that_ends_in_a_thread_gives_its_place_back(time):
+def test_a_block_that_ends_elsewhere_speaks_for_nobodys_trial(time):
+    """Whose it was nobody knows there: it expires, and the next one is tried."""
     breaker = cooled(time)
     breaker.__enter__()
     thread = threading.Thread(target=breaker.__exit__, args=(None, None, None))
 
     thread.start()
     thread.join()
-    succeed(breaker)
 
-    assert breaker.state is State.CLOSED
+    assert breaker.state is State.HALF_OPEN
+    time.passes(10)
+    with pytest.raises(CircuitOpenError):
+        Context().run(breaker.acquire)
+    assert breaker.core.cause is Cause.EXPIRED
 
 
 # Reading changes nothing.
