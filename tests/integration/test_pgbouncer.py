@@ -112,6 +112,7 @@ async def through_sqlalchemy(dsn, sql="SELECT 1"):
 
 
 DRIVERS = [through_asyncpg, through_psycopg]
+WAYS = [*DRIVERS, through_sqlalchemy]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -120,7 +121,7 @@ def ask(request):
     return lambda dsn, *sql: outcome(request.param(dsn, *sql))
 
 
-@pytest.fixture(params=[*DRIVERS, through_sqlalchemy])
+@pytest.fixture(params=WAYS)
 def ask_or_wrap(request):
     """The same, and through SQLAlchemy, which wraps the errors."""
     return lambda dsn, *sql: outcome(request.param(dsn, *sql))
@@ -128,8 +129,10 @@ def ask_or_wrap(request):
 
 async def until_running(server, sql):
     """Until the server is at work on *sql*; gives the process that is."""
+    # By what it waits for: it is active on the statement while it only parses it.
     pids = (
-        f"SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query = '{sql}'"
+        "SELECT pid FROM pg_stat_activity"
+        f" WHERE query = '{sql}' AND wait_event = 'PgSleep'"
     )
     await until(lambda: psql(server, pids) != "")
     return int(psql(server, pids))
@@ -151,13 +154,16 @@ async def test_what_is_well_gets_through(pooler, ask_or_wrap):
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-async def test_a_pool_that_is_taken_is_the_targets_failure(server, ask_or_wrap, mode):
+async def test_a_pool_that_is_taken_is_the_targets_failure(server, mode):
     with running_pooler(server, mode) as pooler:
         async with holding_the_only_server(pooler):
-            error = await ask_or_wrap(pooler.dsn())
+            errors = await asyncio.gather(
+                *(outcome(through(pooler.dsn())) for through in WAYS)
+            )
 
-    assert "query_wait_timeout" in str(error)
-    assert verdict(error) == UNSERVED
+    for error in errors:
+        assert "query_wait_timeout" in str(error)
+        assert verdict(error) == UNSERVED
 
 
 async def test_a_pause_is_the_targets_failure(pooler, ask):
@@ -353,7 +359,7 @@ async def test_a_door_that_is_shut_is_known_without_the_phase(pooler):
     """
     for what in ("no such database", "wrong password"):
         arguments, expected = DOORS[what]
-        for through in (through_asyncpg, through_psycopg, through_sqlalchemy):
+        for through in WAYS:
             error = await outcome(through(pooler.dsn(**arguments)))
 
             assert verdict(error) == expected, (what, error)
