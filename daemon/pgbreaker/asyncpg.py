@@ -383,9 +383,8 @@ class ProtectedConnection:
         try:
             await pool.release(self._raw, timeout=budget)
         except asyncio.CancelledError:
+            # The pool goes on with it, within the budget, and needs nobody for that.
             unit.drop()
-            if not self.is_lost:  # else it is back already
-                self._raw.terminate()
             raise
         except Exception as error:  # noqa: BLE001 - the caller has its answers
             # The pool has ended it. Whoever was served by then need not know; the

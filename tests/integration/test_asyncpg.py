@@ -1,6 +1,7 @@
 """`pgbreaker.asyncpg.protect` on real servers, and what it does when they die."""
 
 import asyncio
+import random
 import time
 
 import asyncpg
@@ -169,6 +170,36 @@ async def test_a_caller_who_gives_up_on_a_dead_server_does_not_wait_for_it(
         begun = time.monotonic()
 
     assert time.monotonic() - begun < 0.45
+
+
+async def test_callers_who_give_up_at_any_moment_leave_nothing_behind(server, target):
+    """Also when the answer, or the session, is back already."""
+    raw = await open_pool(server, size=4)
+    pool = protect(raw, breaker=target)
+    draw, kinds = random.Random(7), set()
+
+    async def ask():
+        return await pool.fetchval("SELECT 1")
+
+    for _ in range(1000):
+        task = asyncio.create_task(ask())
+        for _ in range(draw.randrange(12)):
+            await asyncio.sleep(0)
+        if draw.random() < 0.3:
+            await asyncio.sleep(draw.random() / 1000)
+        task.cancel()
+        try:
+            kinds.add(type(await task))
+        except asyncio.CancelledError:
+            kinds.add(asyncio.CancelledError)
+
+    counted = sum(target.breaker().core.totals.values())
+    assert kinds <= {int, asyncio.CancelledError}
+    assert target.breaker().core.flights.out == 0
+    assert target.breaker().core.totals["failure"] == 0
+    assert counted <= 1000
+    assert await pool.fetchval("SELECT 1") == 1
+    raw.terminate()
 
 
 async def test_a_full_pool_is_nobodys_fault_but_its_own(server, target):

@@ -195,6 +195,41 @@ async def test_statement_timeouts_open_their_operation_alone(manager, target):
     assert await ask(manager) == 1
 
 
+async def test_a_connection_that_rests_after_its_commit_is_not_expected_back(
+    engine, target
+):
+    flights = target.breaker().core.flights
+    async with engine.connect() as connection:
+        await connection.execute(ONE)
+        await connection.commit()
+        committed = flights.out
+        await connection.execute(ONE)
+        await connection.rollback()
+        rolled_back = flights.out
+
+    assert (committed, rolled_back, flights.out) == (0, 0, 0)
+    assert totals(target.breaker()) == {"success": 1}
+
+
+async def test_a_connection_that_nothing_is_asked_on_closes_no_breaker(
+    fresh_server, target
+):
+    async with protected(fresh_server, target) as engine:
+        manager = CircuitBreakerIntegratedSessionManager(async_sessionmaker(engine))
+        await asyncio.gather(*(ask(manager) for _ in range(3)))
+        breaker = target.breaker()
+        for _ in range(5):
+            breaker.record(breaker.acquire(), ConnectionResetError())
+        await until(lambda: breaker.core.is_due(breaker.clock.now()))
+
+        for _ in range(2):
+            async with engine.connect():
+                pass
+
+        assert breaker.state is State.HALF_OPEN
+        assert breaker.core.totals["released"] == 2
+
+
 # Failures that engine events are not told of.
 
 
