@@ -289,7 +289,6 @@ async def test_a_statement_beyond_the_poolers_limit_is_this_operations(server, a
         ("idle_transaction_timeout", "idle transaction timeout", False),
         pytest.param(
             *("client_idle_timeout", "client_idle_timeout", True),
-            marks=pytest.mark.xfail(reason="answers._WORDS does not know it"),
         ),
     ],
 )
@@ -351,7 +350,6 @@ async def test_a_door_that_is_shut(server, ask_or_wrap, what):
     assert verdict(error, Phase.CONNECT) == expected
 
 
-@pytest.mark.xfail(reason="classify asks asyncpg for V alone, which 1.18 does not send")
 async def test_a_door_that_is_shut_is_known_without_the_phase(pooler):
     """
     pgbouncer 1.18 has its severity in the old field alone (S, no V), in English

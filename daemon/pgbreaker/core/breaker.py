@@ -641,8 +641,9 @@ class Breaker:
         oldest = self.flights.oldest()
         asked_at = now if oldest is None else min(now, oldest.until)
         silence = now - max(self._heard_at, asked_at)
+        span = min(policy.window, now - self.since)
         charge = rules.slow_rate(counts, policy, overdue) or rules.hanging(
-            counts, policy, overdue, silence
+            counts, policy, overdue, silence, span
         )
         return self._open_by(charge, now)
 

@@ -50,7 +50,7 @@ def slow_rate(counts: Counts, policy: Policy, overdue: int = 0) -> Charge | None
 
 
 def hanging(
-    counts: Counts, policy: Policy, overdue: int, silence: Seconds
+    counts: Counts, policy: Policy, overdue: int, silence: Seconds, span: Seconds
 ) -> Charge | None:
     """Calls used to come back, and now several are overdue while none does.
 
@@ -60,12 +60,13 @@ def hanging(
     Args:
         overdue: Calls that have been out for `Policy.slow_call` or longer.
         silence: Seconds since the last call came back.
+        span: Seconds that the counts are of; less than a window after a start.
     """
     enough = min(policy.failure_threshold or policy.minimum_calls, _HANGING)
     good = counts.total - counts.failed
     if policy.slow_call is None or overdue < enough or good < enough:
         return None
-    if silence < max(policy.slow_call, _GAPS * policy.window / good):
+    if silence < max(policy.slow_call, _GAPS * span / good):
         return None
     return Cause.HANGING, (
         f"{overdue} calls have been out for over {lasting(policy.slow_call)},"

@@ -167,6 +167,7 @@ SLOW: Final = Classification(
 )
 FAILED: Final = replace(SLOW, reason="the driver failed, for a reason of its own")
 IDLED: Final = of_row(verdict("25P03"), None)
+IDLED_OUT: Final = of_row(verdict("57P05"), None)
 
 
 def in_phase(found: Classification, phase: Phase | None) -> Classification:
@@ -245,6 +246,7 @@ _WORDS: Final[tuple[tuple[str, Classification], ...]] = (
     ("server login", FAILED_LOGIN),
     ("idle transaction timeout", IDLED),
     ("idle_transaction_timeout", IDLED),
+    ("client_idle_timeout", IDLED_OUT),
     ("query timeout", SLOW),
     ("query_timeout", SLOW),
     ("transaction timeout", SLOW),

@@ -50,6 +50,7 @@ _ENDS_THE_SESSION: Final = frozenset({"FATAL", "PANIC"})
 def _severity(error: BaseException) -> str | None:
     """ERROR, FATAL or PANIC in English whatever the server speaks, None if untold."""
     told = getattr(error, "severity_en", None)  # asyncpg
+    told = told or getattr(error, "severity", None)  # from poolers, in English anyway
     if told is None and (diag := getattr(error, "diag", None)) is not None:
         told = getattr(diag, "severity_nonlocalized", None)  # psycopg
         told = told or getattr(diag, "severity", None)  # psycopg2
