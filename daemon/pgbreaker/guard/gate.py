@@ -249,12 +249,19 @@ class Gate:
         core = self._core
         slow_call = core.policy.slow_call
         slow = slow_call is not None and took >= slow_call
-        is_quick = self._took is not None and not slow and not _FREE_THREADED
-        if is_quick and self._took is not None and flight is core.flights.slice:
-            # Nothing but longer than the briskest: no lock is needed for that.
-            self._took[bisect_left(BOUNDS, took) - 1] += took > BRISK
-            if flight is core.flights.slice:
-                flight.ok += 1
+        timed = self._took
+        is_long = took > BRISK
+        if not (slow or _FREE_THREADED or (is_long and timed is None)):
+            place = bisect_left(BOUNDS, took) - 1
+            # Nothing but longer than the briskest, or begun in a slice that is over: no
+            # lock is needed. From here on nothing is called, so no thread comes between.
+            if flight.era == core.gate:
+                if is_long and timed is not None:
+                    timed[place] += 1
+                current = core.flights.slice
+                current.started += 1
+                current.ok += 1
+                flight.gone += 1
                 return
         with self._lock:
             flight.gone += 1
