@@ -12,7 +12,6 @@ from pgbreaker.core.flights import Slice
 from pgbreaker.core.states import FAILURES, Outcome
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.outcomes import Judgement, judge
 from pgbreaker.guard.target import Target
 from pgbreaker.postgres.classify import Phase
@@ -41,6 +40,8 @@ class Unit:
     __slots__ = (
         "_begun",
         "_flight",
+        "_flights",
+        "_now",
         "_out",
         "_rested",
         "_target",
@@ -59,10 +60,12 @@ class Unit:
             CircuitOpenError: It is refused; no connection has been touched.
         """
         self._target = target
-        self.breaker: PostgreSQLCircuitBreaker = target.breaker(operation)
-        self._begun, flight = self.breaker.acquire()
+        self.breaker = breaker = target.breaker(operation)
+        self._begun, flight = breaker.acquire()
         flight.gone += 1
         self._flight = Slice(flight.era, flight.above)
+        # At hand, for what is rarely done is slow in every step.
+        self._flights, self._now = breaker.core.flights, breaker.clock.now
         self._rested = self._begun
         self._out: Slice | None = None
         self.phase = Phase.ACQUIRE
@@ -73,23 +76,27 @@ class Unit:
         """What follows is the server's time."""
         self.phase = phase
         if self._out is None:
-            self._begun += self.breaker.clock.now() - self._rested
-            self._out = self.breaker.core.flights.slice
-            self._out.started += 1
+            self._begun += self._now() - self._rested
+            self._out = out = self._flights.slice
+            out.started += 1
 
     def rest(self) -> None:
         """The server has answered; what follows is not its time."""
-        if self._out is not None:
-            self._pause()
+        out = self._out
+        if out is not None:
+            out.gone += 1
+            self._out = None
+            self._rested = self._now()
             # Connections work: that is all that the whole server's trial was about,
             # and it is not kept up by what the application does with this one.
-            self.breaker.pass_above(self._flight)
+            if self._flight.above is not None:
+                self.breaker.pass_above(self._flight)
 
     def _pause(self) -> None:
         if self._out is not None:
             self._out.gone += 1
             self._out = None
-            self._rested = self.breaker.clock.now()
+            self._rested = self._now()
 
     def fail(self, error: BaseException) -> Judgement:
         """Report an error; what it means depends on the phase.
@@ -135,5 +142,5 @@ class Unit:
         if not self.is_over:
             self.is_over = True
             # The time since the last answer was the application's.
-            begun = self._begun + self.breaker.clock.now() - self._rested
+            begun = self._begun + self._now() - self._rested
             self.breaker.leave(begun, self._flight)
