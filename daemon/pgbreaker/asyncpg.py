@@ -2,8 +2,9 @@
 
 asyncpg's own timeouts are no bounds: a question that is cancelled makes it send a cancel
 request over a new connection, and giving the session back waits for that, without a limit
-(asyncpg #431). So here nothing is cancelled when its time is up: the connection is ended,
-and that the question.
+(asyncpg #431). So here the question is cancelled when its time is up, for a server that
+only has too much to do must not be left with it (a backend that waits for a lock does not
+see its client go, and keeps its slot); and what does not come free soon after is ended.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ GRACE: Final[Seconds] = 0.2
 """Seconds that a session has to become usable again when its caller has given up."""
 
 _RELEASE: Final[Seconds] = 1.0  # for the same when all is well
+_NET: Final[Seconds] = 0.15  # after a deadline, for asyncpg to let go by itself
 
 
 def protect(
@@ -296,7 +298,6 @@ class ProtectedConnection:
         self.unit = unit
         self.timeout = timeout
         self._raw = raw
-        self._has_expired = False
         self._is_doubtful = False  # whether the session may not answer any more
 
     def __repr__(self) -> str:
@@ -336,16 +337,20 @@ class ProtectedConnection:
         """Ask the server something, and hang up when no answer comes in time.
 
         Raises:
-            CallTimeoutError: No answer came in time; the connection is ended.
+            CallTimeoutError: No answer came in time; the server was told to stop.
         """
         unit, seconds = self.unit, within or self.timeout
-        self._has_expired = False
-        overdue = asyncio.get_running_loop().call_later(seconds, self._expire)
+        # A net, for what cancelling does not end.
+        loop = asyncio.get_running_loop()
+        overdue = loop.call_later(seconds + _NET, self._raw.terminate)
+        limit = asyncio.timeout(seconds)
         unit.ask(phase)
         try:
-            answer = await question
+            async with limit:
+                answer = await question
         except BaseException as error:
-            if self._has_expired:
+            if limit.expired() and isinstance(error, TimeoutError):
+                self._is_doubtful = True
                 late = CallTimeoutError(unit.breaker.name, seconds)
                 unit.fail(late)
                 raise late from error
@@ -357,10 +362,6 @@ class ProtectedConnection:
             overdue.cancel()
         unit.rest()
         return answer
-
-    def _expire(self) -> None:
-        self._has_expired = True
-        self._raw.terminate()
 
     async def prepare(self, *args: Any, **more: Any) -> Asked:
         """Prepare a statement, whose own calls have deadlines too."""

@@ -138,15 +138,16 @@ def _policy(config: PostgreSQLCircuitBreakerConfig) -> Policy:
     )
 
 
-# The figures of shared experience: an opening starts at a second and doubles, so that a
-# restart of two seconds costs three and an outage of an hour one trial every 15 s.
+# An opening starts at a second, so that a restart of two costs three; and it does not grow
+# beyond three, so that of any outage no more than that is added to it. One trial in three
+# seconds is nothing to a server that is coming back.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
     "web": {
         "failure_threshold": 10,
         "success_threshold": 2,
         "timeout": 1.0,
-        "max_timeout": 15.0,
+        "max_timeout": 3.0,
         "trial_deadline": 2.0,
         "ramp": 1.0,
         "max_retry_attempts": 2,
@@ -181,7 +182,7 @@ CONNECT: Final = PostgreSQLCircuitBreakerConfig(
     failure_threshold=10,
     success_threshold=1,
     timeout=1.0,
-    max_timeout=15.0,
+    max_timeout=3.0,
     slow_call=None,
     minimum_calls=NEVER,
     max_retry_attempts=0,
