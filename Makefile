@@ -24,6 +24,9 @@ check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, myp
 bench: packages $(VENV)/.bench ## measure, and compare with the goals
 	$(BIN)/python tests/bench/guards.py
 	$(BIN)/python tests/bench/behaviour.py
+	$(BIN)/python tests/bench/session.py
+	$(BIN)/python tests/bench/hung.py
+	$(BIN)/python tests/bench/price.py
 	$(BIN)/python tests/bench/detection.py
 	$(BIN)/python tests/bench/footprint.py
 

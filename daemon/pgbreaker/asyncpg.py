@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pgbreaker.core.units import Seconds, seconds_of
+from pgbreaker.core.units import Seconds, Share, seconds_of
 from pgbreaker.errors import CallTimeoutError
+from pgbreaker.guard.bulkhead import Bulkhead
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.monitor import Monitor
 from pgbreaker.guard.registry import REGISTRY
@@ -27,6 +28,7 @@ GRACE: Final[Seconds] = 0.2
 """Seconds that a session has to become usable again when its caller has given up."""
 
 _RELEASE: Final[Seconds] = 1.0  # for the same when all is well
+_WITH_ONE: Final = 2  # breakers of a target with one operation: its own, the one above
 _NET: Final[Seconds] = 0.15  # after a deadline, for asyncpg to let go by itself
 
 
@@ -37,6 +39,7 @@ def protect(
     config: PostgreSQLCircuitBreakerConfig | None = None,
     timeout: Seconds | str = 30.0,
     acquire_timeout: Seconds | str = 5.0,
+    share: Share = 0.75,
 ) -> "ProtectedPool":
     """Put a breaker before *pool*, and a deadline on everything that is asked through it.
 
@@ -47,6 +50,8 @@ def protect(
         timeout: Seconds, or a text like ``800ms``, for each statement that has no
             ``timeout=`` of its own.
         acquire_timeout: The same for getting a connection.
+        share: Share of the pool that one operation may have once there are several,
+            so that one that hangs leaves something to the others. 1: all of it.
 
     Raises:
         ValueError: The target exists, and goes by other rules; or a time is none.
@@ -59,6 +64,7 @@ def protect(
         target,
         timeout=seconds_of(timeout, "timeout"),
         acquire_timeout=seconds_of(acquire_timeout, "acquire_timeout"),
+        share=share,
     )
 
 
@@ -83,13 +89,18 @@ class ProtectedPool:
         *,
         timeout: Seconds,
         acquire_timeout: Seconds,
+        share: Share = 1.0,
     ) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share is above 0 and up to 1, got {share!r}")
         self.pool = pool
         self.target = target
         self.monitor = Monitor(target, self._status)
         self.timeout = timeout
         self.acquire_timeout = acquire_timeout
         self._births = Births(pool, target)
+        self._most = max(1, int(pool.get_max_size() * share))
+        self._places: dict[str, Bulkhead] = {}
 
     def __repr__(self) -> str:
         return f"<ProtectedPool of {self.target!r}>"
@@ -136,6 +147,35 @@ class ProtectedPool:
     ) -> "ProtectedConnection":
         """Ask the breaker, then the pool."""
         unit = Unit(self.target, operation)
+        try:
+            place = await self._place_for(unit, within)
+        except BaseException as error:
+            unit.fail(error)
+            unit.drop()
+            raise
+        try:
+            return await self._connect(unit, within, place)
+        except BaseException:
+            if place is not None:
+                place.give_back()
+            raise
+
+    async def _place_for(self, unit: Unit, within: Seconds) -> Bulkhead | None:
+        """A place among those of the operation; None while it is the only one."""
+        if len(self.target.breakers) <= _WITH_ONE:
+            return None
+        name = unit.breaker.name
+        place = self._places.get(name)
+        if place is None:
+            # As patient as the pool itself is.
+            made = Bulkhead(self._most, wait=self.acquire_timeout)
+            place = self._places.setdefault(name, made)
+        await place.enter(name, within)
+        return place
+
+    async def _connect(
+        self, unit: Unit, within: Seconds, place: Bulkhead | None
+    ) -> "ProtectedConnection":
         pool = self.pool
         is_growing = not pool.get_idle_size() and pool.get_size() < pool.get_max_size()
         if is_growing:
@@ -152,7 +192,7 @@ class ProtectedPool:
         unit.rest()
         unit.phase = Phase.STATEMENT
         unit.made_at = self._births.of(raw)
-        return ProtectedConnection(raw, unit, self.timeout)
+        return ProtectedConnection(raw, unit, self.timeout, place)
 
     async def release(self, connection: "ProtectedConnection") -> None:
         """Give a connection back that was got by ``await``."""
@@ -294,8 +334,11 @@ class ProtectedConnection:
         timeout: Seconds for a statement that has no limit of its own.
     """
 
-    def __init__(self, raw: Any, unit: Unit, timeout: Seconds) -> None:
+    def __init__(
+        self, raw: Any, unit: Unit, timeout: Seconds, place: Bulkhead | None = None
+    ) -> None:
         self.unit = unit
+        self._place = place
         self.timeout = timeout
         self._raw = raw
         self._is_doubtful = False  # whether the session may not answer any more
@@ -381,6 +424,7 @@ class ProtectedConnection:
         unit = self.unit
         budget = GRACE if self._is_doubtful else min(_RELEASE, self.timeout)
         unit.ask(Phase.STATEMENT)
+        place, self._place = self._place, None
         try:
             await pool.release(self._raw, timeout=budget)
         except asyncio.CancelledError:
@@ -391,6 +435,9 @@ class ProtectedConnection:
             # The pool has ended it. Whoever was served by then need not know; the
             # breaker must.
             unit.fail(error)
+        finally:
+            if place is not None:
+                place.give_back()
         unit.end()
 
 

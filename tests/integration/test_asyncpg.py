@@ -219,6 +219,28 @@ async def test_a_full_pool_is_nobodys_fault_but_its_own(server, target):
     raw.terminate()
 
 
+async def test_an_operation_that_hangs_leaves_connections_to_the_others(server, target):
+    raw = await open_pool(server, size=4)
+    pool = protect(raw, breaker=target, timeout=1.0, acquire_timeout=1.0)
+    for kind in ("read", "write"):
+        await pool.fetchval("SELECT 1", operation=kind)
+    slow = "SELECT pg_sleep(0.6)"
+    writing = [
+        asyncio.create_task(outcome(pool.fetchval(slow, operation="write")))
+        for _ in range(4)
+    ]
+    await until(lambda: raw.get_idle_size() == 1 or raw.get_size() < 4)
+
+    begun = time.monotonic()
+    assert await pool.fetchval("SELECT 1", operation="read") == 1
+    took = time.monotonic() - begun
+
+    await asyncio.gather(*writing)
+    assert took < 0.4
+    assert not any(place.taken for place in pool._places.values())
+    raw.terminate()
+
+
 async def test_a_burst_of_sessions_that_ended_together_counts_once(server, target):
     raw = await open_pool(server, size=10)
     pool = protect(raw, breaker=target)

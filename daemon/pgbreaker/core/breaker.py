@@ -83,7 +83,6 @@ class Breaker:
 
     __slots__ = (
         "_barren",
-        "_base",
         "_draw",
         "_era",
         "_eras",
@@ -91,6 +90,7 @@ class Breaker:
         "_good",
         "_heard",
         "_heard_at",
+        "_is_local",
         "_override",
         "_ramping",
         "_reason",
@@ -148,7 +148,7 @@ class Breaker:
         self._heard = 0  # successes ever, when last looked at
         self._heard_at = now  # the last look at which there were more of them
         self._round = 0  # openings that flapping remembers
-        self._base = policy.timeout  # seconds that doubling starts from
+        self._is_local = False  # whether it is open for want of a pooled connection
         self._wait = 0.0  # seconds that the current opening lasts
         self._until = now
         self._state = State.CLOSED
@@ -717,7 +717,9 @@ class Breaker:
         if outcome is Outcome.SUCCESS:
             self._barren = 0
             self._good += 1
-            if self._good < self.policy.success_threshold:
+            # That the pool has a connection again is no matter of chance.
+            enough = 1 if self._is_local else self.policy.success_threshold
+            if self._good < enough:
                 return None
             reason = f"{self._good} trial calls in a row succeeded"
             return self._move(Cause.RECOVERED, now, reason)
@@ -751,7 +753,10 @@ class Breaker:
         self.cause = cause
         self.since = now
         self._ramping = (
-            after is State.CLOSED and self.policy.ramp > 0 and self._override is None
+            after is State.CLOSED
+            and self.policy.ramp > 0
+            and self._override is None
+            and not self._is_local
         )
         self._open_gate()
         return Transition(
@@ -770,16 +775,17 @@ class Breaker:
     def _open(self, before: State, cause: Cause, now: Seconds) -> None:
         """Draw how long to stay open; flapping is remembered past a close."""
         policy = self.policy
-        if cause is Cause.POOL_EXHAUSTED:
-            self._base = min(policy.pool_timeout, policy.timeout)
-        elif cause is not Cause.BARREN:  # which is no news of why it is open
-            self._base = policy.timeout
+        if cause is not Cause.BARREN:  # which is no news of why it is open
+            self._is_local = cause is Cause.POOL_EXHAUSTED
+        base = policy.timeout
+        if self._is_local:
+            base = min(policy.pool_timeout, base)
         if before is State.CLOSED:
             healthy = int((now - self.since) / policy.window)
             self._round = max(0, self._round - healthy)
         self._round += 1
         # Past 2**60 the product overflows no float but means nothing either.
-        doubled = self._base * 2.0 ** min(self._round - 1, 60)
+        doubled = base * 2.0 ** min(self._round - 1, 60)
         wait = min(doubled, policy.max_timeout)
         self._wait = wait * (1 + policy.jitter * self._draw())
         if self.evidence is not None:

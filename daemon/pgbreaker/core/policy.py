@@ -36,7 +36,8 @@ class Policy:
         jitter: Share of itself by which an opening may be longer, drawn once.
             Only upward: nobody comes back early.
         pool_timeout: Seconds that the first opening lasts for want of a pooled
-            connection; `timeout` when that is less.
+            connection; `timeout` when that is less. The first trial that gets one
+            closes it again.
         slow_call: Seconds from which a call counts as slow, and from which one that
             has not come back is overdue. None: none does.
         trials: Trial calls in flight at once while half-open.
@@ -55,7 +56,7 @@ class Policy:
     success_threshold: int = 3
     timeout: Seconds = 60.0
     max_timeout: Seconds = 300.0
-    pool_timeout: Seconds = 1.0
+    pool_timeout: Seconds = 0.25
     jitter: Share = 0.2
     slow_call: Seconds | None = None
     trials: int = 1

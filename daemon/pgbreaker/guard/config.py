@@ -43,7 +43,7 @@ class PostgreSQLCircuitBreakerConfig:
         window: Seconds that the sliding window covers.
         max_timeout: Seconds beyond which repeated openings no longer double.
         pool_timeout: Seconds that the first opening lasts when the application's own
-            pool is exhausted.
+            pool is exhausted; the first call that gets a connection closes it again.
         jitter: Share of itself by which an opening may be longer.
         trials: Trial calls in flight at once while half-open.
         trial_deadline: Seconds after which a trial that has not come back counts as
@@ -67,7 +67,7 @@ class PostgreSQLCircuitBreakerConfig:
     minimum_calls: int = 20
     window: Seconds = 10.0
     max_timeout: Seconds = 300.0
-    pool_timeout: Seconds = 1.0
+    pool_timeout: Seconds = 0.25
     jitter: Share = 0.2
     trials: int = 1
     trial_deadline: Seconds | None = None

@@ -142,7 +142,7 @@ def test_a_pool_without_connections_opens_for_a_moment_and_blames_no_server():
     move = starve(breaker, 1, 1.0)
 
     assert (move.after, move.cause) == (State.OPEN, Cause.POOL_EXHAUSTED)
-    assert move.retry_after == 1.0
+    assert move.retry_after == 0.25
     assert "the server was not asked" in move.reason
     assert breaker.totals["failure"] == 0
 
@@ -156,7 +156,16 @@ def test_trials_that_find_no_connection_either_wait_no_longer_for_that():
             permit.token, Outcome.UNREACHED, 2.0, evidence=Evidence(POOL)
         )
 
-    assert (move.cause, move.retry_after) == (Cause.BARREN, 2.0)
+    assert (move.cause, move.retry_after) == (Cause.BARREN, 0.5)
+
+
+def test_the_first_trial_that_finds_one_closes_it():
+    breaker = Breaker("orders", Policy(success_threshold=3, ramp=5.0), 0.0)
+    starve(breaker, 5, 1.0)
+    move = breaker.settle(breaker.admit(2.0).token, Outcome.SUCCESS, 2.0)
+
+    assert (move.after, move.cause) == (State.CLOSED, Cause.RECOVERED)
+    assert breaker.edge > 2.0
 
 
 def test_one_connection_in_between_ends_the_want():
