@@ -208,10 +208,11 @@ class Gate:
             flight = None if isinstance(answer, Refusal) else self._slice_for(answer)
             if flight is not None:
                 flight.started += 1
-            is_news = gate != core.gate  # the end of a ramp is no move
-            if turned is not None or answer.move is not None:
+            has_moved = turned is not None or answer.move is not None
+            if has_moved:
                 self._note(turned)
                 self._note(answer.move)
+            is_news = has_moved or gate != core.gate  # the end of a ramp is no move
         if flight is not None and above is not None:
             flight = _beside(flight, above)
         elif above is not None:

@@ -261,3 +261,35 @@ def test_failed_calls_leave_no_cycle():
 
     # The last one is still held by whoever raised it.
     assert len(alive) <= 2
+
+
+def test_a_breaker_that_begins_to_try_says_so_at_once():
+    time, heard = ManualClock(), []
+    end = subscribe(heard.append)
+    breaker = PostgreSQLCircuitBreaker("orders", clock=time.clock)
+    for _ in range(5):
+        breaker.record(breaker.acquire(), ConnectionResetError())
+    time.advance(1000)
+    breaker.acquire()
+    end()
+
+    assert [event.after for event in heard] == [State.OPEN, State.HALF_OPEN]
+
+
+def test_below_a_breaker_that_has_ramped_up_calls_pass_unasked_again():
+    time = ManualClock()
+    config = PostgreSQLCircuitBreakerConfig(
+        failure_threshold=1, success_threshold=1, ramp=1.0, jitter=0.0
+    )
+    above = PostgreSQLCircuitBreaker("above", config, clock=time.clock)
+    below = PostgreSQLCircuitBreaker("below", above=above, clock=time.clock)
+    below.record(below.acquire(), ConnectionRefusedError(111, "no"))
+    time.advance(1000)
+    with below:
+        pass
+    assert above.state is State.CLOSED
+    time.advance(10)
+    with below:
+        pass
+
+    assert time.at < below.core.edge
