@@ -153,8 +153,7 @@ def _listen(engine: Engine, target: Target) -> None:
     dialect: Any = engine.dialect
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
         setattr(dialect, name, _around_statement(getattr(dialect, name)))
-    dialect.do_commit = _around_end(dialect.do_commit, Phase.COMMIT)
-    dialect.do_rollback = _around_end(dialect.do_rollback, Phase.STATEMENT)
+    dialect.do_commit = _around_commit(dialect.do_commit)
 
 
 def _end_unit(entry: ConnectionPoolEntry) -> None:
@@ -183,23 +182,24 @@ def _around_statement(execute: Callable[..., None]) -> Callable[..., None]:
     return executed
 
 
-def _around_end(
-    end: Callable[[PoolProxiedConnection], None], phase: Phase
+def _around_commit(
+    commit: Callable[[PoolProxiedConnection], None],
 ) -> Callable[[PoolProxiedConnection], None]:
-    """Have a unit know when its transaction is ended, and when that is done."""
+    """Have a unit know that it is committed: of an answer that is lost then, nobody
+    knows what it would have been."""
 
-    def ended(connection: PoolProxiedConnection) -> None:
+    def committed(connection: PoolProxiedConnection) -> None:
         info = connection.record_info
         unit: Unit | None = None if info is None else info.get(_UNIT)
-        # A pool rolls back what it is given back, also where nothing was ever begun.
-        if unit is None or unit.phase is Phase.ACQUIRE:
-            end(connection)
+        if unit is None or unit.phase is Phase.ACQUIRE:  # nothing was begun
+            commit(connection)
             return
-        unit.ask(phase)
-        end(connection)
+        unit.ask(Phase.COMMIT)
+        commit(connection)
         unit.rest()
+        unit.phase = Phase.STATEMENT
 
-    return ended
+    return committed
 
 
 def _unit_of(connection: Connection | None) -> Unit | None:
