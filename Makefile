@@ -25,8 +25,7 @@ bench: packages $(VENV)/.bench ## measure, and compare with the goals
 	$(BIN)/python tests/bench/guards.py
 	$(BIN)/python tests/bench/behaviour.py
 	$(BIN)/python tests/bench/session.py
-	$(BIN)/python tests/bench/hung.py
-	$(BIN)/python tests/bench/price.py
+	$(BIN)/python tests/bench/outage.py
 	$(BIN)/python tests/bench/detection.py
 	$(BIN)/python tests/bench/footprint.py
 

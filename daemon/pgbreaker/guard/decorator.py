@@ -303,7 +303,11 @@ class Layers:
             if cache is None:
                 return await attempt(*args, **kwargs)
             key = cache.key_of(function, args, kwargs)
-            result = await cache.once(key, lambda: attempt(*args, **kwargs))
+            # Nobody joins a call that hangs: who is refused has an answer from before.
+            if breaker.passes:
+                result = await cache.once(key, lambda: attempt(*args, **kwargs))
+            else:
+                result = await attempt(*args, **kwargs)
             cache.keep(key, result, breaker.clock.now())
             return result
 

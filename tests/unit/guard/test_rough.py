@@ -293,3 +293,24 @@ def test_below_a_breaker_that_has_ramped_up_calls_pass_unasked_again():
         pass
 
     assert time.at < below.core.edge
+
+
+async def test_nobody_joins_a_call_that_hangs_once_the_breaker_is_open():
+    with isolated():
+        hang = asyncio.Event()
+
+        @circuit_breaker("players", retry=False, cache=stale("5m"))
+        async def player(number):
+            if hang.is_set():
+                await asyncio.get_running_loop().create_future()
+            return number
+
+        assert await player(1) == 1
+        hang.set()
+        leader = asyncio.create_task(player(1))
+        await asyncio.sleep(0)
+        REGISTRY.breaker("players").force(State.FORCED_OPEN, "a test")
+
+        async with asyncio.timeout(1):
+            assert await player(1) == 1
+        leader.cancel()
