@@ -196,7 +196,12 @@ class Gate:
         core = self._core
         if begun < core.shut_until:
             core.rejected += 1
-            raise self.refuse(begun)
+            wait, refusing = core.shut_until - begun, self._refusing
+            # Another thread may have moved it since it was looked at.
+            if refusing is None or not 0 < wait < FOREVER:
+                raise self.refuse(begun)
+            name, state, reason, since, last_error = refusing
+            raise CircuitOpenError(name, state, reason, wait, since, last_error)
         above = self._ask_above(begun) if self.above is not None else None
         with self._lock:
             gate = core.gate
@@ -501,19 +506,14 @@ class Gate:
 
     def refuse(self, now: Seconds) -> CircuitOpenError:
         """The refusal of a breaker that is open for sure, without its lock."""
-        refusing = self._refusing
-        if refusing is None or self._core.override is not None:
-            core = self._core
-            opened_at = self._clock.wall_of(core.refusing_since)
-            because = core.refusing_because(now)
-            refusing = (core.name, core.state, because, opened_at, core.evidence)
-            self._refusing = refusing
-        name, state, reason, since, last_error = refusing
-        # Another thread may have moved it since it was looked at.
-        wait = max(0.0, self._core.shut_until - now)
-        if wait == FOREVER:
-            wait = self._core.retry_after(now)
-        return CircuitOpenError(name, state, reason, wait, since, last_error)
+        core = self._core
+        opened_at = self._clock.wall_of(core.refusing_since)
+        because = core.refusing_because(now)
+        refusing = (core.name, core.state, because, opened_at, core.evidence)
+        if core.override is None:
+            self._refusing = refusing  # an operator's says how long it will last
+        wait = core.retry_after(now)
+        return CircuitOpenError(*refusing[:3], wait, *refusing[3:])
 
     def _refusal(self, refusal: Refusal) -> CircuitOpenError:
         return CircuitOpenError(
