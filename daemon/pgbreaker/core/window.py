@@ -143,11 +143,6 @@ class Window:
         return 3 * ended <= len(self._ring)
 
     @property
-    def total(self) -> int:
-        """Calls in the window that say something of the server."""
-        return self.held_ok + self.ok + self.held_failed + self.failed
-
-    @property
     def successes(self) -> int:
         """Successes since the beginning, within the window or not."""
         return self._past_ok + self.held_ok + self.ok
