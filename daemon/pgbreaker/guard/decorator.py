@@ -25,7 +25,7 @@ from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.deadline import limited
 from pgbreaker.guard.outcomes import Judgement, is_outage, judge
 from pgbreaker.guard.registry import REGISTRY
-from pgbreaker.guard.retry import IDEMPOTENT, ONLY_UNREACHED, Retrying
+from pgbreaker.guard.retry import Retrying, retrying
 from pgbreaker.guard.stale import StaleCache, mark
 from pgbreaker.guard.wrap import (
     Again,
@@ -171,24 +171,6 @@ def circuit_breaker(
         else None,
     )
     return layers.around
-
-
-def retrying(
-    config: PostgreSQLCircuitBreakerConfig,
-    deadline: Seconds | str | None = None,
-    *,
-    idempotent: bool = False,
-) -> Retrying | None:
-    """The retries that a breaker's rules ask for, None when they ask for none."""
-    if not config.max_retry_attempts:
-        return None
-    return Retrying(
-        config.max_retry_attempts,
-        config.base_backoff_delay,
-        config.max_backoff_delay,
-        IDEMPOTENT if idempotent else ONLY_UNREACHED,
-        None if deadline is None else seconds_of(deadline, "deadline"),
-    )
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.units import Seconds, seconds_of
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
+from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.events import Retry as Retried
 from pgbreaker.guard.events import flush, note
 from pgbreaker.guard.outcomes import Judgement
@@ -82,3 +83,21 @@ class Retrying:
         note(event, detailed=breaker.config.enable_detailed_logging)
         flush()
         return wait
+
+
+def retrying(
+    config: PostgreSQLCircuitBreakerConfig,
+    deadline: Seconds | str | None = None,
+    *,
+    idempotent: bool = False,
+) -> Retrying | None:
+    """The retries that a breaker's rules ask for, None when they ask for none."""
+    if not config.max_retry_attempts:
+        return None
+    return Retrying(
+        config.max_retry_attempts,
+        config.base_backoff_delay,
+        config.max_backoff_delay,
+        IDEMPOTENT if idempotent else ONLY_UNREACHED,
+        None if deadline is None else seconds_of(deadline, "deadline"),
+    )

@@ -14,7 +14,7 @@ from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.deadline import limited
 from pgbreaker.guard.monitor import Monitor
 from pgbreaker.guard.outcomes import judge
-from pgbreaker.guard.retry import IDEMPOTENT, WHOLE_TRANSACTION, Retrying
+from pgbreaker.guard.retry import WHOLE_TRANSACTION, retrying
 from pgbreaker.guard.target import Target, set_operation
 from pgbreaker.postgres.classify import Phase
 from pgbreaker.sqlalchemy.engine import protect
@@ -125,14 +125,7 @@ class CircuitBreakerIntegratedSessionManager(Generic[S]):
             CircuitOpenError: The breaker refuses.
             CallTimeoutError: An attempt did not come back in time.
         """
-        config = self.target.config
-        rules = Retrying(
-            config.max_retry_attempts,
-            config.base_backoff_delay,
-            config.max_backoff_delay,
-            IDEMPOTENT,
-            None if deadline is None else seconds_of(deadline, "deadline"),
-        )
+        rules = retrying(self.target.config, deadline, idempotent=True)
         breaker = self.target.breaker(operation)
         attempt = Attempt(self, fn, operation)
         call: Callable[[], Awaitable[R]] = attempt.make
@@ -149,6 +142,8 @@ class CircuitBreakerIntegratedSessionManager(Generic[S]):
                 if attempt.phase is Phase.COMMIT and (
                     found is None or found.retry not in WHOLE_TRANSACTION
                 ):
+                    raise
+                if rules is None:
                     raise
                 wait = rules.wait(breaker, judgement, number, begun)
                 if wait is None:
