@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -12,15 +12,18 @@ from typing import Final
 from pgbreaker import __version__
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.metric import Shown
 from pgbreaker.core.plan import Config, TargetPlan
 from pgbreaker.core.units import Seconds, counted
+from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.notify import Notifier
+from pgbreaker.probes import probe_called
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub, Sink
 from pgbreaker.sinks.log import LogSink
-from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.sinks.metrics import CLOCK_STEPS, DROPPED, SKIPPED, Metrics
 from pgbreaker.sinks.traces import open_traces
 from pgbreaker.web.server import serve
 
@@ -88,7 +91,7 @@ async def running(
     # takes them down in reverse.
     async with AsyncExitStack() as stack:
         board = Board((_board(plan, clock) for plan in config.targets), clock)
-        metrics = Metrics(board, __version__)
+        metrics = Metrics(board, __version__, _shown(config))
         sinks: list[Sink] = [board, metrics, LogSink(board), *also]
         if config.otlp is not None:
             traces = open_traces(
@@ -98,6 +101,9 @@ async def running(
             sinks.append(traces)
         hub = Hub(sinks)
         schedule = Schedule(clock)
+        metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)
+        metrics.own(SKIPPED, lambda: schedule.skipped)
+        metrics.own(DROPPED, lambda: hub.dropped)
         patrols = tuple(
             Patrol(target, hub, schedule, clock) for target in board.targets.values()
         )
@@ -136,6 +142,14 @@ def _board(plan: TargetPlan, clock: Clock) -> TargetBoard:
         for operation in plan.operations
     }
     return TargetBoard(plan, breakers, clock)
+
+
+def _shown(config: Config) -> Iterator[Shown]:
+    """What the probes of all targets show, and what is reckoned from it."""
+    names = {name: None for plan in config.targets for name in plan.probes}
+    for name in names:
+        yield from probe_called(name).shows
+    yield from OUTLOOK
 
 
 async def _close_all(patrols: tuple[Patrol, ...]) -> None:

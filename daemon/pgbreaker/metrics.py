@@ -17,10 +17,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from pgbreaker.core.metric import Family
 from pgbreaker.core.states import MOVES, State
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker, all_breakers
 from pgbreaker.guard.gate import BOUNDS
-from pgbreaker.sinks.exposition import Family
 
 _B: Final = ("breaker",)
 

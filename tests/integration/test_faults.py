@@ -16,7 +16,7 @@ from pgbreaker.core.states import Cause, State
 from pgbreaker.demo.proxy import Proxy
 from pgbreaker.sinks.board import Condition
 from support.servers import count_connections, fill_connections, lock_relation, psql
-from support.watching import DEFAULT, FAST, QUICK, Watching
+from support.watching import DEFAULT, FAST, QUICK, QUICKENED, Watching
 
 ALL = {"connect", "read", "write"}
 
@@ -207,7 +207,7 @@ async def test_a_locked_pg_database_opens_nothing_and_is_told_as_that(
 async def test_a_locked_table_opens_nothing(fresh_server, watching):
     psql(fresh_server, "CREATE TABLE IF NOT EXISTS orders (id int)", database="app")
     async with lock_relation(fresh_server, "orders", database="app"):
-        probes = {probe: watching.answers(probe) for probe in QUICK}
+        probes = {probe: watching.answers(probe) for probe in QUICKENED}
         await watching.until(
             lambda: all(watching.answers(p) > n for p, n in probes.items()), within=6.0
         )

@@ -10,9 +10,9 @@ import pytest
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.secret import Secret
 from pgbreaker.demo.proxy import Proxy
-from pgbreaker.postgres.target import Target
-from pgbreaker.probes.commit import commit
-from pgbreaker.probes.ping import ping
+from pgbreaker.postgres.target import Target, version_num
+from pgbreaker.probes.commit import COMMIT
+from pgbreaker.probes.probe import Server
 from support.servers import count_connections, psql
 
 PROBES = {"ping": ProbePlan(interval=1.0, timeout=0.5)}
@@ -24,7 +24,7 @@ def target(dsn: str, **more) -> Target:
 
 @pytest.fixture
 async def session(server):
-    session = await target(server.dsn(user="pgbreaker")).connect("ping", 2.0)
+    session = await target(server.dsn(user="pgbreaker")).connect(2.0, limit=2.0)
     yield session
     await session.close()
 
@@ -42,7 +42,7 @@ async def session(server):
     ],
 )
 async def test_the_server_keeps_limits_for_us(session, setting, value):
-    row = await session.connection.fetchrow(f"SELECT current_setting('{setting}') AS v")
+    row = await session.fetch(f"SELECT current_setting('{setting}') AS v", 2.0)
 
     assert row["v"] == value
 
@@ -56,33 +56,81 @@ async def test_the_kernel_gives_up_a_silent_peer_for_us(session):
 
 async def test_a_monitor_cannot_write(session):
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-        await session.connection.execute("CREATE TABLE t (i int)")
+        await session.fetch("CREATE TABLE t (i int)", 2.0)
 
 
 async def test_the_commit_probe_commits_with_the_rights_of_pg_monitor(server):
-    session = await target(server.dsn(user="pgbreaker")).connect(
-        "commit", 2.0, read_only=False
+    visit = await target(server.dsn(user="pgbreaker")).visit(
+        "commit", 2.0, limit=2.0, read_only=False
     )
     where = "SELECT pg_current_wal_insert_lsn()"
     before = psql(server, where)
 
-    await session.ask(commit, 2.0)
+    await visit.fetch(COMMIT.asks(Server(visit.version)), 2.0)
 
     assert psql(server, where) != before
-    await session.close()
+    await visit.close()
+
+
+async def test_a_visitor_has_the_same_limits(server):
+    visit = await target(server.dsn(user="pgbreaker")).visit("login", 2.0, limit=2.0)
+
+    row = await visit.fetch(
+        "SELECT current_setting('application_name') AS name,"
+        " current_setting('lock_timeout') AS lock,"
+        " current_setting('default_transaction_read_only') AS read_only",
+        2.0,
+    )
+
+    assert row == {"name": "pgbreaker/login", "lock": "200ms", "read_only": "on"}
+    await visit.close()
+
+
+async def test_a_visitor_hangs_up_when_no_answer_comes_in_time(server):
+    async with Proxy("127.0.0.1", server.port) as proxy:
+        dsn = server.dsn(user="pgbreaker", port=proxy.port)
+        visit = await target(dsn).visit("login", 2.0, limit=2.0)
+        proxy.blackhole()
+
+        with pytest.raises(TimeoutError, match="no answer within 200 ms"):
+            await visit.fetch("SELECT 1", 0.2)
+
+        assert not visit.is_open
+        proxy.restore()
+
+
+async def test_both_kinds_of_session_know_the_server(server):
+    dsn = server.dsn(user="pgbreaker")
+    session = await target(dsn).connect(2.0, limit=2.0)
+    visit = await target(dsn).visit("login", 2.0, limit=2.0)
+    version = int(psql(server, "SHOW server_version_num"))
+
+    for one in (session, visit):
+        row = await one.fetch("SELECT pg_backend_pid()::text AS pid", 2.0)
+        assert (one.version, one.in_recovery) == (version, False)
+        assert one.pid == int(row["pid"])
+        await one.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [("15.18 (Debian 15.18-0+deb12u1)", 150018), ("18beta1", 180000), ("", 0)],
+)
+def test_versions_are_read_as_the_server_numbers_them(said, number):
+    assert version_num(said) == number
 
 
 async def test_a_deadline_ends_the_connection_and_opens_no_other(server):
     """asyncpg would send a cancel request, over a new connection that hangs, too."""
     async with Proxy("127.0.0.1", server.port) as proxy:
         dsn = server.dsn(user="pgbreaker", port=proxy.port)
-        session = await target(dsn).connect("ping", 2.0)
+        session = await target(dsn).connect(2.0, limit=2.0)
         accepted = proxy.accepted
         proxy.blackhole()
         begun = time.monotonic()
 
         with pytest.raises(TimeoutError, match="no answer within 200 ms"):
-            await session.ask(ping, 0.2)
+            await session.ping(0.2)
 
         assert time.monotonic() - begun < 0.45
         assert not session.is_open
@@ -93,9 +141,9 @@ async def test_a_deadline_ends_the_connection_and_opens_no_other(server):
 async def test_a_question_that_is_cancelled_ends_the_connection(server):
     async with Proxy("127.0.0.1", server.port) as proxy:
         dsn = server.dsn(user="pgbreaker", port=proxy.port)
-        session = await target(dsn).connect("ping", 2.0)
+        session = await target(dsn).connect(2.0, limit=2.0)
         proxy.blackhole()
-        asking = asyncio.create_task(session.ask(ping, 30.0))
+        asking = asyncio.create_task(session.ping(30.0))
         await asyncio.sleep(0)
 
         asking.cancel()
@@ -148,9 +196,9 @@ async def test_a_knock_works_over_a_unix_socket(server):
     dsn = f"postgresql://postgres@/postgres?host={server.socket_dir}&port={server.port}"
 
     await target(dsn).knock(2.0)
-    session = await target(dsn).connect("ping", 2.0)
+    session = await target(dsn).connect(2.0, limit=2.0)
 
-    await session.ask(ping, 1.0)
+    await session.ping(1.0)
     await session.close()
 
 
@@ -160,9 +208,9 @@ async def test_a_password_that_is_rotated_is_read_anew(server, tmp_path):
     bare = server.dsn(user="pgbreaker").replace(f":{server.password}@", "@")
     rotated = target(bare, password_file=path)
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await rotated.connect("ping", 2.0)
+        await rotated.connect(2.0, limit=2.0)
 
     path.write_text(f"{server.password}\n")
 
-    session = await rotated.connect("ping", 2.0)
+    session = await rotated.connect(2.0, limit=2.0)
     await session.close()

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from pgbreaker.clock import Clock
+from pgbreaker.config.load import USUAL
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.judge import OPERATIONS
+from pgbreaker.core.judge import SERVED
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.reading import Finding, Reading
@@ -19,21 +21,22 @@ from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.sinks.board import Board, Condition, TargetBoard
 from pgbreaker.sinks.hub import Event, Hub, Notice
 
-DEFAULT = {
-    "ping": ProbePlan(interval=1.0, timeout=0.5),
-    "login": ProbePlan(interval=5.0, timeout=1.0),
-    "commit": ProbePlan(interval=10.0, timeout=2.0),
-    "identity": ProbePlan(interval=2.0, timeout=0.5),
-    "saturation": ProbePlan(interval=2.0, timeout=0.5),
+DEFAULT = dict(USUAL)
+QUICKENED = {
+    "ping": 0.2,
+    "login": 1.0,
+    "commit": 1.0,
+    "identity": 0.5,
+    "saturation": 0.5,
 }
 QUICK = {
-    "ping": ProbePlan(interval=0.2, timeout=0.5),
-    "login": ProbePlan(interval=1.0, timeout=1.0),
-    "commit": ProbePlan(interval=1.0, timeout=2.0),
-    "identity": ProbePlan(interval=0.5, timeout=0.5),
-    "saturation": ProbePlan(interval=0.5, timeout=0.5),
+    name: replace(plan, interval=QUICKENED.get(name, plan.interval))
+    for name, plan in USUAL.items()
 }
 FAST = DEFAULT | {"ping": ProbePlan(interval=0.1, timeout=0.25)}
+
+
+NOTHING_TO_SEE = {Finding.ABSENT, Finding.DENIED, Finding.WRONG_ROLE}
 
 
 class Watching:
@@ -49,7 +52,7 @@ class Watching:
         dsn: str,
         *,
         probes: Mapping[str, ProbePlan] = DEFAULT,
-        operations: Iterable[str] = OPERATIONS,
+        operations: Iterable[str] = SERVED,
         policy: Policy = DAEMON,
     ) -> None:
         self.events: list[Event] = []
@@ -102,8 +105,23 @@ class Watching:
         return [move for move in self.moves if move.after is State.OPEN]
 
     @property
+    def opened(self) -> set[str]:
+        """The operations whose breaker opened at least once."""
+        return {move.breaker.partition("/")[2] for move in self.openings}
+
+    @property
     def notices(self) -> list[Notice]:
         return [e for e in self.events if isinstance(e, Notice)]
+
+    @property
+    def noticed(self) -> dict[str, str]:
+        """Code -> text of the notices so far."""
+        return {notice.code: notice.text for notice in self.notices}
+
+    def reasons(self, operation: str) -> list[str]:
+        """What the breaker said each time that it opened."""
+        name = f"{self.board.plan.name}/{operation}"
+        return [move.reason for move in self.openings if move.breaker == name]
 
     def readings(self, probe: str) -> list[Reading]:
         return [e for e in self.events if isinstance(e, Reading) and e.probe == probe]
@@ -151,7 +169,11 @@ class Watching:
         )
 
     async def until_watched(self, within: float = 5.0) -> None:
-        """Wait until every probe has been answered once."""
+        """Wait until every probe has been answered once, or told why it cannot be."""
         await self.until(
-            lambda: all(self.answers(probe) for probe in self.board.plan.probes), within
+            lambda: all(
+                self.answers(probe) or self.findings(probe) & NOTHING_TO_SEE
+                for probe in self.board.plan.probes
+            ),
+            within,
         )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbreaker.config import for_dsn, load, parse, reference
+from pgbreaker.config.load import USUAL
 from pgbreaker.config.units import share
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.policy import DAEMON
@@ -61,13 +62,51 @@ def test_a_minimal_file_has_the_documented_defaults():
     assert config.otlp is None
     assert target.operations == ("connect", "read", "write")
     assert target.policy == DAEMON
-    assert target.probes == {
-        "ping": ProbePlan(interval=1.0, timeout=0.5),
-        "login": ProbePlan(interval=5.0, timeout=1.0),
-        "commit": ProbePlan(interval=10.0, timeout=2.0),
-        "identity": ProbePlan(interval=2.0, timeout=0.5),
-        "saturation": ProbePlan(interval=2.0, timeout=0.5),
-    }
+    assert target.probes == USUAL
+    assert target.probes["commit"] == ProbePlan(interval=5.0, timeout=2.0)
+
+
+def test_what_a_probe_needs_to_know_is_told_to_it():
+    config = parse(
+        b"""
+version: 1
+targets:
+  - name: main
+    dsn: postgresql://monitor@db1/app
+    probes:
+      replication: {max_lag: 30s}
+      latency: {query: "SELECT 1 ;", slow: 100ms, interval: 2s}
+    custom:
+      - {name: queue, query: "SELECT count(*) AS waiting FROM jobs", interval: 1m}
+    pgbouncer: {dsn: "postgresql://stats:hunter2@db1:6432/pgbouncer", max_wait: 3s}
+    patroni: {url: "http://db1:8008/"}
+""",
+        "x.yml",
+    )
+
+    (target,) = config.targets
+    assert target.operations == ("connect", "read", "write", "pool")
+    assert target.probes["replication"].limit == 30.0
+    canary = target.probes["latency"]
+    assert (canary.query, canary.limit, canary.interval) == ("SELECT 1", 0.1, 2.0)
+    assert target.probes["custom.queue"].interval == 60.0
+    assert target.probes["pgbouncer"].limit == 3.0
+    assert target.probes["patroni"].address == Secret("http://db1:8008")
+    assert "hunter2" not in repr(config)
+
+
+def test_a_crowd_is_asked_less_often_unless_the_file_says_how_often():
+    given = b"    probes: {commit: {interval: 5s}}\n"
+    one = b"  - name: t%d\n    dsn: postgresql://h/a\n"
+    many = b"".join(one % n + (given if n == 0 else b"") for n in range(400))
+
+    first, *others = parse(b"version: 1\ntargets:\n" + many, "x.yml").targets
+
+    assert first.probes["commit"].interval == 5.0
+    for target in (first, *others):
+        assert target.probes["ping"].interval == 1.0  # never slower
+        assert target.probes["identity"].interval == 8.0
+    assert others[0].probes["commit"].interval == 20.0
 
 
 def test_a_target_goes_before_the_defaults_and_the_defaults_before_ours():

@@ -8,12 +8,15 @@ import pytest
 from pgbreaker.core.diagram import mermaid
 from pgbreaker.guard.reference import reference as reference_of_rules
 from pgbreaker.metrics import LIBRARY
-from pgbreaker.sinks.exposition import reference
+from pgbreaker.probes import PROBES
+from pgbreaker.sinks.exposition import reference, shown_families
 from pgbreaker.sinks.metrics import FAMILIES, OWN
 
 ROOT = Path(__file__).parents[2]
 METRIC = re.compile(r"\bpgbreaker_[a-z][a-z0-9_]*")
 SUFFIXES = ("_bucket", "_sum", "_count")
+SHOWN = [one for probe in PROBES.values() for one in getattr(probe, "shows", ())]
+DAEMON = {**FAMILIES, **shown_families(SHOWN), **OWN}
 
 
 def between(path: str, name: str) -> str:
@@ -22,7 +25,7 @@ def between(path: str, name: str) -> str:
 
 
 def known(metric: str) -> bool:
-    names = FAMILIES.keys() | OWN.keys() | LIBRARY.keys()
+    names = DAEMON.keys() | LIBRARY.keys()
     stems = {metric.removesuffix(suffix) for suffix in SUFFIXES}
     return metric in names or bool(stems & names)
 
@@ -32,7 +35,7 @@ def test_the_readme_shows_the_state_machine_that_there_is():
 
 
 def test_the_reference_of_metrics_is_made_from_the_code():
-    assert between("daemon/METRICS.md", "metrics") == reference({**FAMILIES, **OWN})
+    assert between("daemon/METRICS.md", "metrics") == reference(DAEMON)
     assert between("daemon/METRICS.md", "library") == reference(LIBRARY)
 
 

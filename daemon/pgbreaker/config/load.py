@@ -13,27 +13,29 @@ from pgbreaker.config import shape
 from pgbreaker.config.document import Document, did_you_mean, read
 from pgbreaker.config.document import Path as Where
 from pgbreaker.config.dsn import has_password, wrong_with
+from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
 from pgbreaker.core.plan import Config, LogPlan, OtlpPlan, ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.secret import Secret
 from pgbreaker.errors import ConfigError
+from pgbreaker.probes import PROBES
 
-PROBES: Final[Mapping[str, ProbePlan]] = {
-    "ping": ProbePlan(interval=1.0, timeout=0.5),
-    "login": ProbePlan(interval=5.0, timeout=1.0),
-    "commit": ProbePlan(interval=10.0, timeout=2.0),
-    "identity": ProbePlan(interval=2.0, timeout=0.5),
-    "saturation": ProbePlan(interval=2.0, timeout=0.5),
+USUAL: Final[Mapping[str, ProbePlan]] = {
+    name: probe.plan for name, probe in PROBES.items() if probe.is_usual
 }
 """What a target is asked unless the file says otherwise."""
+
+CROWD: Final = 100
+"""Targets from which on the intervals that the file does not give grow with their
+number, the ping's apart: a daemon asks all of them only so much in a second."""
+
+POOL: Final = "pool"
 
 FAST: Final = ProbePlan(interval=0.1, timeout=0.25)
 """The ping of ``profile: fast``."""
 
 # In the contract, but not built yet: better refused than taken for granted.
-_LATER: Final = frozenset(
-    ("store", "alertmanager", "peers", "web_config", "pgbouncer", "latency", "record")
-)
+_LATER: Final = frozenset(("store", "alertmanager", "peers", "web_config", "record"))
 
 
 def load(
@@ -70,7 +72,7 @@ def for_dsn(dsn: str, *, name: str | None = None, listen: str | None = None) -> 
         raise ConfigError((f"--dsn: {wrong}",))
     host = urlsplit(dsn).hostname or "local"
     known = name or "".join(c if c.isalnum() or c in "._-" else "-" for c in host)[:63]
-    plan = TargetPlan(name=known, dsn=Secret(dsn), probes=PROBES)
+    plan = TargetPlan(name=known, dsn=Secret(dsn), probes=USUAL)
     return _listening(Config(targets=(plan,)), listen)
 
 
@@ -159,18 +161,9 @@ def _unknown(document: Document, path: Where) -> str:
 def _keys_at(path: Where) -> list[str]:
     """The keys that there are in the mapping at *path*."""
     model: type[shape.Model] = shape.FileShape
-    steps: dict[str, type[shape.Model]] = {
-        "defaults": shape.DefaultsShape,
-        "targets": shape.TargetShape,
-        "breaker": shape.BreakerShape,
-        "probes": shape.ProbesShape,
-        "http": shape.HttpShape,
-        "log": shape.LogShape,
-        "otlp": shape.OtlpShape,
-    }
     for part in path:
         if isinstance(part, str):
-            model = steps.get(part, shape.ProbeShape)
+            model = shape.inner(model, part) or model
     return list(model.model_fields)
 
 
@@ -190,6 +183,7 @@ class _Target:
     def __init__(self, document: Document, file: shape.FileShape, index: int) -> None:
         self._document = document
         self._defaults = file.defaults
+        self._targets = len(file.targets)
         self._shape = file.targets[index]
         self._path: Where = ("targets", index)
 
@@ -207,7 +201,7 @@ class _Target:
             dsn=Secret(target.dsn),
             password_file=target.password_file,
             labels=target.labels,
-            operations=target.operations,
+            operations=self._operations(),
             probes=probes,
             policy=policy,
         )
@@ -215,24 +209,60 @@ class _Target:
     def _complain(self, text: str, *keys: str) -> None:
         self._document.complain((*self._path, *keys), text)
 
+    def _operations(self) -> tuple[str, ...]:
+        """Those that are given; with a pooler, its own besides the usual ones."""
+        target = self._shape
+        is_given = "operations" in target.model_fields_set
+        adds_pool = target.pgbouncer is not None and not is_given
+        return (*target.operations, POOL) if adds_pool else target.operations
+
     def _probes(self) -> Iterator[tuple[str, ProbePlan]]:
-        for name, usual in PROBES.items():
-            asked: shape.ProbeShape | None = getattr(self._shape.probes, name)
-            if asked is None:
-                continue
-            base = self._ping() if name == "ping" else usual
-            yield (
-                name,
-                ProbePlan(
-                    interval=asked.interval or base.interval,
-                    timeout=asked.timeout or base.timeout,
-                ),
+        target = self._shape
+        for name, usual in USUAL.items():
+            asked = getattr(target.probes, name)
+            if asked is not None:
+                base = self._ping() if name == PING else self._in_a_crowd(usual)
+                limit = getattr(asked, "max_lag", None)
+                yield name, _timed(replace(base, limit=limit), asked)
+        if (canary := getattr(target.probes, LATENCY)) is not None:
+            usual = PROBES[LATENCY].plan
+            plan = replace(
+                self._in_a_crowd(usual),
+                query=canary.query,
+                limit=canary.slow or usual.limit,
             )
+            yield LATENCY, _timed(plan, canary)
+        for query in target.custom:
+            plan = self._in_a_crowd(PROBES["custom"].plan)
+            yield (
+                f"custom.{query.name}",
+                _timed(replace(plan, query=query.query), query),
+            )
+        yield from self._neighbours()
+
+    def _neighbours(self) -> Iterator[tuple[str, ProbePlan]]:
+        """What is asked beside the server."""
+        if (pooler := self._shape.pgbouncer) is not None:
+            usual = PROBES[PGBOUNCER].plan
+            plan = replace(
+                self._in_a_crowd(usual),
+                address=Secret(pooler.dsn),
+                password_file=pooler.password_file,
+                limit=pooler.max_wait or usual.limit,
+            )
+            yield PGBOUNCER, _timed(plan, pooler)
+        if (manager := self._shape.patroni) is not None:
+            plan = self._in_a_crowd(PROBES["patroni"].plan)
+            yield "patroni", _timed(replace(plan, address=Secret(manager.url)), manager)
+
+    def _in_a_crowd(self, usual: ProbePlan) -> ProbePlan:
+        """*usual*, asked less often by a daemon that has many to ask."""
+        return replace(usual, interval=usual.interval * max(1.0, self._targets / CROWD))
 
     def _ping(self) -> ProbePlan:
         """The ping's plan: the target's, its profile's, the file's, ours."""
         target, defaults = self._shape, self._defaults
-        usual = PROBES["ping"]
+        usual = USUAL[PING]
         if target.profile == "fast":
             given = FAST
         else:
@@ -274,8 +304,18 @@ class _Target:
         if "write" in target.operations and not {"commit", "identity"} & probes.keys():
             text = "the operation write needs the probe commit or identity"
             self._complain(text, "operations")
+        if POOL in target.operations and target.pgbouncer is None:
+            self._complain("the operation pool needs a pgbouncer", "operations")
+        names = [query.name for query in target.custom]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                text = f"another query is called {name!r}"
+                self._document.complain((*self._path, "custom", index, "name"), text)
         if target.password_file is not None:
             self._check_password(target.password_file, target.dsn)
+        pooler = target.pgbouncer
+        if pooler is not None and pooler.password_file is not None:
+            self._check_password(pooler.password_file, pooler.dsn, "pgbouncer")
 
     def _given(self, probe: str, key: str) -> Where:
         """Where *key* of *probe* is given: only the ping's has several places."""
@@ -283,15 +323,25 @@ class _Target:
         places: tuple[Where, ...] = (own, (*self._path, key), ("defaults", key))
         return next((p for p in places if p in self._document.places), own)
 
-    def _check_password(self, path: Path, dsn: str) -> None:
+    def _check_password(self, path: Path, dsn: str, *under: str) -> None:
+        keys = (*under, "password_file")
         if has_password(dsn):
             text = "there is a password in the dsn already; write it in one place"
-            self._complain(text, "password_file")
+            self._complain(text, *keys)
         try:
             is_empty = not path.read_bytes().strip()
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            self._complain(f"{str(path)!r} cannot be read: {reason}", "password_file")
+            self._complain(f"{str(path)!r} cannot be read: {reason}", *keys)
             return
         if is_empty:
-            self._complain(f"{str(path)!r} is empty", "password_file")
+            self._complain(f"{str(path)!r} is empty", *keys)
+
+
+def _timed(plan: ProbePlan, asked: shape.ProbeShape) -> ProbePlan:
+    """*plan* with the times that the file gives."""
+    return replace(
+        plan,
+        interval=asked.interval or plan.interval,
+        timeout=asked.timeout or plan.timeout,
+    )

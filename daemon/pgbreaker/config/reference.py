@@ -4,11 +4,23 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from pgbreaker.config import shape
-from pgbreaker.config.load import PROBES
+from pgbreaker.config.load import USUAL
 from pgbreaker.core.policy import DAEMON
-from pgbreaker.core.units import percent
+from pgbreaker.core.units import percent, shortly
+from pgbreaker.probes import PROBES
 
-_LISTS: Final = {"targets": "targets[]"}
+_LISTS: Final = {"targets": "targets[]", "custom": "custom[]"}
+
+
+# Parent -> key -> field of the plan of the probe that the parent is called after.
+_TIMES: Final = {"interval": "interval", "timeout": "timeout"}
+_PLANS: Final[dict[str, dict[str, str]]] = {
+    "replication": _TIMES,
+    "latency": {**_TIMES, "slow": "limit"},
+    "custom[]": _TIMES,
+    "pgbouncer": {**_TIMES, "max_wait": "limit"},
+    "patroni": _TIMES,
+}
 
 
 def reference() -> str:
@@ -25,21 +37,11 @@ def _rows(model: type[shape.Model], prefix: str) -> Iterator[tuple[str, str, str
             _default(prefix + name, field.default, required=field.is_required()),
             field.description or "",
         )
-        inner = _INNER.get(name)
+        inner = shape.inner(model, name)
         # A breaker's and a probe's keys are the same wherever they stand.
-        if inner is not None and not (name == "breaker" and prefix == "targets[]."):
+        is_told = name == "breaker" and prefix == "targets[]."
+        if inner is not None and inner is not shape.ProbeShape and not is_told:
             yield from _rows(inner, key + ".")
-
-
-_INNER: Final[dict[str, type[shape.Model]]] = {
-    "defaults": shape.DefaultsShape,
-    "targets": shape.TargetShape,
-    "breaker": shape.BreakerShape,
-    "probes": shape.ProbesShape,
-    "http": shape.HttpShape,
-    "log": shape.LogShape,
-    "otlp": shape.OtlpShape,
-}
 
 
 def _default(key: str, value: Any, *, required: bool) -> str:  # noqa: ANN401 - any default
@@ -48,12 +50,15 @@ def _default(key: str, value: Any, *, required: bool) -> str:  # noqa: ANN401 - 
         return "required"
     if parent == "breaker":
         return _written(name, getattr(DAEMON, name))
-    if parent == "probes":
-        plan = PROBES[name]
-        times = f"interval: {_short(plan.interval)}, timeout: {_short(plan.timeout)}"
+    if parent == "probes" and name in USUAL:
+        plan = USUAL[name]
+        times = f"interval: {shortly(plan.interval)}, timeout: {shortly(plan.timeout)}"
         return f"`{{{times}}}`"
+    if parent in _PLANS and name in _PLANS[parent]:
+        plan = PROBES[parent.removesuffix("[]")].plan
+        return f"`{shortly(getattr(plan, _PLANS[parent][name]))}`"
     if parent == "defaults" and name != "breaker":
-        return f"`{_short(getattr(PROBES['ping'], name))}`"
+        return f"`{shortly(getattr(USUAL['ping'], name))}`"
     return _plain(name, value)
 
 
@@ -74,8 +79,4 @@ def _written(name: str, value: float) -> str:
     if isinstance(value, int):
         return f"`{value}`"
     is_share = name.endswith("_rate") or name in ("jitter", "sample")
-    return f"`{percent(value).replace(' ', '')}`" if is_share else f"`{_short(value)}`"
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+    return f"`{percent(value).replace(' ', '')}`" if is_share else f"`{shortly(value)}`"

@@ -4,14 +4,15 @@ here; those live in the objects that the daemon runs by."""
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from pgbreaker.config.document import did_you_mean
 from pgbreaker.config.dsn import wrong_with
 from pgbreaker.config.units import Count, Duration, Part
-from pgbreaker.core.judge import OPERATIONS
+from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
+from pgbreaker.probes import PROBES
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _LABEL: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -55,13 +56,37 @@ def _one_of(words: tuple[str, ...], what: str) -> BeforeValidator:
 
 def _operations(value: object) -> list[object]:
     if not isinstance(value, list) or not value:
-        raise ValueError(
-            f"not a list; write [{', '.join(OPERATIONS)}] or fewer of them"
-        )
+        raise ValueError(f"not a list; write [{', '.join(SERVED)}] or fewer of them")
     for operation in value:
         if value.count(operation) > 1:
             raise ValueError(f"{operation!r} is given twice")
     return value
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, list):
+        raise ValueError("not a list; write '- name: ...' and '  query: ...'")
+    if len(value) > 20:
+        raise ValueError(f"{len(value)} queries; at most 20 are taken")
+    return value
+
+
+def _query(value: object) -> str:
+    text = _text(value).strip().removesuffix(";").strip()
+    if not text:
+        raise ValueError("an empty query")
+    if not re.match(r"(?i)(select|with|values|table|show)\b", text):
+        raise ValueError("not a question; write one SELECT")
+    if ";" in text:
+        raise ValueError("several statements; write one, without a semicolon")
+    return text
+
+
+def _query_name(value: object) -> str:
+    name = _text(value)
+    if not _LABEL.fullmatch(name):
+        raise ValueError(f"{name!r} is no name; use a-z 0-9 _, beginning with a letter")
+    return name
 
 
 def _off(value: object) -> object:
@@ -114,11 +139,14 @@ def read_address(value: object) -> tuple[str, int]:
     return bare or "0.0.0.0", int(port)
 
 
-def _endpoint(value: object) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
-        raise ValueError("not an address; write it like http://127.0.0.1:4318")
-    return text.rstrip("/")
+def _url_like(example: str) -> BeforeValidator:
+    def check(value: object) -> str:
+        text = _text(value)
+        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
+            raise ValueError(f"not an address; write it like {example}")
+        return text.rstrip("/")
+
+    return BeforeValidator(check)
 
 
 class Model(BaseModel):
@@ -172,26 +200,88 @@ class ProbeShape(Model):
     ] = None
 
 
-Switch: TypeAlias = Annotated[ProbeShape | None, BeforeValidator(_off)]
+class LatencyShape(ProbeShape):
+    query: Annotated[
+        Annotated[str, BeforeValidator(_query)],
+        Field(description="the canary: one SELECT that stands for reads"),
+    ]
+    slow: Annotated[
+        Duration | None,
+        Field(description="time from which its answer counts as failed"),
+    ] = None
 
 
-class ProbesShape(Model):
-    ping: Annotated[
-        ProbeShape,
-        Field(description="`SELECT 1` on the held connection; cannot be switched off"),
-    ] = ProbeShape()
-    login: Annotated[
-        Switch, Field(description="a new connection; `false` switches it off")
-    ] = ProbeShape()
-    commit: Annotated[
-        Switch, Field(description="one empty transaction; `false` switches it off")
-    ] = ProbeShape()
-    identity: Annotated[
-        Switch, Field(description="role, start, version; `false` switches it off")
-    ] = ProbeShape()
-    saturation: Annotated[
-        Switch, Field(description="connection slots; `false` switches it off")
-    ] = ProbeShape()
+class ReplicationShape(ProbeShape):
+    max_lag: Annotated[
+        Duration | None,
+        Field(description="age of a replica's data from which `read` fails"),
+    ] = None
+
+
+class CustomShape(ProbeShape):
+    name: Annotated[
+        Annotated[str, BeforeValidator(_query_name)],
+        Field(description="short name, unique within the target"),
+    ]
+    query: Annotated[
+        Annotated[str, BeforeValidator(_query)],
+        Field(description="one SELECT of up to 20 rows"),
+    ]
+
+
+class PgbouncerShape(ProbeShape):
+    dsn: Annotated[
+        Annotated[str, BeforeValidator(_dsn)],
+        Field(description="its console: `postgresql://stats@host:6432/pgbouncer`"),
+    ]
+    password_file: Annotated[
+        Annotated[Path, BeforeValidator(_text)] | None,
+        Field(description="file with the password, read at each run"),
+    ] = None
+    max_wait: Annotated[
+        Duration | None,
+        Field(description="time that clients may wait before `pool` fails"),
+    ] = None
+
+
+class PatroniShape(ProbeShape):
+    url: Annotated[
+        Annotated[str, _url_like("http://db1:8008")],
+        Field(description="its REST API, such as `http://db1:8008`"),
+    ]
+
+
+def _probes_shape() -> type[Model]:
+    """A key for each probe that there is, from the probes' own words."""
+    fields: dict[str, Any] = {}
+    for name, probe in PROBES.items():
+        if not probe.is_usual:
+            continue
+        is_ping = name == PING
+        shape = ReplicationShape if name == REPLICATION else ProbeShape
+        switch = shape if is_ping else Annotated[shape | None, BeforeValidator(_off)]
+        switches = "" if is_ping else "; `false` switches it off"
+        field = Field(description=f"{probe.says}{switches}")
+        fields[name] = (Annotated[switch, field], shape())
+    latency = Field(description=PROBES[LATENCY].says)
+    fields[LATENCY] = (Annotated[LatencyShape | None, latency], None)
+    return create_model("ProbesShape", __base__=Model, **fields)
+
+
+ProbesShape: Final = _probes_shape()
+
+
+def inner(model: type[Model], key: str) -> type[Model] | None:
+    """The shape of what stands under *key*. None: a value, or nothing of the kind."""
+    field = model.model_fields.get(key)
+    return None if field is None else _model_in(field.annotation)
+
+
+def _model_in(annotation: object) -> type[Model] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)
 
 
 class TargetShape(Model):
@@ -216,7 +306,7 @@ class TargetShape(Model):
             BeforeValidator(_operations),
         ],
         Field(description="the breakers that it has"),
-    ] = OPERATIONS
+    ] = SERVED
     profile: Annotated[
         Annotated[Literal["default", "fast"], _one_of(("default", "fast"), "profile")],
         Field(description="`fast` pings every 100 ms with a deadline of 250 ms"),
@@ -231,8 +321,20 @@ class TargetShape(Model):
         BreakerShape, Field(description="what differs from `defaults.breaker`")
     ] = BreakerShape()
     probes: Annotated[
-        ProbesShape, Field(description="what differs from the probes' defaults")
+        ProbesShape,  # type: ignore[valid-type] # made of the probes that there are
+        Field(description="what differs from the probes' defaults"),
     ] = ProbesShape()
+    custom: Annotated[
+        Annotated[tuple[CustomShape, ...], BeforeValidator(_list)],
+        Field(description="queries of your own, whose numbers become metrics"),
+    ] = ()
+    pgbouncer: Annotated[
+        PgbouncerShape | None,
+        Field(description="the pooler before it; adds the operation `pool`"),
+    ] = None
+    patroni: Annotated[
+        PatroniShape | None, Field(description="the Patroni that manages it")
+    ] = None
 
 
 class DefaultsShape(Model):
@@ -267,7 +369,7 @@ class LogShape(Model):
 
 class OtlpShape(Model):
     endpoint: Annotated[
-        Annotated[str, BeforeValidator(_endpoint)],
+        Annotated[str, _url_like("http://127.0.0.1:4318")],
         Field(
             description="a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318`"
         ),

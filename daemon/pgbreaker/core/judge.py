@@ -5,18 +5,25 @@ tries; a failure speaks for as many as it proves dead: a login refused while the
 connection still answers is news of logins alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Outcome
 
-OPERATIONS: Final = ("connect", "read", "write")
-"""The kinds of work that have a breaker each on a target."""
+SERVED: Final = ("connect", "read", "write")
+"""The kinds of work that a server itself does."""
+
+OPERATIONS: Final = (*SERVED, "pool")
+"""The kinds of work that have a breaker each on a target; ``pool`` is getting a
+connection from its pooler."""
 
 PING, LOGIN, COMMIT, IDENTITY = "ping", "login", "commit", "identity"
+LATENCY, REPLICATION, PGBOUNCER = "latency", "replication", "pgbouncer"
+SATURATION: Final = "saturation"
 
 # The probe that tries the very thing the operation stands for; the first of a row
 # that the target has. Without a commit probe, not being in recovery must do.
@@ -25,7 +32,14 @@ DECIDING: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "connect": (LOGIN, PING),
         "read": (PING,),
         "write": (COMMIT, IDENTITY, PING),
+        "pool": (PGBOUNCER,),
     }
+)
+
+# Probes that decide besides, where the user said how bad their answer may be: a read
+# that is slow or stale is no read.
+DECIDES_BESIDES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"read": (LATENCY, REPLICATION)}
 )
 
 GONE: Final = frozenset(
@@ -38,6 +52,12 @@ GONE: Final = frozenset(
     )
 )
 """Findings that mean: no work of this kind is being done."""
+
+SHUT_OUT: Final = frozenset((Finding.AUTH, Finding.ABSENT))
+"""Findings of a ping that mean: the monitor cannot look, whatever it does for others."""
+
+_BEYOND: Final = frozenset((Finding.LAGGING, Finding.WAITING, Finding.SYNC_REP))
+"""Findings of an answer that came, and is worse than it may be."""
 
 # Whatever the probe, these speak for one operation only: a full server still serves
 # its sessions (53300), a read-only one still reads (25006).
@@ -61,24 +81,33 @@ class Verdict:
     slow: bool = False
 
 
-def deciding(probes: frozenset[str]) -> Mapping[str, str]:
-    """Name the deciding probe of each operation, of those a target has."""
+def deciding(probes: Mapping[str, ProbePlan]) -> Mapping[str, tuple[str, ...]]:
+    """Name the deciding probes of each operation, of those that a target has."""
     return {
-        operation: next(probe for probe in candidates if probe in probes)
-        for operation, candidates in DECIDING.items()
-        if not probes.isdisjoint(candidates)
+        operation: found
+        for operation in OPERATIONS
+        if (found := tuple(_deciding(operation, probes)))
     }
 
 
-def judge(reading: Reading, decides: Mapping[str, str]) -> Verdict:
+def _deciding(operation: str, probes: Mapping[str, ProbePlan]) -> Iterator[str]:
+    yield from [probe for probe in DECIDING[operation] if probe in probes][:1]
+    for probe in DECIDES_BESIDES.get(operation, ()):
+        if probe in probes and probes[probe].limit is not None:
+            yield probe
+
+
+def judge(reading: Reading, decides: Mapping[str, tuple[str, ...]]) -> Verdict:
     """Say what *reading* means for each operation.
 
     Args:
-        decides: Operation -> name of its deciding probe on this target, as
-            `deciding` gives it.
+        decides: Operation -> names of its deciding probes on this target, as
+            `deciding` gives them.
     """
-    own = [operation for operation, probe in decides.items() if probe == reading.probe]
-    if reading.answered:
+    own = [
+        operation for operation, probes in decides.items() if reading.probe in probes
+    ]
+    if reading.answered and not _is_too_slow(reading):
         good = dict.fromkeys(own, Outcome.SUCCESS)
         return Verdict(good, slow=reading.finding is Finding.SLOW)
     failed = dict.fromkeys(_failed(reading, own), Outcome.FAILURE)
@@ -87,14 +116,26 @@ def judge(reading: Reading, decides: Mapping[str, str]) -> Verdict:
     return Verdict(failed, confirmed=certain)
 
 
+def _is_too_slow(reading: Reading) -> bool:
+    """Whether it answered later than its user has use for it. A slow ping is for the
+    window to weigh; of a canary there are too few for a window."""
+    return reading.probe == LATENCY and reading.finding is Finding.SLOW
+
+
 def _failed(reading: Reading, own: list[str]) -> list[str]:
     finding = reading.finding
+    if reading.probe == PGBOUNCER:
+        is_bad = finding in GONE | _BEYOND or finding in (Finding.FULL, Finding.SYSTEM)
+        return own if is_bad else []
     if finding in _NARROW:
         return [_NARROW[finding]]
     if finding in GONE and reading.probe == PING and reading.confirmed:
-        return list(OPERATIONS)  # neither an old nor a new connection answers
-    if finding in GONE or finding is Finding.SYSTEM:
+        return list(SERVED)  # neither an old nor a new connection answers
+    if finding in GONE or finding in _BEYOND or finding is Finding.SYSTEM:
+        return own
+    if _is_too_slow(reading):
         return own
     # AUTH is a mistake in a configuration, QUERY one in the question, or our own
-    # lock_timeout at work: neither says that others' calls fail.
+    # lock_timeout at work; DENIED and ABSENT say that there is nothing to see. None
+    # says that others' calls fail.
     return []

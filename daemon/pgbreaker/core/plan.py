@@ -16,10 +16,19 @@ class ProbePlan:
     Attributes:
         interval: Seconds between two beginnings.
         timeout: Seconds for the answer, connecting included.
+        limit: Seconds beyond which what the probe measures counts as bad. None: it
+            never does.
+        query: The user's own question, for the probes that ask one.
+        address: Where a probe asks that does not ask the server itself.
+        password_file: File that holds the password for there.
     """
 
     interval: Seconds
     timeout: Seconds
+    limit: Seconds | None = None
+    query: str | None = None
+    address: Secret | None = None
+    password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

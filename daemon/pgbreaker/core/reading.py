@@ -12,7 +12,13 @@ from pgbreaker.core.units import Seconds
 Value: TypeAlias = float | str | bool | None
 """One seen value. Sizes in bytes, durations in seconds, shares 0 to 1."""
 
-NOTHING: Final[Mapping[str, Value]] = MappingProxyType({})
+Row: TypeAlias = Mapping[str, Value]
+"""Values that belong together: those of one database, one slot, one standby."""
+
+Seen: TypeAlias = Mapping[str, Value | tuple[Row, ...]]
+"""What a probe saw, by name."""
+
+NOTHING: Final[Seen] = MappingProxyType({})
 
 
 class Finding(StrEnum):
@@ -30,6 +36,12 @@ class Finding(StrEnum):
     WRONG_ROLE = "wrong_role"  # read-only or in recovery (25006)
     QUERY = "query"  # the question itself failed, or waited for a lock
     SYSTEM = "system"  # the server says that it is ill (53100, 58030, XX000)
+    SYNC_REP = "sync_rep"  # a commit waits for a synchronous standby
+    LAGGING = "lagging"  # a replica is further behind than it may be
+    WAITING = "waiting"  # clients wait at the pooler longer than they may
+    DENIED = "denied"  # the role may not look at this (42501)
+    SKIPPED = "skipped"  # a dear question, while a breaker refuses calls
+    ABSENT = "absent"  # what is asked about is not there: extension, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,7 @@ class Reading:
         confirmed: A second signal agreed: the probe asked again at once, or
             the sentinel tried a fresh connection.
         late: Seconds by which it began after it was due.
+        connecting: Seconds of `took` that connecting took; 0 where nobody connected.
     """
 
     target: str
@@ -54,10 +67,11 @@ class Reading:
     at: Seconds
     took: Seconds
     finding: Finding
-    values: Mapping[str, Value] = field(default_factory=lambda: NOTHING)
+    values: Seen = field(default_factory=lambda: NOTHING)
     evidence: Evidence | None = None
     confirmed: bool = False
     late: Seconds = 0.0
+    connecting: Seconds = 0.0
 
     @property
     def answered(self) -> bool:

@@ -75,6 +75,11 @@ def lasting(seconds: Seconds) -> str:
     return f"{days} d {hours} h"
 
 
+def shortly(seconds: Seconds) -> str:
+    """Write a duration as configurations do: ``500ms``, ``5s``, ``300s``."""
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
 def percent(share: Share) -> str:
     """Say a share as ``70 %``."""
     return f"{share * 100:.0f} %"

@@ -2,17 +2,21 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.plan import TargetPlan
-from pgbreaker.core.reading import NOTHING, Finding, Value
+from pgbreaker.core.judge import COMMIT, PING
+from pgbreaker.core.plan import ProbePlan, TargetPlan
+from pgbreaker.core.reading import NOTHING, Finding, Seen
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.monitor.questions import Questions
 from pgbreaker.postgres.failures import read_failure
-from pgbreaker.postgres.target import Session, Target, address
-from pgbreaker.probes import PROBES, WRITING
+from pgbreaker.postgres.target import Session, Target, Visit
+from pgbreaker.probes import probe_called
+
+_NEED_NOT: Final = (Finding.WRONG_ROLE, Finding.DENIED, Finding.ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,14 @@ class Step:
     took: Seconds
     finding: Finding
     said: str = ""
-    values: Mapping[str, Value] = field(default_factory=lambda: NOTHING)
+    values: Seen = field(default_factory=lambda: NOTHING)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it succeeded, or failed for want of what a server, or the rights of
+        the role, need not have."""
+        is_question = ":" not in self.name
+        return self.finding is Finding.OK or (is_question and self.finding in _NEED_NOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +59,19 @@ class Report:
 
     @property
     def is_good(self) -> bool:
-        """Whether everything succeeded, but for what the server's role forbids."""
-        return all(s.finding in (Finding.OK, Finding.WRONG_ROLE) for s in self.steps)
+        """Whether every step is."""
+        return all(step.is_good for step in self.steps)
 
     @property
     def line(self) -> str:
         """The report in one line."""
-        bad = next((s for s in self.steps if s.finding is not Finding.OK), None)
-        if bad is None:
-            took = lasting(sum(step.took for step in self.steps))
-            return f"{self.target}: ok, {len(self.steps)} steps in {took}"
-        return f"{self.target}: {bad.name} ended {bad.finding.value}: {bad.said}"
+        bad = next((step for step in self.steps if not step.is_good), None)
+        if bad is not None:
+            return f"{self.target}: {bad.name} ended {bad.finding.value}: {bad.said}"
+        took = lasting(sum(step.took for step in self.steps))
+        but = [s for s in self.steps if s.finding is not Finding.OK]
+        named = "".join(f"; {s.name} {s.finding.value}: {s.said}" for s in but)
+        return f"{self.target}: ok, {len(self.steps)} steps in {took}{named}"
 
     def text(self, *, debug: bool) -> str:
         """The report for a terminal; with *debug*, every step and value."""
@@ -70,8 +83,17 @@ class Report:
             took = lasting(step.took).rjust(8)
             ended = f"{step.finding.value:<10} {step.said}".rstrip()
             lines.append(f"{step.name:<{width}}  {took}  {ended}")
-            lines += [f"{'':<{width + 12}}{k} = {v}" for k, v in step.values.items()]
+            lines += [f"{'':<{width + 12}}{line}" for line in _told(step.values)]
         return "\n".join([*lines, self.line])
+
+
+def _told(values: Seen) -> Iterator[str]:
+    for name, value in values.items():
+        if not isinstance(value, tuple):
+            yield f"{name} = {value}"
+            continue
+        for row in value:
+            yield f"{name}: " + ", ".join(f"{k} {v}" for k, v in row.items())
 
 
 async def examine(plan: TargetPlan, clock: Clock | None = None) -> Report:
@@ -85,43 +107,81 @@ class _Examination:
         self._target = Target(plan)
         self._clock = clock
         self._steps: list[Step] = []
+        self._visit: Visit | None = None
 
     async def run(self) -> Report:
         longest = max(probe.timeout for probe in self._plan.probes.values())
         if await self._reach(longest):
             for probe, plan in self._plan.probes.items():
-                if not await self._probe(probe, plan.timeout):
+                if not await self._probe(probe, plan):
                     break
+            await self._leave()
         return Report(self._plan.name, tuple(self._steps))
 
     async def _reach(self, within: Seconds) -> bool:
-        host, port = address(self._plan.dsn.reveal())
-        if not host.startswith("/"):
-            resolved = await self._step("resolve", self._resolve(host, port))
+        there = self._target.address
+        if there.socket is None:
+            resolving = self._resolve(there.host, there.port)
+            resolved = await self._step("resolve", resolving)
             if resolved is None:
                 return False
         return await self._step("knock", self._target.knock(within)) is not None
 
-    async def _resolve(self, host: str, port: int) -> Mapping[str, Value]:
+    async def _resolve(self, host: str, port: int) -> Seen:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = sorted({str(entry[4][0]) for entry in found})
         return {"addresses": ", ".join(addresses)}
 
-    async def _probe(self, probe: str, within: Seconds) -> bool:
+    async def _probe(self, name: str, plan: ProbePlan) -> bool:
         """Ask one probe on a connection of its own. False when there is none."""
-        connecting = self._target.connect(probe, within, read_only=probe not in WRITING)
-        session: Session | None = await self._step(f"{probe}: login", connecting)
+        probe, within = probe_called(name), plan.timeout
+        if probe.goes is not None:
+            await self._step(name, probe.goes(self._plan, within), within)
+            return True
+        if name == PING:
+            return await self._ping(within)
+        visit = self._visit if self._visit and self._visit.is_open else None
+        if visit is None or name == COMMIT:  # the one that may write
+            visit = await self._come_in(name, within)
+        if visit is None:
+            return False
+        asking = Questions().ask_visitor(visit, name, plan, within)
+        await self._step(name, asking)
+        if name == COMMIT:
+            await self._leave()
+        return True
+
+    async def _ping(self, within: Seconds) -> bool:
+        connecting = self._target.connect(within, limit=within)
+        session: Session | None = await self._step(f"{PING}: login", connecting)
         if session is None:
             return False
-        await self._step(probe, session.ask(PROBES[probe], within))
+        await self._step(PING, session.ping(within))
         await session.close()
         return True
 
-    async def _step(self, name: str, doing: Awaitable[Any]) -> Any:  # noqa: ANN401 - whatever the step gives
+    async def _come_in(self, name: str, within: Seconds) -> Visit | None:
+        await self._leave()
+        longest = max(probe.timeout for probe in self._plan.probes.values())
+        coming = self._target.visit(
+            name, within, limit=longest, read_only=name != COMMIT
+        )
+        self._visit = await self._step(f"{name}: login", coming)
+        return self._visit
+
+    async def _leave(self) -> None:
+        visit, self._visit = self._visit, None
+        if visit is not None:
+            await visit.close()
+
+    async def _step(
+        self, name: str, doing: Awaitable[Any], within: Seconds | None = None
+    ) -> Any:  # noqa: ANN401 - whatever the step gives
         begun = self._clock.now()
         try:
-            got = await doing
+            async with asyncio.timeout(within):
+                got = await doing
         except Exception as error:  # noqa: BLE001 - failing is what we came to see
             finding, evidence = read_failure(error, probe=name, connecting=":" in name)
             took = self._clock.now() - begun

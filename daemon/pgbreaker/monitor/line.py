@@ -1,20 +1,24 @@
 """The line to one target: at most two connections, one question on each at a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Callable as Fn
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import PING
+from pgbreaker.core.judge import COMMIT, GONE, LOGIN, PING
 from pgbreaker.core.plan import ProbePlan
-from pgbreaker.core.reading import NOTHING, Finding, Reading, Value
+from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen
 from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.monitor.questions import Questions
 from pgbreaker.postgres.failures import read_failure
-from pgbreaker.postgres.target import Session, Target
-from pgbreaker.probes import FRESH, PROBES, WRITING, Probe
-from pgbreaker.probes.login import locked_out
+from pgbreaker.postgres.target import Session, Target, Visit
+from pgbreaker.probes import probe_called
+from pgbreaker.probes.commit import STALLED
+from pgbreaker.probes.login import LOCKED_OUT, LOGINS_WAIT
+from pgbreaker.probes.probe import Place
 
 # How long a server that is down may take to open the door once it has picked up:
 # longer than a probe's deadline, so that a freeze of ten minutes leaves it with a few
@@ -27,9 +31,11 @@ _QUESTION: Final = 4  # times a ping: parse, then execute, are two round trips
 _LONGEST_WAY: Final[Seconds] = 5.0
 _LONGEST_LOGIN: Final[Seconds] = 60.0  # as long as the server's authentication_timeout
 
+_T = TypeVar("_T")
+
 
 class Line:
-    """Asks one target's server, and always comes back with a `Reading`.
+    """Asks one target's server, and always comes back with readings.
 
     One connection is held and asked the quick questions; a second one is made for
     the time of a login or a commit. While the held one is lost, nothing is asked
@@ -39,23 +45,18 @@ class Line:
         last_loss: Why the held connection is missing, None while it is there.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        clock: Clock,
-        when_lost: Callable[[], None],
-        probes: Mapping[str, Probe] = PROBES,
-    ) -> None:
+    def __init__(self, target: Target, clock: Clock, when_lost: Fn[[], None]) -> None:
         self._target = target
         self._clock = clock
         self._when_lost = when_lost
-        self._probes = probes
         self._held: Session | None = None
-        self._fresh: Session | None = None
+        self._visit: Visit | None = None
+        self._stalled: int | None = None  # pid of a commit that has not come back
         self._asking = asyncio.Lock()  # one question at a time on the held one
         self._dialling = asyncio.Lock()  # one connection besides it at a time
         self._logging_in: asyncio.Task[Session] | None = None
         self._locked_out: Evidence | None = None
+        self._questions = Questions()
         self._ping_took: Seconds = 0.0  # the last one that was answered
         self.last_loss: Reading | None = None
 
@@ -67,18 +68,8 @@ class Line:
     @property
     def connections(self) -> int:
         """Connections to the server right now."""
-        return sum(s is not None and s.is_open for s in (self._held, self._fresh))
-
-    async def ask(self, probe: str, plan: ProbePlan) -> Reading:
-        """Run *probe* once, on the connection that it is meant for."""
-        if not self.is_up:
-            return await self.renew(plan) if probe == PING else self.echo(probe)
-        if probe in FRESH:
-            async with self._dialling:
-                return await self._ask_fresh(probe, plan)
-        async with self._asking:
-            begun = self._clock.now()  # waiting for our own turn is not its fault
-            return await self._read(probe, begun, self._ask_held(probe, plan))
+        open_ones = sum(s is not None and s.is_open for s in (self._held, self._visit))
+        return open_ones + (self._stalled is not None)
 
     def echo(self, probe: str) -> Reading:
         """Answer without asking: what keeps the held connection away speaks for
@@ -86,32 +77,80 @@ class Line:
         now, loss = self._clock.now(), self.last_loss
         if loss is None or loss.evidence is None:
             waiting = Evidence(
-                Finding.LOST.value, "the held connection was lost", probe=probe
+                Finding.LOST.value, "the held connection was lost", probe="conn_watch"
             )
             return self._reading(probe, now, Finding.LOST, evidence=waiting)
         evidence = replace(loss.evidence, probe=probe)
         return self._reading(probe, now, loss.finding, evidence=evidence)
 
-    async def _ask_held(self, probe: str, plan: ProbePlan) -> Mapping[str, Any]:
-        session = self._held
-        if session is None:  # lost while we waited for our turn
-            raise ConnectionResetError("the held connection was lost")
-        ping = self._target.plan.probes[PING].timeout
-        if probe == PING:
-            return await self._ping(session, ping)
+    # On the held connection.
+
+    async def ping(self) -> Reading:
+        """Ping on the held connection, or get a new one and ping on that."""
+        if not self.is_up:
+            return await self.renew()
+        async with self._asking:
+            begun = self._clock.now()  # waiting for our own turn is not its fault
+            return await self._read(PING, begun, self._ping_held())
+
+    async def ask(self, probes: Sequence[str]) -> list[Reading]:
+        """Ask *probes*, which are of one place, as few questions as may be."""
+        place = probe_called(probes[0]).place
+        if place is Place.APART:
+            return [await self._go(probe) for probe in probes]
+        if not self.is_up:
+            return [self.echo(probe) for probe in probes]
+        if place is Place.FRESH:
+            async with self._dialling:
+                return await self._ask_visiting(probes)
+        return await self._ask_held(probes)
+
+    async def _ask_held(self, probes: Sequence[str]) -> list[Reading]:
+        readings: list[Reading] = []
+        for together in self._questions.groups(probes):
+            readings += await self._ask_group(together)
+        return readings
+
+    async def _ask_group(self, probes: Sequence[str]) -> list[Reading]:
+        """Ask *probes* in one statement; when that fails, each in one of its own."""
+        async with self._asking:
+            begun, session = self._clock.now(), self._held
+            if session is None:  # lost while we waited for our turn
+                return [self.echo(probe) for probe in probes]
+            within = self._patience_for(probes)
+            asking = self._questions.ask(session, probes, within)
+            seen, failure = await _caught(asking)
+        if failure is None:
+            return [self._answered(probe, begun, seen[probe]) for probe in probes]
+        finding, _ = read_failure(failure, probe=probes[0], connecting=False)
+        if len(probes) > 1 and finding not in GONE:
+            self._questions.part(probes)
+            return await self._ask_held(probes)
+        return [self._failed(probe, begun, failure) for probe in probes]
+
+    def _patience_for(self, probes: Sequence[str]) -> Seconds:
         # The next ping waits for its turn behind this question, so none may take
         # longer than a ping: silence is as telling, whatever was asked. But where a
         # ping takes long the way is long, and these go it more than once.
-        within = max(min(plan.timeout, ping), _QUESTION * self._ping_took)
-        return await session.ask(self._probes[probe], within)
+        longest = max(self._plan(probe).timeout for probe in probes)
+        ping = self._plan(PING).timeout
+        return max(min(longest, ping), _QUESTION * self._ping_took)
 
-    async def _ping(self, session: Session, within: Seconds) -> Mapping[str, Any]:
+    async def _ping_held(self) -> Seen:
+        session = self._held
+        if session is None:  # lost while we waited for our turn
+            raise ConnectionResetError("the held connection was lost")
+        return await self._ping(session, self._plan(PING).timeout)
+
+    async def _ping(self, session: Session, within: Seconds) -> Seen:
         asked = self._clock.now()
-        answer = await session.ask(self._probes[PING], within)
+        await session.ping(within)
         self._ping_took = self._clock.now() - asked
-        return answer
+        return NOTHING
 
-    async def renew(self, plan: ProbePlan) -> Reading:
+    # A new one to be held.
+
+    async def renew(self) -> Reading:
         """Replace the held connection by a fresh one, and ping on that.
 
         Also the second opinion on a held connection that failed: whatever an old
@@ -119,11 +158,12 @@ class Line:
         """
         self.hang_up()
         begun = self._clock.now()
-        reading = await self._read(PING, begun, self._open(plan), connecting=True)
+        reading = await self._read(PING, begun, self._open(), connecting=True)
         self.last_loss = None if reading.answered else reading
         return reading
 
-    async def _open(self, plan: ProbePlan) -> Mapping[str, Any]:
+    async def _open(self) -> Seen:
+        plan = self._plan(PING)
         begun = knocked = self._clock.now()
         try:
             # First seen failing, a second opinion has to come within the deadline.
@@ -140,13 +180,13 @@ class Line:
         within = max(left, min(_LOGIN * (answered - knocked), _LONGEST_WAY))
         session = await self._log_in(plan, within)
         try:
-            answer = await self._ping(session, plan.timeout)
+            await self._ping(session, plan.timeout)
         except BaseException:
             session.hang_up()
             raise
         self._held = session
         session.when_lost(lambda: self._lost(session))
-        return answer
+        return NOTHING
 
     async def _log_in(self, plan: ProbePlan, within: Seconds) -> Session:
         """Wait *within* seconds for a login, and leave it under way after that.
@@ -157,7 +197,7 @@ class Line:
         """
         if self._logging_in is None:
             self._logging_in = asyncio.create_task(
-                self._target.connect(PING, _LONGEST_LOGIN, limit=plan.timeout)
+                self._target.connect(_LONGEST_LOGIN, limit=plan.timeout)
             )
         done, _ = await asyncio.wait([self._logging_in], timeout=within)
         if not done:
@@ -175,70 +215,178 @@ class Line:
         if self._held is session:  # not one that we hung up ourselves
             self._when_lost()
 
-    async def _ask_fresh(self, probe: str, plan: ProbePlan) -> Reading:
+    # On a connection made for the question.
+
+    async def _ask_visiting(self, probes: Sequence[str]) -> list[Reading]:
         begun = self._clock.now()
-        if self._locked_out is not None and await self._is_locked_out(plan):
+        if self._locked_out is not None and await self._is_locked_out():
             # Another login would wait in the same queue, and stay there after we
             # hang up: the server reads nothing from it until it has the lock.
-            evidence = replace(self._locked_out, probe=probe)
-            return self._reading(probe, begun, Finding.QUERY, evidence=evidence)
-        reading = await self._read(
-            probe, begun, self._call_in(probe, plan), connecting=True
+            return [self._out(probe, begun) for probe in probes]
+        stalled = await self._still_stalled() if COMMIT in probes else None
+        if stalled is not None:
+            others = [probe for probe in probes if probe != COMMIT]
+            told = [self._stalls(begun, stalled)]
+            return [*(await self._visiting(others) if others else ()), *told]
+        return await self._visiting(probes)
+
+    async def _visiting(self, probes: Sequence[str]) -> list[Reading]:
+        """Make a connection and ask *probes* on it, one after the other."""
+        begun = self._clock.now()
+        first = self._plan(probes[0])
+        coming = self._target.visit(
+            "commit" if COMMIT in probes else probes[0],
+            first.timeout,
+            limit=max(self._plan(probe).timeout for probe in probes),
+            read_only=COMMIT not in probes,
         )
-        if reading.finding is Finding.TIMEOUT and await self._is_locked_out(plan):
-            return replace(reading, finding=Finding.QUERY, evidence=self._locked_out)
+        visit, failure = await _caught(coming)
+        if failure is not None:
+            return await self._not_let_in(probes, begun, failure)
+        self._visit = visit
+        connected = self._clock.now() - begun
+        try:
+            readings = []
+            for probe in probes:
+                reading = await self._ask_visitor(visit, probe, begun, connected)
+                readings.append(reading)
+                begun, connected = self._clock.now(), 0.0
+            await visit.close()
+        finally:
+            visit.hang_up()
+            self._visit = None
+        return readings
+
+    async def _ask_visitor(
+        self, visit: Visit, probe: str, begun: Seconds, connected: Seconds
+    ) -> Reading:
+        within = self._plan(probe).timeout
+        if probe == LOGIN:
+            within = max(0.001, within - connected)  # it is one thing, to be let in
+        asking = self._questions.ask_visitor(visit, probe, self._plan(probe), within)
+        reading = await self._read(probe, begun, asking)
+        reading = replace(reading, connecting=connected)
+        if probe == COMMIT and reading.finding is Finding.TIMEOUT:
+            visit.hang_up()
+            return await self._why_stalled(visit.pid, reading)
         return reading
 
-    async def _call_in(self, probe: str, plan: ProbePlan) -> Mapping[str, Any]:
-        begun = self._clock.now()
-        session = await self._target.connect(
-            probe, plan.timeout, read_only=probe not in WRITING
-        )
-        self._fresh = session
-        try:
-            answer = await session.ask(
-                self._probes[probe], _left(begun, plan, self._clock)
-            )
-            await session.close()
-        finally:
-            session.hang_up()
-            self._fresh = None
-        return answer
+    async def _not_let_in(
+        self, probes: Sequence[str], begun: Seconds, failure: Exception
+    ) -> list[Reading]:
+        readings = [
+            self._failed(probe, begun, failure, connecting=True) for probe in probes
+        ]
+        is_late = readings[0].finding is Finding.TIMEOUT
+        if is_late and await self._is_locked_out():
+            return [self._out(probe, begun) for probe in probes]
+        return readings
 
-    async def _is_locked_out(self, plan: ProbePlan) -> bool:
+    def _out(self, probe: str, begun: Seconds) -> Reading:
+        assert self._locked_out is not None
+        evidence = replace(self._locked_out, probe=probe)
+        return self._reading(probe, begun, Finding.QUERY, evidence=evidence)
+
+    async def _is_locked_out(self) -> bool:
         """Ask the held connection whether logins wait for a lock."""
         self._locked_out = None
-        async with self._asking:
-            if self._held is None:
-                return False
-            try:
-                seen = await self._held.ask(locked_out, plan.timeout)
-            except Exception:  # noqa: BLE001 - no answer is no excuse; the next ping tells
-                return False
+        seen = await self._consult(LOCKED_OUT)
         if seen:
             text = f"logins wait for a lock on {seen['relation']}, held by pid {seen['blocker']}"
-            self._locked_out = Evidence(Finding.QUERY.value, text, probe="login")
+            self._locked_out = Evidence(LOGINS_WAIT, text, probe=LOGIN)
         return bool(seen)
+
+    async def _why_stalled(self, pid: int, reading: Reading) -> Reading:
+        """Ask the held connection what a commit waits for that has not come back."""
+        self._stalled = pid
+        waits = await self._still_stalled()
+        if waits is None:
+            return reading
+        return replace(self._stalls(reading.at, waits), connecting=reading.connecting)
+
+    async def _still_stalled(self) -> Mapping[str, Any] | None:
+        """What an earlier commit still waits for. None when there is none."""
+        if self._stalled is None:
+            return None
+        waits = await self._consult(STALLED.format(pid=self._stalled))
+        if waits is None:
+            self._stalled = None
+        return waits
+
+    def _stalls(self, begun: Seconds, waits: Mapping[str, Any]) -> Reading:
+        """The old connection answers and the commit's does not: two signals agree."""
+        is_standby = waits["event"] == "SyncRep"
+        finding = Finding.SYNC_REP if is_standby else Finding.TIMEOUT
+        what = (
+            "a synchronous standby"
+            if is_standby
+            else "/".join(filter(None, (waits["kind"], waits["event"]))) or "the server"
+        )
+        text = f"a commit waits for {what} (pid {self._stalled})"
+        evidence = Evidence(finding.value, text, probe=COMMIT)
+        reading = self._reading(COMMIT, begun, finding, evidence=evidence)
+        return replace(reading, confirmed=True)
+
+    async def _consult(self, sql: str) -> Mapping[str, Any] | None:
+        """Ask the held connection about another one. None when it says nothing."""
+        async with self._asking:
+            if self._held is None:
+                return None
+            try:
+                return await self._held.fetch(sql, self._patience_for([PING]))
+            except Exception:  # noqa: BLE001 - no answer is no excuse; the next ping tells
+                return None
+
+    # Elsewhere.
+
+    async def _go(self, name: str) -> Reading:
+        probe, plan, begun = probe_called(name), self._plan(name), self._clock.now()
+        assert probe.goes is not None
+        going = _within(probe.goes(self._target.plan, plan.timeout), plan.timeout)
+        return await self._read(name, begun, going, connecting=True)
+
+    # Readings.
+
+    def _plan(self, probe: str) -> ProbePlan:
+        return self._target.plan.probes[probe]
 
     async def _read(
         self,
         probe: str,
         begun: Seconds,
-        answer: Awaitable[Mapping[str, Any]],
+        answer: Awaitable[Seen],
         *,
         connecting: bool = False,
     ) -> Reading:
-        try:
-            values = await answer
-        except Exception as error:  # noqa: BLE001 - failing to probe is a finding
-            finding, evidence = read_failure(error, probe=probe, connecting=connecting)
-            return self._reading(probe, begun, finding, evidence=evidence)
+        seen, failure = await _caught(answer)
+        if failure is not None:
+            return self._failed(probe, begun, failure, connecting=connecting)
+        return self._answered(probe, begun, seen)
+
+    def _answered(self, probe: str, begun: Seconds, seen: Seen | Exception) -> Reading:
+        """Read what came, which is an error when its rows made no sense."""
+        if isinstance(seen, Exception):
+            return self._failed(probe, begun, seen)
+        took, plan = self._clock.now() - begun, self._plan(probe)
+        what = probe_called(probe)
+        if plan.limit is not None and what.weighs is not None:
+            bad = what.weighs(seen, took, plan.limit)
+            if bad is not None:
+                evidence = Evidence(what.beyond.value, bad, probe=probe)
+                return self._reading(
+                    probe, begun, what.beyond, values=seen, evidence=evidence
+                )
         slow_call = self._target.plan.policy.slow_call
-        took = self._clock.now() - begun
         # A login is many round trips and a fork: its own deadline is its measure.
         is_slow = probe == PING and slow_call is not None and took >= slow_call
         finding = Finding.SLOW if is_slow else Finding.OK
-        return self._reading(probe, begun, finding, values=values)
+        return self._reading(probe, begun, finding, values=seen)
+
+    def _failed(
+        self, probe: str, begun: Seconds, error: Exception, *, connecting: bool = False
+    ) -> Reading:
+        finding, evidence = read_failure(error, probe=probe, connecting=connecting)
+        return self._reading(probe, begun, finding, evidence=evidence)
 
     def _reading(
         self,
@@ -246,7 +394,7 @@ class Line:
         begun: Seconds,
         finding: Finding,
         *,
-        values: Mapping[str, Value] = NOTHING,
+        values: Seen = NOTHING,
         evidence: Evidence | None = None,
     ) -> Reading:
         took = self._clock.now() - begun
@@ -256,6 +404,7 @@ class Line:
     def hang_up(self) -> None:
         """End the held connection at once."""
         session, self._held = self._held, None
+        self._stalled = None  # of a server that may be another one by now
         if session is not None:
             session.hang_up()
 
@@ -263,18 +412,31 @@ class Line:
         """End both connections, the held one politely."""
         session, self._held = self._held, None
         self._stop_dialling()
-        if self._fresh is not None:
-            self._fresh.hang_up()
+        if self._visit is not None:
+            self._visit.hang_up()
         if session is not None and session.is_open:
             await session.close()
+
+
+async def _caught(answer: Awaitable[_T]) -> tuple[_T, None] | tuple[Any, Exception]:
+    """Await *answer*; what it raises is given back beside it."""
+    try:
+        return await answer, None
+    except Exception as error:  # noqa: BLE001 - failing to probe is a finding
+        return None, error
+
+
+async def _within(coming: Awaitable[_T], seconds: Seconds) -> _T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await coming
+    except TimeoutError as error:
+        if error.errno is not None or error.args:
+            raise  # the kernel's word, or one that says more
+        raise TimeoutError(f"no answer within {lasting(seconds)}") from None
 
 
 def _hang_up(login: asyncio.Task[Session]) -> None:
     """End a login that nobody waits for any more, however it ended."""
     if not login.cancelled() and login.exception() is None:  # noqa: LOG004 - no logger
         login.result().hang_up()
-
-
-def _left(begun: Seconds, plan: ProbePlan, clock: Clock) -> Seconds:
-    """What is left of a probe's deadline, never nothing."""
-    return max(0.001, plan.timeout - (clock.now() - begun))

@@ -5,10 +5,11 @@ import logging
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import PING
+from pgbreaker.core.judge import LOGIN
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.monitor.line import Line
+from pgbreaker.monitor.round import Round, grouped
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.monitor.sentinel import Sentinel
 from pgbreaker.monitor.watch import Watch
@@ -24,7 +25,7 @@ _STUCK: Final[Seconds] = 15.0
 
 
 class Patrol:
-    """The sentinel and the watches of one target.
+    """The sentinel and the rounds of one target.
 
     Attributes:
         board: What is true of the target.
@@ -36,46 +37,50 @@ class Patrol:
         self.board = board
         self._clock = clock
         self._schedule = schedule
-        self._feed = Feed(board, hub, clock)
+        self._feed = Feed(board, hub, clock, self._moved, self._filling)
         self._line = Line(Target(board.plan), clock, self._alarm)
         self._sentinel = Sentinel(self._line, self._feed, clock, self._hasten)
-        self._watches = [
-            Watch(probe, self._line, self._feed, clock)
-            for probe in board.plan.probes
-            if probe != PING
+        self._rounds = [
+            Round(
+                f"{board.plan.name}/{kind}",
+                [Watch(probes, self._line, self._feed, clock) for probes in watches],
+                clock,
+            )
+            for kind, watches in grouped(board.plan.probes)
         ]
-        self._round: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin; needs a running loop."""
-        self._round = asyncio.create_task(
+        self._beating = asyncio.create_task(
             self._sentinel.run(), name=f"sentinel {self.board.plan.name}"
         )
-        self._round.add_done_callback(_tell)
-        for watch in self._watches:
-            self._schedule.add(watch)
+        self._beating.add_done_callback(_tell)
+        for round_ in self._rounds:
+            self._schedule.add(round_)
 
     @property
     def trouble(self) -> str | None:
         """What is wrong with the patrol itself, None when nothing is."""
         name = self.board.plan.name
-        if self._round is not None and self._round.done():
+        if self._beating is not None and self._beating.done():
             return f"the sentinel of {name} has ended"
         now = self._clock.now()
         silent = now - self._sentinel.beaten_at
         if silent > 3 * max(self._sentinel.interval, 20.0) + _STUCK:
             return f"the sentinel of {name} has been silent for {lasting(silent)}"
-        for watch in self._watches:
+        for watch in (watch for round_ in self._rounds for watch in round_.watches):
             silent = now - watch.ended_at
             if silent > 3 * watch.interval + _STUCK:
-                return f"{watch.name} has not run for {lasting(silent)}"
+                asked = ", ".join(watch.probes)
+                return f"{asked} of {name} has not run for {lasting(silent)}"
         return None
 
     async def close(self) -> None:
         """Stop beating and hang up. The schedule is closed by whoever made it."""
-        if self._round is not None:
-            self._round.cancel()
-            await asyncio.wait([self._round])
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
         await self._line.close()
 
     def _alarm(self) -> None:
@@ -83,8 +88,21 @@ class Patrol:
 
     def _hasten(self) -> None:
         """The target is there, or there again: everything is asked at once."""
-        for watch in self._watches:
-            self._schedule.soon(watch.name)
+        for round_ in self._rounds:
+            round_.hasten()
+            self._schedule.soon(round_.name)
+
+    def _moved(self) -> None:
+        """The name leads elsewhere: hold a connection to the server that is there."""
+        self._line.hang_up()
+        self._sentinel.alarm()
+
+    def _filling(self) -> None:
+        """The last slots are being taken: whether one is left shows at the door."""
+        for round_ in self._rounds:
+            if any(LOGIN in watch.probes for watch in round_.watches):
+                round_.hasten()
+                self._schedule.soon(round_.name)
 
 
 def _tell(sentinel: asyncio.Task[None]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import GONE, PING
+from pgbreaker.core.judge import GONE, PING, SHUT_OUT
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.units import Seconds
 from pgbreaker.monitor.feed import Feed
@@ -94,7 +94,7 @@ class Sentinel:
     def _next(self, due: Seconds) -> Seconds:
         """Say when to beat next: on the grid when all is well."""
         now = self._clock.now()
-        if self._last is Finding.AUTH:
+        if self._last in SHUT_OUT:
             # Repeated bad logins look like an attack, and can lock the role.
             doubled = _LOCKED_OUT * 2.0 ** min(self._refusals - 1, 10)
             return now + min(doubled, _LOCKED_OUT_MAX)
@@ -113,7 +113,7 @@ class Sentinel:
         reading = await self._ping()
         if reading.finding in GONE and not self._failed:
             self._feed.show(reading)
-            reading = await self._line.renew(self._plan)
+            reading = await self._line.renew()
             was_up = False
             self._failed = True
         # Either asked twice just now, or the beat before failed too.
@@ -124,14 +124,15 @@ class Sentinel:
     async def _ping(self) -> Reading:
         if self._line.last_loss is None and not self._line.is_up and self._beaten:
             return self._line.echo(PING)  # lost between two beats: the first bad sign
-        return await self._line.ask(PING, self._plan)
+        return await self._line.ping()
 
     def _note(self, reading: Reading, *, was_up: bool) -> None:
         self._beaten = True
         self._last = reading.finding
-        self._refusals = self._refusals + 1 if self._last is Finding.AUTH else 0
+        self._refusals = self._refusals + 1 if self._last in SHUT_OUT else 0
         self._feed.board.connections = self._line.connections
         self._feed.judge(reading)
         self.beaten_at = self._clock.now()
         if reading.answered and not was_up:
+            self._feed.board.held_since = reading.at
             self._when_back()

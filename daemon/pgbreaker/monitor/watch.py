@@ -1,86 +1,168 @@
-"""The watch: one of the slower probes on one target, feeding its breakers."""
+"""The watch: some of the slower probes on one target, feeding its breakers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.judge import GONE, LOGIN, PING
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.monitor.line import Line
+from pgbreaker.probes import probe_called
+from pgbreaker.probes.probe import Place
 
 # A failure of these kinds is asked again at once; the others would only be repeated.
 _DOUBTFUL: Final = GONE | {Finding.FULL, Finding.SYSTEM}
 
 _HURRY: Final[Seconds] = 1.0
-_NEARLY_FULL: Final[Share] = 0.9
+
+_BUSY: Final[Share] = 0.02  # of the time, that a question may take
+_SLACKEST: Final = 16
+_VAIN: Final = frozenset((Finding.QUERY, Finding.TIMEOUT, Finding.DENIED))
+"""Findings of a question that was too much to ask, or that only fills the server's log."""
 
 
 class Watch:
-    """Runs one probe when the schedule says so.
+    """Asks probes of one place and one interval, together.
 
     Attributes:
-        probe: Name of the probe.
+        probes: Their names.
+        interval: Seconds between two runs when all is well.
+        due: Moment at which it is to ask next.
         ended_at: Moment at which its last run ended.
     """
 
-    def __init__(self, probe: str, line: Line, feed: Feed, clock: Clock) -> None:
-        self.probe = probe
-        self._plan = feed.board.plan.probes[probe]
+    def __init__(
+        self, probes: Sequence[str], line: Line, feed: Feed, clock: Clock
+    ) -> None:
+        self.probes = tuple(probes)
         self._line = line
         self._feed = feed
         self._clock = clock
-        self._failed = False  # the last time
-        self.ended_at = clock.now()
-
-    @property
-    def name(self) -> str:
-        """Target and probe, for schedules and logs."""
-        return f"{self._feed.board.plan.name}/{self.probe}"
-
-    @property
-    def interval(self) -> Seconds:
-        """Seconds between two runs when all is well."""
-        return self._plan.interval
-
-    @property
-    def hurry(self) -> Seconds | None:
-        """Seconds after which to ask again, sooner than usual. None: as usual."""
-        ratio = self._feed.board.facts.get("slots_ratio")
-        is_nearly_full = isinstance(ratio, float) and ratio >= _NEARLY_FULL
-        if not self._line.is_up:
-            return None  # the sentinel says when it is back
-        is_awaited = self._failed or self._feed.is_wanted(self.probe)
-        if is_awaited or (self.probe == LOGIN and is_nearly_full):
-            return _HURRY if self.interval > _HURRY else None
-        return None
+        first = probe_called(probes[0])
+        self._is_dear = first.is_dear
+        self._is_apart = first.place is Place.APART
+        self.interval = feed.board.plan.probes[probes[0]].interval
+        self._slack = dict.fromkeys(probes, 1)  # runs of which one is made
+        self._rest = dict.fromkeys(probes, 0)  # runs to be left out still
+        self._doubted: set[str] = set()  # probes that failed the last time
+        self.due = self.ended_at = clock.now()
 
     async def tick(self, late: Seconds = 0.0) -> None:
         """Probe, judge, tell the breakers, tell the world."""
         if PING not in self._feed.board.readings:
             return  # the sentinel goes first
-        # While the held connection is away nothing is asked, so there is no news for
-        # the breakers; but it is still shown, for nothing is worse than a series
-        # that vanishes in the incident.
-        asked = self._line.is_up
-        reading = await self._ask() if asked else self._line.echo(self.probe)
-        if asked and self._line.is_up:
-            self._feed.judge(replace(reading, late=late))
+        if self._is_dear and not self._feed.all_pass:
+            self._skip()
+        elif self._is_reachable:
+            await self._run(late)
         else:
-            self._feed.show(replace(reading, late=late))
+            # While the held connection is away nothing is asked, so there is no news
+            # for the breakers; but it is still shown, for nothing is worse than a
+            # series that vanishes in the incident.
+            for probe in self.probes:
+                self._feed.show(replace(self._line.echo(probe), late=late))
         self._feed.board.connections = self._line.connections
         self.ended_at = self._clock.now()
+        self._settle_next()
 
-    async def _ask(self) -> Reading:
-        reading = await self._line.ask(self.probe, self._plan)
-        if reading.finding in _DOUBTFUL and not self._failed and self._line.is_up:
-            self._feed.show(reading)
-            reading = await self._line.ask(self.probe, self._plan)
-            self._failed = True
-        failed = reading.finding in _DOUBTFUL
+    @property
+    def _is_reachable(self) -> bool:
+        return self._is_apart or self._line.is_up
+
+    async def _run(self, late: Seconds) -> None:
+        due = [probe for probe in self.probes if not self._rests(probe)]
+        for reading in await self._ask(due) if due else ():
+            told = replace(reading, late=late)
+            if self._is_reachable:
+                self._feed.judge(told)
+            else:
+                self._feed.show(told)
+            self._pace(reading)
+
+    async def _ask(self, probes: Sequence[str]) -> list[Reading]:
+        readings = {r.probe: r for r in await self._line.ask(probes)}
+        doubtful = [r for r in readings.values() if self._is_in_doubt(r)]
+        if doubtful and self._is_reachable:
+            for reading in doubtful:
+                self._feed.show(reading)
+            again = [reading.probe for reading in doubtful]
+            self._doubted.update(again)
+            readings |= {r.probe: r for r in await self._line.ask(again)}
+        return [self._confirm(reading) for reading in readings.values()]
+
+    def _is_in_doubt(self, reading: Reading) -> bool:
+        return (
+            reading.finding in _DOUBTFUL
+            and not reading.confirmed
+            and reading.probe not in self._doubted
+            and self._feed.is_deciding(reading.probe)
+        )
+
+    def _confirm(self, reading: Reading) -> Reading:
+        """Say whether a failure was seen twice, and remember it for the next time."""
+        failed = not reading.answered and self._feed.is_deciding(reading.probe)
+        twice = reading.finding in _DOUBTFUL and reading.probe in self._doubted
         # A session that was let in and then lost can have been ended by hand, twice
         # in a row as well: that is for the window to weigh.
-        confirmed = failed and self._failed and reading.finding is not Finding.LOST
-        self._failed = failed
-        return replace(reading, confirmed=confirmed)
+        confirmed = twice and reading.finding is not Finding.LOST
+        if failed:
+            self._doubted.add(reading.probe)
+        else:
+            self._doubted.discard(reading.probe)
+        return replace(reading, confirmed=reading.confirmed or confirmed)
+
+    def _skip(self) -> None:
+        """Leave a server in trouble alone, and say so."""
+        why = "not asked while a breaker of the target refuses calls"
+        for probe in self.probes:
+            now = self._clock.now()
+            evidence = Evidence(Finding.SKIPPED.value, why, probe=probe)
+            target = self._feed.board.plan.name
+            self._feed.show(
+                Reading(target, probe, now, 0.0, Finding.SKIPPED, evidence=evidence)
+            )
+
+    # When next.
+
+    def _rests(self, probe: str) -> bool:
+        """Whether *probe* is to be left out this time."""
+        self._rest[probe] -= 1
+        return self._rest[probe] >= 0
+
+    def _pace(self, reading: Reading) -> None:
+        """Ask less often what costs much or is in vain, and as usual afterwards.
+
+        Never a probe that decides: backing off would hide when the server is back
+        (https://github.com/prometheus/prometheus/issues/302).
+        """
+        probe = reading.probe
+        if self._feed.is_deciding(probe):
+            return
+        asking = reading.took - reading.connecting
+        is_dear = asking > _BUSY * self.interval or reading.finding in _VAIN
+        slack = self._slack[probe] * 2 if is_dear else self._slack[probe] // 2
+        self._slack[probe] = min(max(slack, 1), _SLACKEST)
+        self._rest[probe] = self._slack[probe] - 1
+        self._feed.board.intervals[probe] = self.interval * self._slack[probe]
+
+    def _settle_next(self) -> None:
+        now = self._clock.now()
+        if self._is_hurried:
+            self.due = now + _HURRY
+        else:
+            # On its own grid, as long as it keeps up.
+            self.due = max(self.due + self.interval, now + self.interval / 2)
+
+    @property
+    def _is_hurried(self) -> bool:
+        """Whether it is to ask again sooner than usual."""
+        if not self._is_reachable:
+            return False  # the sentinel says when it is back
+        if self._doubted or any(self._feed.is_wanted(p) for p in self.probes):
+            return self.interval > _HURRY
+        is_needed = LOGIN in self.probes and self._feed.is_nearly_full
+        return is_needed and self.interval > _HURRY

@@ -21,6 +21,9 @@ from pgbreaker.core.text import tidy, words_of
 _BY_CODE: Final = {
     "25006": Finding.WRONG_ROLE,  # read_only_sql_transaction
     "3D000": Finding.AUTH,  # invalid_catalog_name: no such database
+    "42501": Finding.DENIED,  # insufficient_privilege
+    "54000": Finding.QUERY,  # program_limit_exceeded; but see _of_sqlstate
+    "55000": Finding.ABSENT,  # object_not_in_prerequisite_state: not preloaded
     "53300": Finding.FULL,  # too_many_connections
     "55P03": Finding.QUERY,  # lock_not_available: our own lock_timeout
     "57014": Finding.QUERY,  # query_canceled: our own statement_timeout
@@ -78,6 +81,10 @@ def read_failure(
         # is only the echo.
         finding = Finding.TIMEOUT
         return finding, Evidence(finding.value, str(error) or "no answer", None, probe)
+    named = getattr(error, "finding", None)
+    if isinstance(named, Finding):  # one of ours, which knows what it means
+        sqlstate = getattr(error, "sqlstate", None)
+        return named, Evidence(named.value, str(error), sqlstate, probe)
     for cause in _innermost_first(error):
         sqlstate = getattr(cause, "sqlstate", None)
         if isinstance(sqlstate, str) and len(sqlstate) == 5:
@@ -97,6 +104,8 @@ def _innermost_first(error: BaseException) -> Iterator[BaseException]:
 def _of_sqlstate(sqlstate: str, text: str, *, connecting: bool) -> Finding:
     if sqlstate == "53300" and 'for role "' in text:
         return Finding.QUERY  # the CONNECTION LIMIT of our own role, not the server's
+    if sqlstate == "54000" and "not accepting commands" in text:
+        return Finding.SYSTEM  # no transaction ids are left to give
     if connecting and sqlstate in _AT_THE_DOOR:
         return _AT_THE_DOOR[sqlstate]
     by_class = _BY_CLASS.get(sqlstate[:2], Finding.QUERY)

@@ -1,17 +1,19 @@
 """One server, by its address: knocking at it, and connecting to it."""
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final, TypeVar
 
 import asyncpg
 
 from pgbreaker.core.plan import TargetPlan
+from pgbreaker.core.reading import Finding
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.postgres.dsn import Address, resolve
+from pgbreaker.postgres.wire import Wire
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest
 _SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
@@ -21,60 +23,111 @@ _SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
 _USER_TIMEOUT_MS: Final = 10_000
 _KEEPALIVE_S: Final = 5
 
+PING: Final = "SELECT 1"
+
+OLDEST: Final = 140_000
+"""The oldest version that is asked anything: 14, as ``server_version_num``."""
 
 _T = TypeVar("_T")
 
 
-class Connection(Protocol):
-    """The two questions that probes ask; asyncpg's connection fits as it is."""
+class TooOldError(Exception):
+    """The server is of a version that is not asked anything.
 
-    async def fetchrow(self, query: str) -> Mapping[str, Any] | None: ...
-    async def execute(self, query: str) -> str: ...
+    Attributes:
+        finding: How a probe of it ends.
+    """
+
+    finding = Finding.ABSENT
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+    def __str__(self) -> str:
+        major = self.version // 10_000 or self.version
+        return (
+            f"PostgreSQL {major} is not watched: {OLDEST // 10_000} is the oldest;"
+            " https://www.postgresql.org/support/versioning/ says until when"
+        )
 
 
 class Session:
-    """One connection to a target, and the deadline on each question.
-
-    Attributes:
-        connection: What probes ask.
-    """
+    """A connection that is held to a target, and the deadline on each question."""
 
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
-        self.connection: Connection = connection
         self._raw = connection
+        self._expired = False
+        self._prepared: dict[str, Any] = {}
 
     @property
     def is_open(self) -> bool:
+        """Whether it is there, as far as anybody has told us."""
         return not self._raw.is_closed()
+
+    @property
+    def pid(self) -> int:
+        """The server's process behind it, as whoever answered at the door said."""
+        pid: int = self._raw.get_server_pid()
+        return pid
+
+    @property
+    def version(self) -> int:
+        """The server's version, as ``server_version_num``: 150018 is 15.18."""
+        return version_num(getattr(self._raw.get_settings(), "server_version", ""))
+
+    @property
+    def in_recovery(self) -> bool:
+        """Whether it is a replica; the server tells us when that changes (since 14)."""
+        return getattr(self._raw.get_settings(), "in_hot_standby", "off") == "on"
 
     def when_lost(self, tell: Callable[[], None]) -> None:
         """Have *tell* called, from the loop, when the connection ends."""
         self._raw.add_termination_listener(lambda _connection: tell())
 
-    async def ask(
-        self,
-        question: Callable[[Connection], Any],
-        within: Seconds,
-    ) -> Mapping[str, Any]:
-        """Ask, and hang up when no answer comes in time.
+    async def ping(self, within: Seconds) -> None:
+        """Ask for nothing, by the simple protocol.
 
         Raises:
             TimeoutError: No answer within *within* seconds.
             Exception: Whatever asyncpg raises.
         """
+        await self._ask(self._raw.execute(PING), within)
+
+    async def fetch(
+        self, sql: str, within: Seconds, *, keep: bool = False
+    ) -> Mapping[str, Any] | None:
+        """Ask for one row.
+
+        Args:
+            keep: Whether to have the server keep the statement's plan for the next
+                time; only where no pooler stands between.
+
+        Raises:
+            TimeoutError: No answer within *within* seconds.
+            Exception: Whatever asyncpg raises.
+        """
+        asking = self._fetch_kept(sql) if keep else self._raw.fetchrow(sql)
+        row: Mapping[str, Any] | None = await self._ask(asking, within)
+        return row
+
+    async def _fetch_kept(self, sql: str) -> Any:  # noqa: ANN401 - asyncpg has no types
+        prepared = self._prepared.get(sql)
+        if prepared is None:
+            prepared = self._prepared[sql] = await self._raw.prepare(sql)
+        return await prepared.fetchrow()
+
+    async def _ask(self, answer: Awaitable[_T], within: Seconds) -> _T:
         # A cancelled or timed-out question makes asyncpg send its cancel request
         # over a NEW connection, which hangs on a dead peer, without a timeout. So
         # nothing is cancelled here: time ends the connection, and that the question.
         overdue = asyncio.get_running_loop().call_later(within, self._expire)
         self._expired = False
         try:
-            answer: Mapping[str, Any] = await question(self.connection)
-            return answer
+            return await answer
         except BaseException as error:
             if self._expired:
-                raise TimeoutError(
-                    f"no answer within {within * 1000:.0f} ms"
-                ) from error
+                raise TimeoutError(f"no answer within {lasting(within)}") from error
             if isinstance(error, asyncio.CancelledError):
                 self.hang_up()
             raise
@@ -97,6 +150,59 @@ class Session:
             self.hang_up()  # it is ending anyway
 
 
+class Visit:
+    """A short session: comes in, asks, leaves."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is there, as far as anybody has told us."""
+        return self._wire.is_open
+
+    @property
+    def pid(self) -> int:
+        """The server's process behind it, as whoever answered at the door said."""
+        return self._wire.pid
+
+    @property
+    def version(self) -> int:
+        """The server's version, as ``server_version_num``: 150018 is 15.18."""
+        return version_num(self._wire.parameters.get("server_version", ""))
+
+    @property
+    def in_recovery(self) -> bool:
+        """Whether it is a replica (told since 14)."""
+        return self._wire.parameters.get("in_hot_standby") == "on"
+
+    async def fetch(self, sql: str, within: Seconds) -> Mapping[str, str | None] | None:
+        """Ask for one row, of texts.
+
+        Raises:
+            TimeoutError: No answer within *within* seconds.
+            ServerError: The server said no.
+            OSError: The connection was lost.
+        """
+        rows = await _within(self._wire.query(sql), within, "no answer within")
+        return rows[0] if rows else None
+
+    def hang_up(self) -> None:
+        """End it at once."""
+        self._wire.abort()
+
+    async def close(self) -> None:
+        """End it politely, so that the server logs no complaint."""
+        await self._wire.close()
+
+
+def version_num(said: str) -> int:
+    """Read ``server_version``, such as ``15.18 (Debian ...)``, 18beta1 or 13.4, as a
+    number like 150018; 0 when it is none."""
+    match = re.match(r"(\d+)(?:\.(\d+))?", said)
+    return 0 if match is None else int(match[1]) * 10_000 + int(match[2] or 0)
+
+
 class Target:
     """A server as the monitor reaches it.
 
@@ -106,9 +212,15 @@ class Target:
 
     def __init__(self, plan: TargetPlan) -> None:
         self.plan = plan
+        self._takes_settings = True  # a pooler may not
 
     def __repr__(self) -> str:
         return f"<Target {self.plan.name!r}>"
+
+    @property
+    def address(self) -> Address:
+        """Where it is, as its DSN and the environment say."""
+        return resolve(self.plan.dsn.reveal())
 
     async def knock(self, within: Seconds, patience: Seconds | None = None) -> None:
         """Find out whether somebody would open the door, without walking in.
@@ -144,44 +256,101 @@ class Target:
             writer.transport.abort()
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        host, port = address(self.plan.dsn.reveal())
-        if host.startswith("/"):
-            path = str(Path(host) / f".s.PGSQL.{port}")
-            return await asyncio.open_unix_connection(path)
-        return await asyncio.open_connection(host, port)
+        there = self.address
+        if there.socket is not None:
+            return await asyncio.open_unix_connection(there.socket)
+        return await asyncio.open_connection(there.host, there.port)
 
-    async def connect(
-        self,
-        probe: str,
-        within: Seconds,
-        *,
-        limit: Seconds | None = None,
-        read_only: bool = True,
-    ) -> Session:
-        """Log in as the monitor's role, with limits on whatever is asked then.
+    async def connect(self, within: Seconds, *, limit: Seconds) -> Session:
+        """Log in as the monitor's role, for a connection to be held.
 
         Args:
-            limit: Seconds that a question may take. None: *within*.
+            limit: Seconds that a question may take.
 
         Raises:
             TimeoutError: Not let in within *within* seconds.
+            TooOldError: The server is of a version that is not asked anything.
             Exception: Whatever asyncpg raises.
         """
-        dialling = asyncpg.connect(
-            self.plan.dsn.reveal(),
-            password=self._password(),
-            timeout=None,
-            statement_cache_size=0,
-            server_settings=_settings(probe, limit or within, read_only=read_only),
-        )
-        raw = await _within(dialling, within, "not let in within")
+
+        def dial(settings: dict[str, str]) -> Awaitable[Any]:
+            dialling: Awaitable[Any] = asyncpg.connect(
+                self.plan.dsn.reveal(),
+                password=self._password(),
+                timeout=None,
+                statement_cache_size=0,
+                server_settings=settings,
+            )
+            return dialling
+
+        settings = _settings("ping", limit, read_only=True)
+        raw = await _within(self._in(dial, settings), within, "not let in within")
         _keep_alive(raw)
-        return Session(raw)
+        return _of_age(Session(raw))
+
+    async def visit(
+        self, probe: str, within: Seconds, *, limit: Seconds, read_only: bool = True
+    ) -> "Visit":
+        """Log in as the monitor's role, for a few questions.
+
+        By our own client of the protocol: a login of asyncpg's takes the processor
+        ten times as long, and logins are most of what a probe costs.
+
+        Args:
+            limit: Seconds that a question may take.
+            read_only: Whether transactions begin read-only.
+
+        Raises:
+            TimeoutError: Not let in within *within* seconds.
+            TooOldError: The server is of a version that is not asked anything.
+            ServerError: The server said no.
+            OSError: The network did.
+        """
+
+        def dial(settings: dict[str, str]) -> Awaitable[Wire]:
+            return Wire.connect(
+                self.plan.dsn.reveal(), password=self._password(), settings=settings
+            )
+
+        settings = _settings(probe, limit, read_only=read_only)
+        wire = await _within(self._in(dial, settings), within, "not let in within")
+        return _of_age(Visit(wire))
+
+    async def _in(
+        self, dial: Callable[[dict[str, str]], Awaitable[_T]], settings: dict[str, str]
+    ) -> _T:
+        """Dial with *settings*, and without them where a pooler takes none.
+
+        PgBouncer refuses what it does not track. Setting it later would be worse: in
+        transaction mode it would stay with a session that is somebody else's next.
+        """
+        name = {"application_name": settings["application_name"]}
+        if not self._takes_settings:
+            return await dial(name)
+        try:
+            return await dial(settings)
+        except Exception as error:
+            if "unsupported startup parameter" not in str(error):
+                raise
+            self._takes_settings = False
+            return await dial(name)
 
     def _password(self) -> str | None:
         # Read anew each time: secrets are rotated under a running daemon.
         path = self.plan.password_file
         return None if path is None else path.read_text(encoding="utf-8").strip("\r\n")
+
+
+_Guest = TypeVar("_Guest", Session, Visit)
+
+
+def _of_age(guest: _Guest) -> _Guest:
+    """Give back *guest*, unless its server is too old to be asked anything."""
+    version = guest.version
+    if version < OLDEST:
+        guest.hang_up()
+        raise TooOldError(version)
+    return guest
 
 
 async def _within(coming: Awaitable[_T], seconds: Seconds, what: str) -> _T:
@@ -192,16 +361,6 @@ async def _within(coming: Awaitable[_T], seconds: Seconds, what: str) -> _T:
         if error.errno is not None:
             raise  # the kernel's word, not ours
         raise TimeoutError(f"{what} {lasting(seconds)}") from None
-
-
-def address(dsn: str) -> tuple[str, int]:
-    """Read host and port from a DSN; a host that begins with / is a directory of
-    Unix sockets. Never fails on a DSN that the configuration accepted."""
-    parts = urlsplit(dsn)
-    query = parse_qs(parts.query)
-    host = query.get("host", [unquote(parts.hostname or "localhost")])[0]
-    port = parts.port or int(query.get("port", ["5432"])[0])
-    return host, port
 
 
 def _settings(probe: str, limit: Seconds, *, read_only: bool) -> dict[str, str]:

@@ -2,22 +2,24 @@
 
 Cheap reads go on for hours when the disk is wedged: only a commit tells. The message
 is one record of write-ahead log (about 104 bytes) and one transaction id, no table,
-no row.
+no row: at the usual 5 s 17,280 ids and 1.8 MB a day. With ``archive_timeout`` set, an
+idle server archives every segment for it; logical consumers that take messages see it.
 """
 
-from collections.abc import Mapping
+from typing import Final
 
-from pgbreaker.core.reading import NOTHING, Value
-from pgbreaker.postgres.target import Connection
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.core.reading import NOTHING, Finding, Seen
+from pgbreaker.probes.probe import Place, Probe, Rows
 
 # A server whose sessions are read-only by default still takes the message (seen on 15
 # and 17), though no application's INSERT: so its word on that is asked for, too. In
 # recovery it is "on" as well. CASE keeps the message from being emitted then.
-SQL = """
+SQL: Final = """
 SELECT current_setting('transaction_read_only')::bool AS read_only,
        pg_is_in_recovery() AS in_recovery,
        CASE WHEN current_setting('transaction_read_only')::bool THEN NULL
-            ELSE pg_logical_emit_message(true, 'pgbreaker', '')
+            ELSE pg_logical_emit_message(true, 'pgbreaker', '')::text
        END AS written
 """
 
@@ -25,18 +27,33 @@ SELECT current_setting('transaction_read_only')::bool AS read_only,
 class ReadOnlyError(Exception):
     """The server would refuse to write, as with 25006 it does."""
 
+    finding = Finding.WRONG_ROLE
     sqlstate = "25006"  # read_only_sql_transaction
 
 
-async def commit(connection: Connection) -> Mapping[str, Value]:
-    """Commit one transaction that changes nothing but the log.
-
-    Raises:
-        ReadOnlyError: Sessions of this server cannot write.
-    """
-    row = await connection.fetchrow(SQL)
-    if row is not None and row["in_recovery"]:
+def _written(rows: Rows) -> Seen:
+    """Raises `ReadOnlyError` when sessions of this server cannot write."""
+    row = rows[0]
+    if row["in_recovery"]:
         raise ReadOnlyError("the server is in recovery: it takes no writes")
-    if row is not None and row["read_only"]:
+    if row["read_only"]:
         raise ReadOnlyError("sessions are read-only (default_transaction_read_only)")
     return NOTHING
+
+
+COMMIT: Final = Probe(
+    name="commit",
+    says="one empty transaction, to the disk and the synchronous standbys",
+    plan=ProbePlan(interval=5.0, timeout=2.0),
+    asks=lambda _server: SQL,
+    reads=_written,
+    place=Place.FRESH,
+)
+
+STALLED: Final = """
+SELECT coalesce(wait_event_type, '') AS kind, coalesce(wait_event, '') AS event
+  FROM pg_stat_get_activity({pid})
+ WHERE application_name = 'pgbreaker/commit'
+"""
+"""What the session *pid* of an earlier commit probe waits for; no row once it has gone.
+A commit that waits notices neither that its client hung up nor ``statement_timeout``."""

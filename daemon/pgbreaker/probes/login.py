@@ -1,25 +1,36 @@
 """Whether a new connection is let in: what an application does that has none yet.
 
 A held connection cannot tell: it goes on answering while the postmaster lets in
-nobody (https://github.com/patroni/patroni/issues/1371).
+nobody (https://github.com/patroni/patroni/issues/1371). Nor can it tell that the name
+leads to another server since a failover; so the new one is asked who it is.
 """
 
-from collections.abc import Mapping
+from typing import Final
 
-from pgbreaker.core.reading import NOTHING, Value
-from pgbreaker.postgres.target import Connection
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.probes.probe import Place, Probe
 
+SQL: Final = """
+SELECT pg_is_in_recovery() AS door_in_recovery,
+       extract(epoch FROM pg_postmaster_start_time())::float8 AS door_started,
+       (pg_control_system()).system_identifier::text AS door_system_id
+"""
 
-async def login(connection: Connection) -> Mapping[str, Value]:
-    """Ask for nothing on a connection that was just made."""
-    await connection.execute("SELECT 1")
-    return NOTHING
+LOGIN: Final = Probe(
+    name="login",
+    says="a new connection, and which server it leads to",
+    plan=ProbePlan(interval=5.0, timeout=1.0),
+    asks=lambda _server: SQL,
+    place=Place.FRESH,
+)
 
+LOGINS_WAIT: Final = "logins_wait"
+"""The code of evidence that logins wait for a lock."""
 
 # Every login reads these catalogs, which all databases share; whoever holds one of
 # them ACCESS EXCLUSIVE (VACUUM FULL, LOCK TABLE) keeps new sessions waiting, while
 # the ones that are in go on.
-WAITING = """
+LOCKED_OUT: Final = """
 SELECT l.relation::regclass::text AS relation,
        (pg_blocking_pids(l.pid))[1] AS blocker
   FROM pg_locks AS l
@@ -30,10 +41,5 @@ SELECT l.relation::regclass::text AS relation,
  ORDER BY l.pid
  LIMIT 1
 """
-
-
-async def locked_out(connection: Connection) -> Mapping[str, Value]:
-    """The lock that logins wait for: its relation and the pid that holds it.
-    Empty when they wait for none."""
-    row = await connection.fetchrow(WAITING)
-    return NOTHING if row is None else dict(row)
+"""The lock that logins wait for: its relation and the pid that holds it; no row when
+they wait for none."""

@@ -1,13 +1,19 @@
-"""Whether the server answers at all."""
+"""Whether the server answers at all.
 
-from collections.abc import Mapping
+By the simple protocol: one round trip, and no prepared statement for a pooler to
+stumble over.
+"""
 
-from pgbreaker.core.reading import NOTHING, Value
-from pgbreaker.postgres.target import Connection
+from typing import Final
 
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.probes.probe import Probe
 
-async def ping(connection: Connection) -> Mapping[str, Value]:
-    """Ask for nothing, by the simple protocol: one round trip, and no prepared
-    statement for a pooler to stumble over."""
-    await connection.execute("SELECT 1")
-    return NOTHING
+SQL: Final = "SELECT 1"
+
+PING: Final = Probe(
+    name="ping",
+    says="`SELECT 1` on the held connection; cannot be switched off",
+    plan=ProbePlan(interval=1.0, timeout=0.5),
+    asks=lambda _server: SQL,
+)

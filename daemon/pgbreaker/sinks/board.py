@@ -5,9 +5,9 @@ from enum import StrEnum
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.judge import GONE, PING
+from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.plan import TargetPlan
-from pgbreaker.core.reading import Finding, Reading, Value
+from pgbreaker.core.reading import Finding, Reading, Row, Value
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
@@ -36,6 +36,9 @@ class TargetBoard:
             the server goes away: `readings` tells their age.
         moved: Operation -> wall time of its breaker's last move.
         connections: Connections that the daemon has to the server right now.
+        held_since: Moment at which the held connection was made.
+        intervals: Probe -> seconds between two runs at present: dear probes are asked
+            less often when they take long.
         version: Grows with each change, for caches.
     """
 
@@ -46,19 +49,22 @@ class TargetBoard:
         self.breakers = breakers
         self.readings: dict[str, Reading] = {}
         self.answered: dict[str, float] = {}
-        self.facts: dict[str, Value] = {}
+        self.facts: dict[str, Value | tuple[Row, ...]] = {}
         self.moved = dict.fromkeys(breakers, clock.wall())
         self.connections = 0
+        self.held_since: Seconds = clock.now()
+        self.intervals = {name: probe.interval for name, probe in plan.probes.items()}
         self.notices: dict[str, Notice] = {}
         self.version = 0
         self._clock = clock
+        self._deciding = frozenset().union(*deciding(plan.probes).values())
 
     @property
     def condition(self) -> Condition:
         """How the target is. A server that is full is up; one that does not let
         us in to look is unknown, whatever it does for others."""
         ping = self.readings.get(PING)
-        if ping is None or ping.finding is Finding.AUTH:
+        if ping is None or ping.finding in SHUT_OUT:
             return Condition.UNKNOWN
         if ping.finding in GONE and ping.confirmed:
             return Condition.DOWN
@@ -69,7 +75,9 @@ class TargetBoard:
     def _all_well(self) -> bool:
         troubled = any(not breaker.passes for breaker in self.breakers.values())
         return not troubled and all(
-            reading.answered for reading in self.readings.values()
+            reading.answered
+            for reading in self.readings.values()
+            if reading.probe in self._deciding
         )
 
     @property
@@ -88,7 +96,7 @@ class TargetBoard:
             if not breaker.passes:
                 return breaker.explain(now)
         for probe, reading in self.readings.items():
-            if not reading.answered:
+            if probe in self._deciding and not reading.answered:
                 seen = reading.evidence or reading.finding.value
                 return f"probe {probe} ended {reading.finding.value}: {seen}"
         return f"answered the last ping in {lasting(ping.took)}"
@@ -96,7 +104,7 @@ class TargetBoard:
     def take(self, reading: Reading) -> None:
         """Note what a probe saw."""
         self.readings[reading.probe] = reading
-        if reading.answered:
+        if reading.answered or reading.values:
             ended = reading.at + reading.took
             self.answered[reading.probe] = self._clock.wall_of(ended)
             self.facts.update(reading.values)

@@ -1,43 +1,39 @@
 """Prometheus' text formats, written by ourselves and cheaply.
 
 `prometheus_client` takes 26 to 40 us a series, which freezes the loop for more than a
-second at 50,000 of them. Here a target's lines are made once and joined until one of
-its numbers changes.
+second at 50,000 of them. Here a line is one f-string: the name, labels that were
+escaped beforehand, the number. Labels are handed about without their closing brace, so
+that more can follow: ``{target="main"``.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 https://prometheus.io/docs/specs/om/open_metrics_spec/
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cache
 from typing import Final
+
+from pgbreaker.core.metric import Family, Shown
+from pgbreaker.core.reading import Seen
+from pgbreaker.core.units import Seconds
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+_NUMBER: Final = (int, float)  # bool, too, which is written as 0 or 1
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: its name, its type, what it says.
 
-    Attributes:
-        name: Name as in queries, with ``_total`` for a counter.
-        kind: ``gauge``, ``counter`` or ``histogram``.
-        help: What it says, and in which unit.
-        labels: Its labels, for the reference.
-    """
-
-    name: str
-    kind: str
-    help: str
-    labels: tuple[str, ...] = ()
-
-    def head(self, *, openmetrics: bool) -> str:
-        """Its HELP and TYPE lines."""
-        # A counter's family has no suffix in OpenMetrics, and has it in the other.
-        is_stem = openmetrics and self.kind == "counter"
-        name = self.name.removesuffix("_total") if is_stem else self.name
-        return f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"
+def head(family: Family, *, openmetrics: bool) -> str:
+    """Write the HELP and TYPE lines of a family."""
+    # A counter's family has no suffix in OpenMetrics, and has it in the other.
+    is_stem = openmetrics and family.kind == "counter"
+    name = family.name.removesuffix("_total") if is_stem else family.name
+    says = family.help.replace("\\", r"\\").replace("\n", r"\n")
+    if openmetrics:
+        says = says.replace('"', r"\"")
+    return f"# HELP {name} {says}\n# TYPE {name} {family.kind}\n"
 
 
 def escape(value: str) -> str:
@@ -45,28 +41,21 @@ def escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def label(**labels: str) -> str:
-    """Write labels: ``{a="1",b="2"}``."""
-    return "{" + ",".join(f'{k}="{escape(v)}"' for k, v in labels.items()) + "}"
+def more(labels: Mapping[str, str]) -> str:
+    """Write labels that follow others: ``,a="1",b="2"``."""
+    return "".join(f',{name}="{escape(value)}"' for name, value in labels.items())
 
 
-def within(labels: str, **more: str) -> str:
-    """Add labels to ones already written by `label`."""
-    return labels[:-1] + "," + label(**more)[1:]
-
-
-def line(name: str, labels: str, value: float) -> str:
-    """One sample; whole numbers, and facts, as whole numbers."""
-    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-    number = int(value) if is_whole or isinstance(value, bool) else value
-    return f"{name}{labels} {number}\n"
+def opened(**labels: str) -> str:
+    """Write labels that others follow: ``{a="1",b="2"``."""
+    return "{" + more(labels)[1:]
 
 
 class Histogram:
     """Counts of durations below each of a few bounds.
 
     Attributes:
-        bounds: Upper bounds in seconds, ascending.
+        bounds: Upper bounds in seconds, ascending, without the infinite one.
         count: Durations seen.
         sum: Their sum in seconds.
     """
@@ -75,28 +64,133 @@ class Histogram:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self._buckets = [0] * len(bounds)
+        self._buckets = [0] * (len(bounds) + 1)
         self.count = 0
         self.sum = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, seconds: Seconds) -> None:
         """Count one duration."""
         self.count += 1
         self.sum += seconds
-        for index, bound in enumerate(self.bounds):
-            if seconds <= bound:
-                self._buckets[index] += 1
-                return
+        self._buckets[bisect_left(self.bounds, seconds)] += 1
 
-    def lines(self, name: str, labels: str) -> Iterable[str]:
-        """Its samples: the buckets add up, as Prometheus wants them."""
-        below = 0
-        for bound, count in zip(self.bounds, self._buckets, strict=True):
+    def lines(self, name: str, labels: str) -> list[str]:
+        """Its samples: the buckets add up, as Prometheus wants them.
+
+        Args:
+            labels: As `opened` writes them.
+        """
+        below, lines = 0, []
+        for most, count in zip(_most(self.bounds), self._buckets, strict=True):
             below += count
-            yield line(f"{name}_bucket", within(labels, le=repr(bound)), below)
-        yield line(f"{name}_bucket", within(labels, le="+Inf"), self.count)
-        yield line(f"{name}_sum", labels, self.sum)
-        yield line(f"{name}_count", labels, self.count)
+            lines.append(f"{name}_bucket{labels}{most} {below}\n")
+        lines.append(f"{name}_sum{labels}}} {self.sum}\n")
+        lines.append(f"{name}_count{labels}}} {self.count}\n")
+        return lines
+
+    def bare_lines(self, name: str) -> list[str]:
+        """Its samples, without any label."""
+        # `le` is the first label then, and the two others have no braces at all.
+        return [
+            line.replace("{,", "{").replace("{}", "") for line in self.lines(name, "{")
+        ]
+
+
+@cache  # there are a handful of bounds in all
+def _most(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return tuple(f',le="{bound}"}}' for bound in (*map(repr, bounds), "+Inf"))
+
+
+class Showing:
+    """Writes one family of what probes saw.
+
+    Attributes:
+        family: The family, with the labels of all of its series.
+    """
+
+    __slots__ = ("_columns", "_values", "family")
+
+    def __init__(self, family: Family, shown: Iterable[Shown]) -> None:
+        self.family = family
+        self._values: list[tuple[str, str]] = []  # name, labels
+        self._columns: list[tuple[str, str, tuple[str, ...], str]] = []
+        for one in shown:
+            labels = more(one.labels) + "}"
+            if one.rows is None:
+                self._values.append((one.value, labels))
+            else:
+                self._columns.append((one.rows, one.value, one.by, labels))
+
+    def lines(self, labels: str, facts: Seen) -> list[str]:
+        """Its samples for one target.
+
+        Args:
+            labels: Those of the target, as `opened` writes them.
+        """
+        name = self.family.name
+        lines = []
+        for value_name, rest in self._values:
+            value = facts.get(value_name)
+            if isinstance(value, _NUMBER):
+                lines.append(f"{name}{labels}{rest} {+value}\n")
+        if self._columns:
+            lines += self._rows(labels, facts)
+        return lines
+
+    def _rows(self, labels: str, facts: Seen) -> Iterable[str]:
+        # Two standbys may have one name. A series that came twice would cost the
+        # whole scrape its meaning, so the first of them is shown.
+        unique: dict[str, float] = {}
+        for rows_name, column, by, rest in self._columns:
+            rows = facts.get(rows_name)
+            if not isinstance(rows, tuple):
+                continue
+            for row in rows:
+                value = row.get(column)
+                if isinstance(value, _NUMBER):
+                    texts = [f',{label}="{_text(row.get(label))}"' for label in by]
+                    unique.setdefault(f"{''.join(texts)}{rest}", +value)
+        name = self.family.name
+        return [f"{name}{labels}{rest} {value}\n" for rest, value in unique.items()]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return escape(value)
+    return "" if value is None else str(value)
+
+
+def showings(shown: Iterable[Shown]) -> dict[str, Showing]:
+    """Gather what is shown by family, in the order of its first mention.
+
+    Raises:
+        ValueError: Two that share a name are of different kinds, or a counter's name
+            does not say that it is one.
+    """
+    families: dict[str, Family] = {}
+    gathered: dict[str, list[Shown]] = {}
+    for one in shown:
+        name, kind = one.family.name, one.family.kind
+        family = families.setdefault(name, one.family)
+        if kind != family.kind:
+            raise ValueError(f"{name} is shown as a {family.kind} and as a {kind}")
+        if (kind == "counter") is not name.endswith("_total"):
+            raise ValueError(
+                f"{name} is a {kind}: counters, and they alone, end _total"
+            )
+        labels = tuple(dict.fromkeys((*family.labels, *one.family.labels)))
+        families[name] = replace(family, labels=labels)
+        gathered.setdefault(name, []).append(one)
+    return {name: Showing(families[name], gathered[name]) for name in families}
+
+
+def shown_families(shown: Iterable[Shown]) -> dict[str, Family]:
+    """Name the families of what is shown, for the documentation.
+
+    Raises:
+        ValueError: As `showings`.
+    """
+    return {name: showing.family for name, showing in showings(shown).items()}
 
 
 def reference(families: Mapping[str, Family]) -> str:

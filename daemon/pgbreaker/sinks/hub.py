@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pgbreaker.core.reading import Reading
 from pgbreaker.core.states import Transition
@@ -12,14 +12,28 @@ from pgbreaker.core.units import Seconds
 log = logging.getLogger(__name__)
 
 
+NOTICES: Final = (
+    "locked_out",
+    "let_in",
+    "logins_wait",
+    "restarted",
+    "crashed",
+    "role",
+    "cluster",
+    "moved",
+    "blind",
+    "too_old",
+)
+"""What a notice can be of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """Something worth telling that moves no breaker: a restart, a new role.
 
     Attributes:
         target: Name of the target.
-        code: A word from a closed list: ``locked_out``, ``let_in``, ``logins_wait``,
-            ``restarted``, ``role``, ``cluster``.
+        code: One of `NOTICES`.
         text: One sentence for people, without secrets.
         at: Moment of it.
     """

@@ -2,14 +2,18 @@
 
 A scrape never waits for a server, and a series never vanishes because one is away: its
 age is a series of its own (`pgbreaker_probe_last_success_timestamp_seconds`).
+
+Nothing that is written is kept: a thousand targets with 250 series each would be a
+quarter of a million lines. Kept are the numbers, and the labels of each target, breaker
+and probe as text, once each.
 """
 
 import asyncio
-import gzip
 import platform
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Final
+import zlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -18,479 +22,675 @@ from prometheus_client.openmetrics.exposition import (
 )
 
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.judge import COMMIT, LOGIN, PING, deciding
+from pgbreaker.core.metric import Family, Shown
+from pgbreaker.core.policy import Policy
 from pgbreaker.core.reading import Finding, Reading
-from pgbreaker.core.states import BY_CALLS, MOVES, State, Transition
+from pgbreaker.core.states import BY_CALLS, MOVES, Cause, State, Transition
+from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board, Condition, TargetBoard
 from pgbreaker.sinks.exposition import (
     OPENMETRICS,
     TEXT,
-    Family,
     Histogram,
-    label,
-    line,
-    within,
+    Showing,
+    escape,
+    head,
+    more,
+    opened,
+    showings,
 )
-from pgbreaker.sinks.hub import Event
+from pgbreaker.sinks.hub import NOTICES, Event
+
+# Bounds of histograms, in seconds; the infinite one comes on top, and is where what hits
+# a deadline lands: 1 s of a login, 2 s of a commit.
+_PING_BOUNDS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.05, 0.1, 0.25, 0.5, 1.0),
+)
+_LOGIN_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+_COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.01, 0.05, 0.25, 1.0)
+_PING_LATE_BOUNDS: Final = (0.005, 0.05, 0.5, 2.5)
+_LATE_BOUNDS: Final = (0.005, 0.02, 0.1, 0.5, 2.5)
+_DETECTION_BOUNDS: Final = (0.01, 0.05, 0.25, 1.0, 2.5, 10.0)
+
+# A histogram a probe is what makes series many: three probes that decide have one, of
+# the others the time is summed up.
+_TIMED: Final = frozenset((PING, LOGIN, COMMIT))
+
+_LINES_AT_A_TIME: Final = 500  # then the loop may run something else
+_BYTES_AT_A_TIME: Final = 64 * 1024  # that are compressed, or sent, in one go
+
+# What has not happened yet is 0 and not missing, or its first increase is lost. That is
+# told for what does happen.
+_PING_ENDS: Final = (
+    *(Finding.OK, Finding.SLOW, Finding.TIMEOUT, Finding.REFUSED, Finding.LOST),
+    *(Finding.UNRESOLVED, Finding.AUTH, Finding.FULL, Finding.STARTING),
+    *(Finding.QUERY, Finding.SYSTEM),
+)
+_OUTCOMES: Final = (
+    *("success", "failure", "slow", "ignored"),
+    *("unreached", "cut", "released", "rejected"),
+)
+_OF_ADMITTED: Final = frozenset((Cause.EXPIRED, Cause.BARREN))
+_FAULTS: Final = frozenset(finding.value for finding in Finding)
+
+# Label texts that many series share.
+_ENDED: Final = {finding: f',outcome="{finding.value}"}}' for finding in Finding}
+_MOVED: Final = {
+    (before, after, cause): f',from="{before}",to="{after}",cause="{cause}"}}'
+    for (before, cause), after in MOVES.items()
+}
+_CALLED: Final = {outcome: f',outcome="{outcome}"}}' for outcome in _OUTCOMES}
+_IN: Final = {state: f',state="{state}"}}' for state in State}
+_COMPUTED: Final = tuple(
+    (state, _IN[state]) for state in (State.CLOSED, State.OPEN, State.HALF_OPEN)
+)
+_NOTED: Final = {code: f',code="{code}"}}' for code in NOTICES}
+_IS: Final = {condition: f',state="{condition}"}}' for condition in Condition}
+
+
+class _Probe:
+    """What one probe on one target has come to so far."""
+
+    __slots__ = ("labels", "name", "ran", "runs", "spent")
+
+    def __init__(self, target: str, name: str) -> None:
+        self.name = name
+        self.labels = f'{target},probe="{escape(name)}"'
+        ends = _PING_ENDS if name == PING else (Finding.OK,)
+        self.runs = {_ENDED[finding]: 0 for finding in ends}
+        self.spent: Seconds = 0.0
+        self.ran = 0.0
+
+
+class _Breaker:
+    """What one breaker has come to so far."""
+
+    __slots__ = ("breaker", "labels", "moves", "operation", "usual")
+
+    def __init__(
+        self, target: str, operation: str, breaker: Breaker, *, meets_slow: bool
+    ) -> None:
+        self.operation = operation
+        self.breaker = breaker
+        self.labels = target + more({"operation": operation, "breaker": breaker.name})
+        self.moves = dict.fromkeys(_usual_moves(breaker.policy, meets_slow), 0)
+        self.usual = ("success", "failure", "slow") if meets_slow else _OUTCOMES[:2]
+
+
+def _usual_moves(policy: Policy, meets_slow: bool) -> Iterator[str]:
+    """Those that somebody can bring about who observes: no call was let in, none is
+    in flight."""
+    never = BY_CALLS | _OF_ADMITTED
+    if policy.slow_rate is None or not meets_slow:
+        never |= {Cause.SLOW_RATE}
+    if policy.failure_threshold is None:
+        never |= {Cause.FAILURE_RUN}
+    for (_, _, cause), text in _MOVED.items():
+        if cause not in never:
+            yield text
+
+
+class _Target:
+    """What one target's events have come to so far, and how each metric of it is
+    written: a method takes the metric's name and gives its lines."""
+
+    __slots__ = (
+        *("bad_since", "board", "breakers", "commits", "deciders", "detections"),
+        *("info", "labels", "logins", "notices", "pings", "pings_late", "probes"),
+    )
+
+    def __init__(self, board: TargetBoard) -> None:
+        plan = board.plan
+        self.board = board
+        self.labels = opened(target=plan.name)
+        self.info = more({f"label_{k}": v for k, v in plan.labels.items()})
+        decides = deciding(plan.probes)
+        self.deciders = {probe for probes in decides.values() for probe in probes}
+        self.breakers = {
+            operation: _Breaker(
+                self.labels,
+                operation,
+                breaker,
+                meets_slow=PING in decides.get(operation, ())
+                and plan.policy.slow_call is not None,
+            )
+            for operation, breaker in board.breakers.items()
+        }
+        self.probes = {probe: _Probe(self.labels, probe) for probe in plan.probes}
+        self.pings = Histogram(_PING_BOUNDS)
+        self.pings_late = Histogram(_PING_LATE_BOUNDS)
+        self.logins = Histogram(_LOGIN_BOUNDS)
+        self.commits = Histogram(_COMMIT_BOUNDS)
+        self.notices = dict.fromkeys(_NOTED.values(), 0)
+        # Beginning of the first reading of this trouble; None while there is none.
+        self.bad_since: Seconds | None = None
+        self.detections: dict[str, Histogram] = {}
+
+    def take(self, reading: Reading, ended: float) -> None:
+        """Count a reading.
+
+        Args:
+            ended: Wall time at which it ended.
+        """
+        name = reading.probe
+        probe = self.probes[name]
+        text = _ENDED[reading.finding]
+        probe.runs[text] = probe.runs.get(text, 0) + 1
+        probe.ran = ended
+        if name == PING:
+            self.pings.observe(reading.took)
+            self.pings_late.observe(reading.late)
+        elif name not in _TIMED:
+            probe.spent += reading.took
+        elif reading.answered:
+            if name == LOGIN:
+                self.logins.observe(reading.connecting)
+            else:
+                self.commits.observe(max(0.0, reading.took - reading.connecting))
+        if reading.answered:
+            if name in _TIMED:
+                self.bad_since = None
+        elif self.bad_since is None and name in self.deciders:
+            self.bad_since = reading.at
+
+    def move(self, operation: str, move: Transition) -> None:
+        """Count a move of one of its breakers."""
+        moves = self.breakers[operation].moves
+        text = _MOVED[move.before, move.after, move.cause]
+        moves[text] = moves.get(text, 0) + 1
+        is_opening = move.before is State.CLOSED and move.after is State.OPEN
+        if is_opening and move.evidence is not None and self.bad_since is not None:
+            code = move.evidence.code
+            fault = code if code in _FAULTS else "other"
+            if fault not in self.detections:
+                self.detections[fault] = Histogram(_DETECTION_BOUNDS)
+            self.detections[fault].observe(max(0.0, move.at - self.bad_since))
+
+    def note(self, code: str) -> None:
+        """Count a notice."""
+        text = _NOTED.get(code) or more({"code": code}) + "}"
+        self.notices[text] = self.notices.get(text, 0) + 1
+
+    # Of the target.
+
+    def up_lines(self, name: str) -> list[str]:
+        return [f"{name}{self.labels}}} {+self.board.is_up}\n"]
+
+    def state_lines(self, name: str) -> list[str]:
+        now, labels = self.board.condition, self.labels
+        return [f"{name}{labels}{text} {+(now is c)}\n" for c, text in _IS.items()]
+
+    def info_lines(self, name: str) -> list[str]:
+        return [f"{name}{self.labels}{self.info}}} 1\n"]
+
+    def connections_lines(self, name: str) -> list[str]:
+        return [f"{name}{self.labels}}} {self.board.connections}\n"]
+
+    def slow_call_lines(self, name: str) -> list[str]:
+        slow_call = self.board.plan.policy.slow_call
+        return [] if slow_call is None else [f"{name}{self.labels}}} {slow_call}\n"]
+
+    def notices_lines(self, name: str) -> list[str]:
+        return [f"{name}{self.labels}{t} {n}\n" for t, n in self.notices.items()]
+
+    def server_lines(self, name: str) -> list[str]:
+        facts = self.board.facts
+        if "version" not in facts:
+            return []
+        about = more(
+            {
+                "version": str(facts["version"]),
+                "role": "replica" if facts.get("in_recovery") else "primary",
+                "system_id": str(facts.get("system_id") or ""),
+            }
+        )
+        return [f"{name}{self.labels}{about}}} 1\n"]
+
+    def detection_lines(self, name: str) -> list[str]:
+        return [
+            line
+            for fault, histogram in self.detections.items()
+            for line in histogram.lines(name, f'{self.labels},fault_class="{fault}"')
+        ]
+
+    # Of its breakers.
+
+    def breaker_state_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}{text} {+(b.breaker.state is state)}\n"
+            for b in self.breakers.values()
+            for state, text in _IN.items()
+        ]
+
+    def computed_state_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}{text} {+(b.breaker.computed_state is state)}\n"
+            for b in self.breakers.values()
+            if b.breaker.override is not None
+            for state, text in _COMPUTED
+        ]
+
+    def override_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}{_IN[override.state]} 1\n"
+            for b in self.breakers.values()
+            if (override := b.breaker.override) is not None
+        ]
+
+    def moves_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}{text} {count}\n"
+            for b in self.breakers.values()
+            for text, count in b.moves.items()
+        ]
+
+    def since_lines(self, name: str) -> list[str]:
+        moved = self.board.moved
+        return [
+            f"{name}{b.labels}}} {moved[operation]}\n"
+            for operation, b in self.breakers.items()
+        ]
+
+    def ratio_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}}} {b.breaker.window.counts().failure_ratio}\n"
+            for b in self.breakers.values()
+        ]
+
+    def threshold_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}}} {b.breaker.policy.failure_rate}\n"
+            for b in self.breakers.values()
+        ]
+
+    def calls_lines(self, name: str) -> list[str]:
+        lines = []
+        for b in self.breakers.values():
+            totals, labels, usual = b.breaker.totals, b.labels, b.usual
+            for outcome, text in _CALLED.items():
+                count = totals[outcome]
+                if count or outcome in usual:
+                    lines.append(f"{name}{labels}{text} {count}\n")
+        return lines
+
+    # Of its probes.
+
+    def runs_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{p.labels}{text} {count}\n"
+            for p in self.probes.values()
+            for text, count in p.runs.items()
+        ]
+
+    def spent_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{p.labels}}} {p.spent}\n"
+            for p in self.probes.values()
+            if p.name not in _TIMED
+        ]
+
+    def pings_lines(self, name: str) -> list[str]:
+        return self.pings.lines(name, f'{self.labels},probe="{PING}"')
+
+    def pings_late_lines(self, name: str) -> list[str]:
+        return self.pings_late.lines(name, f'{self.labels},probe="{PING}"')
+
+    def logins_lines(self, name: str) -> list[str]:
+        return self.logins.lines(name, self.labels) if LOGIN in self.probes else []
+
+    def commits_lines(self, name: str) -> list[str]:
+        return self.commits.lines(name, self.labels) if COMMIT in self.probes else []
+
+    def success_lines(self, name: str) -> list[str]:
+        answered = self.board.answered
+        return [
+            f"{name}{p.labels}}} {answered.get(probe, 0)}\n"
+            for probe, p in self.probes.items()
+        ]
+
+    def ran_lines(self, name: str) -> list[str]:
+        return [f"{name}{p.labels}}} {p.ran}\n" for p in self.probes.values()]
+
+    def interval_lines(self, name: str) -> list[str]:
+        intervals = self.board.intervals
+        return [
+            f"{name}{p.labels}}} {intervals[probe]}\n"
+            for probe, p in self.probes.items()
+        ]
+
 
 _T: Final = ("target",)
 _P: Final = ("target", "probe")
 _B: Final = ("target", "operation", "breaker")
 
-_PROBE_BOUNDS: Final = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-)
-_LATE_BOUNDS: Final = (0.005, 0.02, 0.1, 0.5, 2.5)
+_Lines: TypeAlias = Callable[[_Target, str], list[str]]
 
-# What the daemon says of targets, one row a metric; the reference in daemon/METRICS.md
-# is made of this table, and a test holds alerts and documents against it.
-FAMILIES: Final[Mapping[str, Family]] = {
-    family.name: family
-    for family in (
-        Family(
-            "pgbreaker_target_up",
-            "gauge",
-            "1 while the server is known to serve somebody, else 0. Never absent.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_target_state",
-            "gauge",
-            "1 for the state that the target is in: up, degraded, down or unknown.",
-            (*_T, "state"),
-        ),
-        Family(
-            "pgbreaker_target_info",
-            "gauge",
-            "Always 1; carries the labels that the configuration gives to the target, prefixed label_.",
-            (*_T, "label_*"),
-        ),
-        Family(
-            "pgbreaker_breaker_state",
-            "gauge",
-            "1 for the state that callers feel.",
-            (*_B, "state"),
-        ),
-        Family(
-            "pgbreaker_breaker_computed_state",
-            "gauge",
-            "1 for the state that the breaker decided itself, whatever an operator says.",
-            (*_B, "state"),
-        ),
-        Family(
-            "pgbreaker_breaker_transitions_total",
-            "counter",
-            "Moves of the breaker.",
-            (*_B, "from", "to", "cause"),
-        ),
-        Family(
-            "pgbreaker_breaker_state_since_timestamp_seconds",
-            "gauge",
-            "Unix time of the last move, or of the start, in seconds.",
-            _B,
-        ),
-        Family(
-            "pgbreaker_breaker_failure_ratio",
-            "gauge",
-            "Share of the window that failed, 0 to 1.",
-            _B,
-        ),
-        Family(
-            "pgbreaker_breaker_failure_ratio_threshold",
-            "gauge",
-            "Share of the window at which it opens, 0 to 1.",
-            _B,
-        ),
-        Family(
-            "pgbreaker_breaker_override",
-            "gauge",
-            "1 for the state that an operator has put before the breaker's own, else 0.",
-            (*_B, "state"),
-        ),
-        Family(
-            "pgbreaker_calls_total",
-            "counter",
-            "What probes found that a call of this kind would come to.",
-            (*_B, "outcome"),
-        ),
-        Family(
-            "pgbreaker_probes_total",
-            "counter",
-            "Runs of the probe, by how they ended.",
-            (*_P, "outcome"),
-        ),
-        Family(
-            "pgbreaker_probe_duration_seconds",
-            "histogram",
-            "Time from asking to the answer, or to giving up, in seconds.",
-            _P,
-        ),
-        Family(
-            "pgbreaker_probe_lateness_seconds",
-            "histogram",
-            "Time by which a run began after it was due, in seconds.",
-            _P,
-        ),
-        Family(
-            "pgbreaker_probe_last_success_timestamp_seconds",
-            "gauge",
-            "Unix time of the last good answer, in seconds; 0 when there was none yet.",
-            _P,
-        ),
-        Family(
-            "pgbreaker_probe_last_run_timestamp_seconds",
-            "gauge",
-            "Unix time at which the last run ended, in seconds; 0 when there was none yet.",
-            _P,
-        ),
-        Family(
-            "pgbreaker_probe_interval_seconds",
-            "gauge",
-            "Time between two runs as configured, in seconds.",
-            _P,
-        ),
-        Family(
-            "pgbreaker_probe_connections",
-            "gauge",
-            "Connections that the daemon has to the server.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_slow_call_threshold_seconds",
-            "gauge",
-            "Time from which a ping counts as slow, in seconds.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_notices_total",
-            "counter",
-            "Things told that moved no breaker: locked_out, let_in, logins_wait, restarted, role, cluster.",
-            (*_T, "code"),
-        ),
-        Family(
-            "pgbreaker_server_info",
-            "gauge",
-            "Always 1; carries what the server says of itself.",
-            (*_T, "version", "role", "system_id"),
-        ),
-        Family(
-            "pgbreaker_server_start_time_seconds",
-            "gauge",
-            "Unix time at which the server started, in seconds.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_in_recovery",
-            "gauge",
-            "1 while the server is in recovery: a replica.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_connections",
-            "gauge",
-            "Client connections at the server, by what they do.",
-            (*_T, "state"),
-        ),
-        Family(
-            "pgbreaker_connection_limit",
-            "gauge",
-            "Connection slots: max, superuser_reserved, reserved, usable.",
-            (*_T, "kind"),
-        ),
-        Family(
-            "pgbreaker_connection_saturation_ratio",
-            "gauge",
-            "Share of the slots that applications can use which is taken; above 1 when reserved ones are.",
-            (*_T, "kind"),
-        ),
-        Family(
-            "pgbreaker_transaction_oldest_seconds",
-            "gauge",
-            "Age of the oldest open transaction, in seconds.",
-            _T,
-        ),
-        Family(
-            "pgbreaker_idle_in_transaction_oldest_seconds",
-            "gauge",
-            "Age of the longest idleness within a transaction, in seconds.",
-            _T,
-        ),
-    )
+# What the daemon says of targets, one row a metric with what writes it; beside it stands
+# what probes show. The reference in daemon/METRICS.md is made of this table, and a test
+# holds alerts and documents against it.
+_WRITTEN: Final[Mapping[Family, _Lines]] = {
+    Family(
+        "pgbreaker_target_up",
+        "gauge",
+        "1 while the server is known to serve somebody, else 0. Never absent.",
+        _T,
+    ): _Target.up_lines,
+    Family(
+        "pgbreaker_target_state",
+        "gauge",
+        "1 for the state that the target is in: up, degraded, down or unknown.",
+        (*_T, "state"),
+    ): _Target.state_lines,
+    Family(
+        "pgbreaker_target_info",
+        "gauge",
+        "Always 1; carries the labels that the configuration gives to the target, prefixed label_.",
+        (*_T, "label_*"),
+    ): _Target.info_lines,
+    Family(
+        "pgbreaker_breaker_state",
+        "gauge",
+        "1 for the state that callers feel.",
+        (*_B, "state"),
+    ): _Target.breaker_state_lines,
+    Family(
+        "pgbreaker_breaker_computed_state",
+        "gauge",
+        "1 for the state that the breaker would be in without its operator: closed, open or half_open. Only while an operator has put another before it.",
+        (*_B, "state"),
+    ): _Target.computed_state_lines,
+    Family(
+        "pgbreaker_breaker_override",
+        "gauge",
+        "1 for the state that an operator has put before the breaker's own. Only while one has.",
+        (*_B, "state"),
+    ): _Target.override_lines,
+    Family(
+        "pgbreaker_breaker_transitions_total",
+        "counter",
+        "Moves of the breaker.",
+        (*_B, "from", "to", "cause"),
+    ): _Target.moves_lines,
+    Family(
+        "pgbreaker_breaker_state_since_timestamp_seconds",
+        "gauge",
+        "Unix time of the last move, or of the start, in seconds.",
+        _B,
+    ): _Target.since_lines,
+    Family(
+        "pgbreaker_breaker_failure_ratio",
+        "gauge",
+        "Share of the window that failed, 0 to 1.",
+        _B,
+    ): _Target.ratio_lines,
+    Family(
+        "pgbreaker_breaker_failure_ratio_threshold",
+        "gauge",
+        "Share of the window at which it opens, 0 to 1.",
+        _B,
+    ): _Target.threshold_lines,
+    Family(
+        "pgbreaker_calls_total",
+        "counter",
+        "What probes found that a call of this kind would come to.",
+        (*_B, "outcome"),
+    ): _Target.calls_lines,
+    Family(
+        "pgbreaker_detection_seconds",
+        "histogram",
+        "Time from the first bad reading to a breaker's opening, in seconds, by what was wrong. Only once it has happened.",
+        (*_T, "fault_class"),
+    ): _Target.detection_lines,
+    Family(
+        "pgbreaker_probes_total",
+        "counter",
+        "Runs of the probe, by how they ended.",
+        (*_P, "outcome"),
+    ): _Target.runs_lines,
+    Family(
+        "pgbreaker_probe_duration_seconds",
+        "histogram",
+        "Time from asking to the answer, or to giving up, in seconds; of ping.",
+        _P,
+    ): _Target.pings_lines,
+    Family(
+        "pgbreaker_probe_seconds_total",
+        "counter",
+        "Time that all runs of the probe took, in seconds; of those that have no histogram: ping, login and commit do.",
+        _P,
+    ): _Target.spent_lines,
+    Family(
+        "pgbreaker_login_duration_seconds",
+        "histogram",
+        "Time until a new connection was let in, in seconds; of logins that were.",
+        _T,
+    ): _Target.logins_lines,
+    Family(
+        "pgbreaker_commit_duration_seconds",
+        "histogram",
+        "Time that a small commit took, without connecting, in seconds; of those that were made.",
+        _T,
+    ): _Target.commits_lines,
+    Family(
+        "pgbreaker_probe_lateness_seconds",
+        "histogram",
+        "Time by which a run began after it was due, in seconds; of ping.",
+        _P,
+    ): _Target.pings_late_lines,
+    Family(
+        "pgbreaker_probe_last_success_timestamp_seconds",
+        "gauge",
+        "Unix time of the last good answer, in seconds; 0 when there was none yet.",
+        _P,
+    ): _Target.success_lines,
+    Family(
+        "pgbreaker_probe_last_run_timestamp_seconds",
+        "gauge",
+        "Unix time at which the last run ended, in seconds; 0 when there was none yet.",
+        _P,
+    ): _Target.ran_lines,
+    Family(
+        "pgbreaker_probe_interval_seconds",
+        "gauge",
+        "Time between two runs at present, in seconds.",
+        _P,
+    ): _Target.interval_lines,
+    Family(
+        "pgbreaker_probe_connections",
+        "gauge",
+        "Connections that the daemon has to the server.",
+        _T,
+    ): _Target.connections_lines,
+    Family(
+        "pgbreaker_slow_call_threshold_seconds",
+        "gauge",
+        "Time from which a ping counts as slow, in seconds.",
+        _T,
+    ): _Target.slow_call_lines,
+    Family(
+        "pgbreaker_notices_total",
+        "counter",
+        f"Things told that moved no breaker: {', '.join(NOTICES)}.",
+        (*_T, "code"),
+    ): _Target.notices_lines,
+    Family(
+        "pgbreaker_server_info",
+        "gauge",
+        "Always 1; carries what the server says of itself.",
+        (*_T, "version", "role", "system_id"),
+    ): _Target.server_lines,
 }
 
-# Of the daemon itself, without a target.
+FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _WRITTEN}
+"""What is said of targets, apart from what probes show."""
+
+BUILD: Final = Family(
+    "pgbreaker_build_info",
+    "gauge",
+    "Always 1; carries the version.",
+    ("version", "python"),
+)
+RELOADED: Final = Family(
+    "pgbreaker_config_last_reload_successful",
+    "gauge",
+    "1 when the configuration in use is the one in the file.",
+)
+TARGETS: Final = Family("pgbreaker_targets", "gauge", "Targets configured.")
+LATE: Final = Family(
+    "pgbreaker_schedule_lateness_seconds",
+    "histogram",
+    "Time by which a run of any probe but ping began after it was due, in seconds.",
+)
+SERIES: Final = Family("pgbreaker_series", "gauge", "Series in the last scrape.")
+SCRAPE: Final = Family(
+    "pgbreaker_scrape_duration_seconds",
+    "gauge",
+    "Time that writing the last scrape took, with waiting for its reader, in seconds.",
+)
+CLOCK_STEPS: Final = Family(
+    "pgbreaker_clock_steps_total",
+    "counter",
+    "Jumps of the wall clock that were noticed.",
+)
+SKIPPED: Final = Family(
+    "pgbreaker_schedule_skipped_total",
+    "counter",
+    "Runs left out because the one before had not ended, or for lateness.",
+)
+DROPPED: Final = Family(
+    "pgbreaker_events_dropped_total",
+    "counter",
+    "Events that one of those who are told of them could not take.",
+)
+
 OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
-        Family(
-            "pgbreaker_build_info",
-            "gauge",
-            "Always 1; carries the version.",
-            ("version", "python"),
-        ),
-        Family(
-            "pgbreaker_config_last_reload_successful",
-            "gauge",
-            "1 when the configuration in use is the one in the file.",
-        ),
-        Family("pgbreaker_targets", "gauge", "Targets configured."),
+        *(BUILD, RELOADED, TARGETS, LATE, SERIES, SCRAPE),
+        *(CLOCK_STEPS, SKIPPED, DROPPED),
     )
 }
-
-_OUTCOMES: Final = (
-    "success",
-    "failure",
-    "slow",
-    "ignored",
-    "unreached",
-    "cut",
-    "released",
-    "rejected",
-)
-
-# Series of gauges that come from facts: metric -> (fact, further labels). A fact that
-# was never seen makes no series.
-_FACTS: Final[Mapping[str, tuple[tuple[str, dict[str, str]], ...]]] = {
-    "pgbreaker_server_start_time_seconds": (("started", {}),),
-    "pgbreaker_in_recovery": (("in_recovery", {}),),
-    "pgbreaker_connections": (
-        ("active", {"state": "active"}),
-        ("idle", {"state": "idle"}),
-        ("idle_in_transaction", {"state": "idle_in_transaction"}),
-        ("slots_used", {"state": "all"}),
-    ),
-    "pgbreaker_connection_limit": (
-        ("max_connections", {"kind": "max"}),
-        ("superuser_reserved_connections", {"kind": "superuser_reserved"}),
-        ("reserved_connections", {"kind": "reserved"}),
-        ("slots_usable", {"kind": "usable"}),
-    ),
-    "pgbreaker_connection_saturation_ratio": (("slots_ratio", {"kind": "server"}),),
-    "pgbreaker_transaction_oldest_seconds": (("oldest_transaction_seconds", {}),),
-    "pgbreaker_idle_in_transaction_oldest_seconds": (
-        ("oldest_idle_in_transaction_seconds", {}),
-    ),
-}
-
-_LINES_AT_A_TIME: Final = 500  # then the loop may run something else
-_GZIP_FROM: Final = 1024  # bytes below which compressing is not worth it
+"""Of the daemon itself, without a target."""
 
 
-class _Counts:
-    """What one target's events have come to so far."""
-
-    def __init__(self, target: TargetBoard) -> None:
-        self.target = target
-        self.probes: Counter[tuple[str, Finding]] = Counter()
-        self.notices: Counter[str] = Counter()
-        self.moves: dict[str, Counter[tuple[str, str, str]]] = {
-            operation: Counter(
-                {
-                    (before.value, after.value, cause.value): 0
-                    for (before, cause), after in MOVES.items()
-                    if cause not in BY_CALLS
-                }
-            )
-            for operation in target.breakers
-        }
-        self.took = {probe: Histogram(_PROBE_BOUNDS) for probe in target.plan.probes}
-        self.late = {probe: Histogram(_LATE_BOUNDS) for probe in target.plan.probes}
-        self.ran = dict.fromkeys(target.plan.probes, 0.0)
-        self.version = 0
-        self._labels = label(target=target.plan.name)
-        self._made: tuple[tuple[int, int], dict[str, str]] | None = None
-
-    def blocks(self) -> dict[str, str]:
-        """Its lines, by family; made anew only when something has changed."""
-        version = (self.version, self.target.version)
-        if self._made is None or self._made[0] != version:
-            blocks: defaultdict[str, list[str]] = defaultdict(list)
-            for family, text in self._lines():
-                blocks[family].append(text)
-            joined = {family: "".join(lines) for family, lines in blocks.items()}
-            self._made = (version, joined)
-        return self._made[1]
-
-    def _lines(self) -> Iterator[tuple[str, str]]:
-        yield from self._of_target()
-        for operation, breaker in self.target.breakers.items():
-            yield from self._of_breaker(operation, breaker)
-        for probe in self.target.plan.probes:
-            yield from self._of_probe(probe)
-        yield from self._of_facts()
-
-    def _of_target(self) -> Iterator[tuple[str, str]]:
-        target, labels = self.target, self._labels
-
-        def gauge(name: str, value: float, **more: str) -> tuple[str, str]:
-            return name, line(name, within(labels, **more) if more else labels, value)
-
-        yield gauge("pgbreaker_target_up", target.is_up)
-        condition = target.condition
-        for state in Condition:
-            yield gauge("pgbreaker_target_state", state is condition, state=state.value)
-        named = {f"label_{k}": v for k, v in target.plan.labels.items()}
-        yield gauge("pgbreaker_target_info", 1, **named)
-        yield gauge("pgbreaker_probe_connections", target.connections)
-        if target.plan.policy.slow_call is not None:
-            slow_call = target.plan.policy.slow_call
-            yield gauge("pgbreaker_slow_call_threshold_seconds", slow_call)
-        for code, count in self.notices.items():
-            yield gauge("pgbreaker_notices_total", count, code=code)
-
-    def _of_breaker(
-        self, operation: str, breaker: Breaker
-    ) -> Iterator[tuple[str, str]]:
-        labels = within(self._labels, operation=operation, breaker=breaker.name)
-
-        def sample(name: str, value: float, **more: str) -> tuple[str, str]:
-            return name, line(name, within(labels, **more) if more else labels, value)
-
-        override = breaker.override
-        for state in State:
-            is_now = state is breaker.state
-            yield sample("pgbreaker_breaker_state", is_now, state=state.value)
-            is_computed = state is breaker.computed_state
-            name = "pgbreaker_breaker_computed_state"
-            if state in (State.CLOSED, State.OPEN, State.HALF_OPEN):
-                yield sample(name, is_computed, state=state.value)
-            is_forced = override is not None and override.state is state
-            yield sample("pgbreaker_breaker_override", is_forced, state=state.value)
-        for (before, after, cause), count in self.moves[operation].items():
-            name = "pgbreaker_breaker_transitions_total"
-            yield sample(name, count, **{"from": before, "to": after, "cause": cause})
-        since = self.target.moved[operation]
-        yield sample("pgbreaker_breaker_state_since_timestamp_seconds", since)
-        ratio = breaker.window.counts().failure_ratio
-        yield sample("pgbreaker_breaker_failure_ratio", ratio)
-        threshold = breaker.policy.failure_rate
-        yield sample("pgbreaker_breaker_failure_ratio_threshold", threshold)
-        totals = breaker.totals
-        for outcome in _OUTCOMES:
-            yield sample("pgbreaker_calls_total", totals[outcome], outcome=outcome)
-
-    def _of_probe(self, probe: str) -> Iterator[tuple[str, str]]:
-        labels = within(self._labels, probe=probe)
-
-        def sample(name: str, value: float) -> tuple[str, str]:
-            return name, line(name, labels, value)
-
-        name = "pgbreaker_probes_total"
-        for finding in Finding:
-            count = self.probes[probe, finding]
-            yield name, line(name, within(labels, outcome=finding.value), count)
-        for name, histogram in (
-            ("pgbreaker_probe_duration_seconds", self.took[probe]),
-            ("pgbreaker_probe_lateness_seconds", self.late[probe]),
-        ):
-            yield name, "".join(histogram.lines(name, labels))
-        answered = self.target.answered.get(probe, 0.0)
-        yield sample("pgbreaker_probe_last_success_timestamp_seconds", answered)
-        yield sample("pgbreaker_probe_last_run_timestamp_seconds", self.ran[probe])
-        interval = self.target.plan.probes[probe].interval
-        yield sample("pgbreaker_probe_interval_seconds", interval)
-
-    def _of_facts(self) -> Iterator[tuple[str, str]]:
-        facts = self.target.facts
-        for name, series in _FACTS.items():
-            for fact, more in series:
-                value = facts.get(fact)
-                if isinstance(value, int | float):
-                    labels = within(self._labels, **more) if more else self._labels
-                    yield name, line(name, labels, float(value))
-        if "version" in facts:
-            role = "replica" if facts.get("in_recovery") else "primary"
-            labels = within(
-                self._labels,
-                version=str(facts["version"]),
-                role=role,
-                system_id=str(facts.get("system_id", "")),
-            )
-            yield "pgbreaker_server_info", line("pgbreaker_server_info", labels, 1)
+def _written_by(showing: Showing) -> _Lines:
+    return lambda target, _name: showing.lines(target.labels, target.board.facts)
 
 
 class Metrics:
-    """Counts what the hub tells, and writes it for a scrape; a sink."""
+    """Counts what the hub tells, and writes it for a scrape; a sink.
 
-    def __init__(self, board: Board, version: str) -> None:
+    Args:
+        shown: What becomes series of the values that probes saw.
+
+    Raises:
+        ValueError: Two metrics have one name.
+    """
+
+    def __init__(self, board: Board, version: str, shown: Iterable[Shown] = ()) -> None:
         self._board = board
-        self._counts = {n: _Counts(t) for n, t in board.targets.items()}
-        self._version = version
+        self._targets = {name: _Target(t) for name, t in board.targets.items()}
+        self._written: dict[Family, _Lines] = dict(_WRITTEN)
+        for name, showing in showings(shown).items():
+            if name in FAMILIES or name in OWN:
+                raise ValueError(f"{name} is shown by a probe, and is ours already")
+            self._written[showing.family] = _written_by(showing)
+        self._late = Histogram(_LATE_BOUNDS)
+        self._build = opened(version=version, python=platform.python_version())
+        self.series = 0
+        self._took: Seconds = 0.0
+        self._own: dict[str, tuple[Family, Callable[[], float]]] = {}
+        self.own(RELOADED, lambda: 1)
+        self.own(TARGETS, lambda: len(self._targets))
+        self.own(SERIES, lambda: self.series)
+        self.own(SCRAPE, lambda: self._took)
+        for family in (CLOCK_STEPS, SKIPPED, DROPPED):
+            self.own(family, lambda: 0)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         GCCollector(registry=self._process)
+
+    def own(self, family: Family, read: Callable[[], float]) -> None:
+        """Tell a number of the daemon itself, which *read* gives at each scrape.
+
+        Whoever tells one again goes before whoever told it until now.
+
+        Raises:
+            ValueError: The metric is one of targets, or written here.
+        """
+        if family in (BUILD, LATE) or family.name in {f.name for f in self._written}:
+            raise ValueError(f"{family.name} is not for others to tell")
+        self._own[family.name] = (family, read)
 
     def __call__(self, event: Event) -> None:
         """Take an event from the hub."""
         match event:
             case Reading():
-                self._take(event)
+                ended = self._board.wall_of(event.at + event.took)
+                self._targets[event.target].take(event, ended)
+                if event.probe != PING:
+                    self._late.observe(event.late)
             case Transition():
                 target, operation = self._board.home(event.breaker)
-                counts = self._counts[target]
-                move = (event.before.value, event.after.value, event.cause.value)
-                counts.moves[operation][move] += 1
-                counts.version += 1
+                self._targets[target].move(operation, event)
             case _:
-                counts = self._counts[event.target]
-                counts.notices[event.code] += 1
-                counts.version += 1
+                self._targets[event.target].note(event.code)
 
-    def _take(self, reading: Reading) -> None:
-        counts = self._counts[reading.target]
-        counts.probes[reading.probe, reading.finding] += 1
-        counts.took[reading.probe].observe(reading.took)
-        counts.late[reading.probe].observe(reading.late)
-        counts.ran[reading.probe] = self._board.wall_of(reading.at + reading.took)
-        counts.version += 1
+    async def chunks(self, *, openmetrics: bool = False) -> AsyncGenerator[str, None]:
+        """Write everything, some hundred lines at a time.
+
+        Between them the loop runs others; so what is said of two targets, or by two
+        metrics, may be of different moments. One metric of one target is of one.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        series = 0
+        pending: list[str] = []
+        weight = 0  # of what was done since the loop ran others: lines, written or not
+        for family, write in self._written.items():
+            is_begun = False
+            for target in tuple(self._targets.values()):
+                lines = write(target, family.name)
+                if lines:
+                    if not is_begun:
+                        pending.append(head(family, openmetrics=openmetrics))
+                        is_begun = True
+                    pending += lines
+                    series += len(lines)
+                weight += 1 + len(lines)
+                if weight >= _LINES_AT_A_TIME:
+                    if pending:
+                        yield "".join(pending)
+                        pending.clear()
+                    await asyncio.sleep(0)
+                    weight = 0
+        for family, lines in self._own_written():
+            pending.append(head(family, openmetrics=openmetrics))
+            pending += lines
+            series += len(lines)
+        generate = generate_openmetrics if openmetrics else generate_latest
+        process = generate(self._process).decode()  # ends with # EOF, if openmetrics
+        series += sum(line[0] != "#" for line in process.splitlines())
+        pending.append(process)
+        yield "".join(pending)
+        self.series, self._took = series, loop.time() - begun
+
+    def _own_written(self) -> Iterator[tuple[Family, list[str]]]:
+        yield BUILD, [f"{BUILD.name}{self._build}}} 1\n"]
+        yield LATE, self._late.bare_lines(LATE.name)
+        for family, read in self._own.values():
+            yield family, [f"{family.name} {+read()}\n"]
 
     async def render(self, *, openmetrics: bool = False) -> str:
-        """Write everything, letting the loop run others now and then."""
-        parts: list[str] = []
-        since_pause = 0
-        # Every target's blocks first: families must be in one piece each.
-        blocks = []
-        for counts in self._counts.values():
-            block = counts.blocks()
-            blocks.append(block)
-            since_pause += sum(text.count("\n") for text in block.values())
-            if since_pause >= _LINES_AT_A_TIME:
-                since_pause = 0
-                await asyncio.sleep(0)
-        for name, family in FAMILIES.items():
-            texts = [block[name] for block in blocks if name in block]
-            if texts:
-                parts.append(family.head(openmetrics=openmetrics))
-                parts += texts
-        parts += self._own(openmetrics=openmetrics)
-        generate = generate_openmetrics if openmetrics else generate_latest
-        parts.append(
-            generate(self._process).decode()
-        )  # ends with # EOF, if openmetrics
-        return "".join(parts)
+        """Write everything, as one text."""
+        async with aclosing(self.chunks(openmetrics=openmetrics)) as chunks:
+            return "".join([chunk async for chunk in chunks])
 
-    def _own(self, *, openmetrics: bool) -> Iterator[str]:
-        build = label(version=self._version, python=platform.python_version())
-        values = {
-            "pgbreaker_build_info": (build, 1),
-            "pgbreaker_config_last_reload_successful": ("", 1),
-            "pgbreaker_targets": ("", len(self._counts)),
-        }
-        for name, family in OWN.items():
-            yield family.head(openmetrics=openmetrics)
-            yield line(name, *values[name])
-
-    async def scrape(self, accept: str, encoding: str) -> tuple[bytes, dict[str, str]]:
+    def scrape(
+        self, accept: str, encoding: str
+    ) -> tuple[dict[str, str], AsyncGenerator[bytes, None]]:
         """Answer a scrape.
 
         Args:
@@ -498,16 +698,39 @@ class Metrics:
             encoding: The request's ``Accept-Encoding``.
 
         Returns:
-            The body, and the headers that describe it.
+            The headers that describe the body, and its parts.
         """
         openmetrics = "application/openmetrics-text" in accept
-        body = (await self.render(openmetrics=openmetrics)).encode()
         headers = {
             "Content-Type": OPENMETRICS if openmetrics else TEXT,
             "Vary": "Accept, Accept-Encoding",
         }
-        if "gzip" in encoding and len(body) >= _GZIP_FROM:
-            # In a thread: zlib lets go of the GIL.
-            body = await asyncio.to_thread(gzip.compress, body, 1)
+        parts = self._parts(openmetrics=openmetrics)
+        if "gzip" in encoding:
             headers["Content-Encoding"] = "gzip"
-        return body, headers
+            parts = _zipped(parts)
+        return headers, parts
+
+    async def _parts(self, *, openmetrics: bool) -> AsyncGenerator[bytes, None]:
+        part = bytearray()
+        async with aclosing(self.chunks(openmetrics=openmetrics)) as chunks:
+            async for chunk in chunks:
+                part += chunk.encode()
+                if len(part) >= _BYTES_AT_A_TIME:
+                    yield bytes(part)
+                    part.clear()
+        if part:
+            yield bytes(part)
+
+
+async def _zipped(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # as gzip
+    async with aclosing(parts):
+        async for part in parts:
+            if len(part) < _BYTES_AT_A_TIME:
+                zipped = packer.compress(part)
+            else:  # in a thread: zlib lets go of the GIL
+                zipped = await asyncio.to_thread(packer.compress, part)
+            if zipped:
+                yield zipped
+    yield packer.flush()

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -92,12 +92,22 @@ class Site:
         headers = {"Content-Security-Policy": CSP}
         return web.Response(text=text, content_type="text/html", headers=headers)
 
-    async def metrics(self, request: web.Request) -> web.Response:
-        """What Prometheus scrapes."""
+    async def metrics(self, request: web.Request) -> web.StreamResponse:
+        """What Prometheus scrapes, sent while it is being written."""
         accept = request.headers.get("Accept", "")
         encoding = request.headers.get("Accept-Encoding", "")
-        body, headers = await self._metrics.scrape(accept, encoding)
-        return web.Response(body=body, headers=headers)
+        headers, body = self._metrics.scrape(accept, encoding)
+        # Once prepared, headers are sent: those that all share must be among them.
+        response = web.StreamResponse(headers=_HEADERS | headers)
+        async with aclosing(body):
+            # Who hangs up meanwhile is told nothing more, and neither is the log.
+            with suppress(ConnectionResetError):
+                await response.prepare(request)
+                if request.method != "HEAD":
+                    async for part in body:
+                        await response.write(part)
+                await response.write_eof()
+        return response
 
     async def healthy(self, _request: web.Request) -> web.Response:
         """Whether the daemon itself is well, whatever its targets are."""

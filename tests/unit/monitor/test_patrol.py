@@ -22,7 +22,7 @@ async def test_a_sentinel_that_fell_is_trouble_and_told_at_once(caplog):
     patrol._sentinel.run = fall
     patrol.start()
     assert patrol.trouble is None
-    await asyncio.wait([patrol._round])
+    await asyncio.wait([patrol._beating])
     await asyncio.sleep(0)
 
     assert patrol.trouble == "the sentinel of main has ended"
@@ -44,4 +44,4 @@ async def test_a_probe_that_no_longer_runs_is_trouble():
 
     patrol._sentinel.beaten_at = scene.time.now
 
-    assert patrol.trouble == "main/login has not run for 45.0 s"
+    assert patrol.trouble == "login of main has not run for 45.0 s"

@@ -9,6 +9,7 @@ import pytest
 
 from pgbreaker.core.reading import Finding
 from pgbreaker.postgres.failures import read_failure, tidy
+from pgbreaker.postgres.target import TooOldError
 
 
 def server_says(sqlstate: str, text: str = "as the server says") -> Exception:
@@ -33,7 +34,9 @@ ASKING = [
     ("XX000", Finding.SYSTEM),
     ("55P03", Finding.QUERY),
     ("57014", Finding.QUERY),
-    ("42501", Finding.QUERY),
+    ("42501", Finding.DENIED),
+    ("55000", Finding.ABSENT),
+    ("54000", Finding.QUERY),
     ("40001", Finding.QUERY),
     ("42P01", Finding.QUERY),
     ("57P01", Finding.LOST),
@@ -54,6 +57,21 @@ def test_what_the_server_says_to_a_question(sqlstate, finding):
     seen, _ = read_failure(server_says(sqlstate), probe="ping", connecting=False)
 
     assert seen is finding
+
+
+def test_a_server_without_transaction_ids_is_ill():
+    text = "database is not accepting commands that assign new XIDs to avoid wraparound"
+
+    seen, _ = read_failure(server_says("54000", text), probe="commit", connecting=False)
+
+    assert seen is Finding.SYSTEM
+
+
+def test_an_error_of_ours_says_itself_what_it_means():
+    seen, evidence = read_failure(TooOldError(130004), probe="ping", connecting=True)
+
+    assert seen is Finding.ABSENT
+    assert evidence.text.startswith("PostgreSQL 13 is not watched: 14 is the oldest")
 
 
 def test_the_limit_of_our_own_role_is_not_a_full_server():

@@ -1,38 +1,108 @@
 """What Prometheus gets: well formed, complete from the start, and cheap."""
 
 import asyncio
-import gzip
+import tracemalloc
+import zlib
+from contextlib import aclosing
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Histogram as TheirHistogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import (
+    generate_latest as generate_openmetrics,
+)
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from pgbreaker.core.reading import Finding
-from pgbreaker.core.states import BY_CALLS, MOVES, State
-from pgbreaker.sinks.exposition import OPENMETRICS, TEXT, Histogram, escape, label
-from pgbreaker.sinks.hub import Notice
-from pgbreaker.sinks.metrics import FAMILIES, OWN, Metrics
-from support.boards import Scene
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.metric import Family, Shown, counter, gauge
+from pgbreaker.core.plan import ProbePlan, TargetPlan
+from pgbreaker.core.policy import DAEMON
+from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.secret import Secret
+from pgbreaker.core.states import Evidence, Outcome, Override, State
+from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.exposition import (
+    OPENMETRICS,
+    TEXT,
+    Histogram,
+    escape,
+    head,
+    opened,
+    reference,
+    shown_families,
+)
+from pgbreaker.sinks.hub import NOTICES, Hub, Notice
+from pgbreaker.sinks.metrics import (
+    _WRITTEN,
+    CLOCK_STEPS,
+    FAMILIES,
+    OWN,
+    Metrics,
+    _Target,
+)
+from support.boards import Scene, Stopped
+from support.tools import need
+
+USUAL = (
+    *("ping", "login", "commit", "identity", "saturation", "blocking", "replication"),
+    *("slots", "database", "statements", "wal_ckpt", "maintenance", "size"),
+)
+NASTY = ['a"b', "a\\b", "a\nb", "a,b={}", "ä → ü", 'all "of\\n\nit']
+STALE = Evidence("timeout", "no answer within 500 ms", probe="ping")
 
 
-def watched(*names: str, **more) -> tuple[Scene, Metrics]:
+def watched(*names: str, shown=(), **more) -> tuple[Scene, Metrics]:
     scene = Scene(names or ("main",), **more)
-    metrics = Metrics(scene.board, "1.2.3")
+    metrics = Metrics(scene.board, "1.2.3", shown)
     scene.also(metrics)
     return scene, metrics
 
 
-async def samples(metrics: Metrics) -> dict[str, dict[tuple, float]]:
-    text = await metrics.render()
+def usual_target() -> tuple[TargetBoard, Metrics, Hub]:
+    """A target with all that one has who says nothing but its address."""
+    clock = Stopped().clock()
+    plan = TargetPlan(
+        name="main",
+        dsn=Secret("postgresql://db/postgres"),
+        operations=("connect", "read", "write"),
+        probes={probe: ProbePlan(interval=5.0, timeout=1.0) for probe in USUAL},
+    )
+    breakers = {
+        operation: Breaker(f"main/{operation}", DAEMON, clock.now())
+        for operation in plan.operations
+    }
+    board = Board([TargetBoard(plan, breakers, clock)], clock)
+    metrics = Metrics(board, "1.2.3")
+    return board.targets["main"], metrics, Hub([board, metrics])
+
+
+def parsed(text: str, parse=parse_text) -> dict[str, dict[tuple, float]]:
     found: dict[str, dict[tuple, float]] = {}
-    for family in parse_text(text):
+    for family in parse(text):
         for sample in family.samples:
             labels = tuple(sorted(sample.labels.items()))
             assert labels not in found.setdefault(sample.name, {}), sample
             found[sample.name][labels] = sample.value
     return found
+
+
+async def samples(metrics: Metrics) -> dict[str, dict[tuple, float]]:
+    return parsed(await metrics.render())
+
+
+def at(**labels: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(({"target": "main"} | labels).items()))
+
+
+def of(operation: str, **labels: str) -> tuple[tuple[str, str], ...]:
+    return at(operation=operation, breaker=f"main/{operation}", **labels)
+
+
+# Complete, and no more than that.
 
 
 async def test_everything_promised_is_there_before_anything_has_happened():
@@ -45,43 +115,84 @@ async def test_everything_promised_is_there_before_anything_has_happened():
         "b": 0,
     }
     assert len(found["pgbreaker_breaker_state"]) == 2 * 3 * len(State)
-    assert len(found["pgbreaker_breaker_transitions_total"]) == 2 * 3 * len(
-        [cause for _, cause in MOVES if cause not in BY_CALLS]
-    )
-    assert len(found["pgbreaker_probes_total"]) == 2 * 2 * len(Finding)
     assert set(found["pgbreaker_probes_total"].values()) == {0}
+    assert {dict(k)["code"] for k in found["pgbreaker_notices_total"]} == set(NOTICES)
     unknown = (("state", "unknown"), ("target", "a"))
     assert found["pgbreaker_target_state"][unknown] == 1
 
 
-async def test_every_family_is_written_or_waits_for_what_a_server_says():
+async def test_a_usual_target_costs_so_many_series():
+    """Of the 250 that a target may have, 66 are left for what its probes see."""
+    target, metrics, hub = usual_target()
+    for probe in USUAL:
+        values = {"version": 170010, "system_id": "77"} if probe == "identity" else {}
+        hub.publish(Reading("main", probe, 100.0, 0.002, Finding.OK, values))
+
+    found = await samples(metrics)
+
+    ours = [k for series in found.values() for k in series if dict(k).get("target")]
+    assert hub.dropped == 0
+    assert set(target.readings) == set(USUAL)
+    assert len(ours) == 184
+
+
+async def test_every_family_is_written_or_waits_for_what_happens():
     scene, metrics = watched()
-    scene.read(
-        "login",
-        values={
-            "in_recovery": False,
-            "started": 1.7e9,
-            "version": 170010,
-            "system_id": "77",
-            "slots_used": 3,
-            "slots_usable": 17,
-            "active": 1,
-            "slots_ratio": 3 / 17,
-            "max_connections": 20,
-            "idle": 2,
-            "superuser_reserved_connections": 3,
-            "reserved_connections": 0,
-            "idle_in_transaction": 0,
-            "oldest_transaction_seconds": 0.5,
-            "oldest_idle_in_transaction_seconds": 0.0,
-        },
-    )
-    scene.hub.publish(Notice("main", "restarted", "the server was restarted", 100.0))
+    scene.read("login", values={"version": 170010, "system_id": "77"})
+    scene.open("connect")
+    breaker = scene.board.targets["main"].breakers["read"]
+    breaker.force(Override(State.FORCED_OPEN, "failover", "ana"), 100.0)
 
     text = await metrics.render()
 
-    for name in {**FAMILIES, **OWN}:
+    of_commit = {"pgbreaker_commit_duration_seconds", "pgbreaker_probe_seconds_total"}
+    for name in {**FAMILIES, **OWN}.keys() - of_commit:
         assert f"# TYPE {name} " in text, name
+
+
+async def test_moves_that_nobody_makes_who_observes_are_not_told():
+    _, metrics = watched()
+
+    found = await samples(metrics)
+
+    def causes(operation: str) -> set[str]:
+        moves = found["pgbreaker_breaker_transitions_total"]
+        return {
+            c
+            for k in moves
+            if (d := dict(k))["operation"] == operation and (c := d["cause"])
+        }
+
+    ever = {
+        "failure_rate",
+        "failure_run",
+        "confirmed",
+        "cooled",
+        "recovered",
+        "relapsed",
+    }
+    assert causes("connect") == ever
+    assert causes("read") == ever | {"slow_rate"}  # only a ping is ever slow
+
+
+async def test_an_override_is_told_while_there_is_one():
+    scene, metrics = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+    before = await samples(metrics)
+    breaker.force(Override(State.FORCED_OPEN, "failover", "ana"), 100.0)
+
+    found = await samples(metrics)
+
+    assert "pgbreaker_breaker_override" not in before
+    assert "pgbreaker_breaker_computed_state" not in before
+    forced = of("read", state="forced_open")
+    assert found["pgbreaker_breaker_override"] == {forced: 1}
+    assert found["pgbreaker_breaker_state"][forced] == 1
+    assert found["pgbreaker_breaker_state"][of("read", state="closed")] == 0
+    assert found["pgbreaker_breaker_computed_state"][of("read", state="closed")] == 1
+
+
+# Counting.
 
 
 async def test_it_counts_what_happens():
@@ -91,82 +202,455 @@ async def test_it_counts_what_happens():
 
     found = await samples(metrics)
 
-    assert (
-        found["pgbreaker_probes_total"][
-            (("outcome", "full"), ("probe", "login"), ("target", "main"))
-        ]
-        == 1
-    )
-    place = (("breaker", "main/connect"), ("operation", "connect"))
-    move = (("breaker", "main/connect"), ("cause", "confirmed"), ("from", "closed"))
-    rest = (("operation", "connect"), ("target", "main"))
-    assert (
-        found["pgbreaker_breaker_transitions_total"][(*move, *rest, ("to", "open"))]
-        == 1
-    )
+    assert found["pgbreaker_probes_total"][at(probe="login", outcome="full")] == 1
+    move = {"from": "closed", "to": "open", "cause": "confirmed"}
+    moves = found["pgbreaker_breaker_transitions_total"]
+    assert moves[of("connect", **move)] == 1
+    assert sum(moves.values()) == 1
     state = found["pgbreaker_breaker_state"]
-    assert state[(*place, ("state", "open"), ("target", "main"))] == 1
-    assert state[(*place, ("state", "closed"), ("target", "main"))] == 0
-    assert found["pgbreaker_target_up"][(("target", "main"),)] == 1
-    answered = (("probe", "ping"), ("target", "main"))
+    assert state[of("connect", state="open")] == 1
+    assert state[of("connect", state="closed")] == 0
+    assert found["pgbreaker_target_up"][at()] == 1
     name = "pgbreaker_probe_last_success_timestamp_seconds"
-    assert found[name][answered] == 1_800_000_100.002
+    assert found[name][at(probe="ping")] == 1_800_000_100.002
+    name = "pgbreaker_calls_total"
+    assert found[name][of("connect", outcome="failure")] == 1
 
 
-@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "a,b={}", "ä → ü"])
-async def test_labels_of_any_text_come_back_as_they_were(value):
-    _, metrics = watched(labels={"note": value})
+async def test_what_was_not_counted_on_is_counted_all_the_same():
+    scene, metrics = watched()
+    scene.read("ping", Finding.WRONG_ROLE)
+    scene.hub.publish(Notice("main", 'new"kind', "something new", 100.0))
+
+    found = await samples(metrics)
+
+    name = "pgbreaker_probes_total"
+    assert found[name][at(probe="ping", outcome="wrong_role")] == 1
+    assert found["pgbreaker_notices_total"][at(code='new"kind')] == 1
+
+
+async def test_logins_and_commits_are_timed_when_they_are_made():
+    _, metrics, hub = usual_target()
+    for probe, took, finding in (
+        ("login", 0.030, Finding.OK),
+        ("login", 1.000, Finding.TIMEOUT),
+        ("commit", 0.031, Finding.OK),
+        ("commit", 2.000, Finding.TIMEOUT),
+        ("size", 4.0, Finding.OK),
+    ):
+        hub.publish(
+            Reading("main", probe, 100.0, took, finding, connecting=0.02, late=0.3)
+        )
+
+    found = await samples(metrics)
+
+    assert found["pgbreaker_login_duration_seconds_count"] == {at(): 1}
+    assert found["pgbreaker_login_duration_seconds_sum"] == {at(): 0.02}
+    assert found["pgbreaker_commit_duration_seconds_count"] == {at(): 1}
+    assert found["pgbreaker_commit_duration_seconds_sum"][at()] == pytest.approx(0.011)
+    assert found["pgbreaker_probe_seconds_total"][at(probe="size")] == 4.0
+    late = found["pgbreaker_schedule_lateness_seconds_bucket"]
+    assert (late[(("le", "0.1"),)], late[(("le", "0.5"),)]) == (0, 5)
+    assert found["pgbreaker_probe_lateness_seconds_count"] == {at(probe="ping"): 0}
+
+
+async def test_the_time_between_runs_is_that_of_the_moment():
+    target, metrics, _ = usual_target()
+    target.intervals["size"] = 3600.0
+
+    found = await samples(metrics)
+
+    intervals = found["pgbreaker_probe_interval_seconds"]
+    assert intervals[at(probe="size")] == 3600
+    assert intervals[at(probe="ping")] == 5
+
+
+async def test_detection_is_from_the_first_bad_reading_to_the_opening():
+    scene, metrics = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+    before = await samples(metrics)
+
+    def fail(**more) -> None:
+        scene.read("ping", Finding.TIMEOUT, evidence=STALE, **more)
+        for move in breaker.observe(
+            Outcome.FAILURE, scene.time.now, **more, evidence=STALE
+        ):
+            scene.hub.publish(move)
+
+    fail()
+    scene.time.now = 101.0
+    scene.read("ping")  # that was another trouble
+    scene.time.now = 102.0
+    scene.read("ping", Finding.TIMEOUT, evidence=STALE)
+    scene.time.now = 102.75
+    fail(confirmed=True)
+    found = await samples(metrics)
+
+    assert "pgbreaker_detection_seconds_count" not in before
+    name = "pgbreaker_detection_seconds"
+    assert found[f"{name}_count"] == {at(fault_class="timeout"): 1}
+    assert found[f"{name}_sum"] == {at(fault_class="timeout"): 0.75}
+
+
+async def test_opening_again_is_no_detection():
+    scene, metrics = watched()
+    scene.open("connect")
+    breaker = scene.board.targets["main"].breakers["connect"]
+    scene.time.now += 100
+    scene.read("login")
+    for outcome in (Outcome.SUCCESS, Outcome.FAILURE):
+        if outcome is Outcome.FAILURE:
+            scene.read("login", Finding.TIMEOUT, evidence=STALE)
+        for move in breaker.observe(outcome, scene.time.now, evidence=STALE):
+            scene.hub.publish(move)
+
+    found = await samples(metrics)
+
+    assert breaker.state is State.OPEN
+    assert sum(found["pgbreaker_detection_seconds_count"].values()) == 1
+
+
+# What probes show.
+
+STANDBYS = gauge(
+    "pgbreaker_lag_bytes", "How far behind.", "lag", rows="standbys", by=("standby",)
+)
+
+
+async def test_a_value_becomes_a_series_when_it_is_a_number():
+    shown = [
+        gauge("pgbreaker_a", "A.", "a"),
+        gauge("pgbreaker_state", "B.", "is_b", labels={"kind": 'b"'}),
+        gauge("pgbreaker_state", "Other words.", "is_c", labels={"kind": "c"}),
+        gauge("pgbreaker_state", "B.", "none", labels={"kind": "none"}),
+        gauge("pgbreaker_text", "Text.", "text"),
+        gauge("pgbreaker_missing", "Missing.", "missing"),
+        counter("pgbreaker_d_total", "D.", "d"),
+    ]
+    scene, metrics = watched("main", "other", shown=shown)
+    values = {"a": 1.5, "is_b": True, "is_c": False, "none": None, "text": "x", "d": 7}
+    scene.read(values=values)
 
     text = await metrics.render()
 
-    families = {family.name: family for family in parse_text(text)}
-    (sample,) = families["pgbreaker_target_info"].samples
-    assert sample.labels["label_note"] == value
+    found = parsed(text)
+    assert found["pgbreaker_a"] == {at(): 1.5}
+    assert found["pgbreaker_state"] == {at(kind='b"'): 1, at(kind="c"): 0}
+    assert found["pgbreaker_d_total"] == {at(): 7}
+    assert "pgbreaker_text" not in text
+    assert "pgbreaker_missing" not in text
+    assert "Other words" not in text
+
+
+@pytest.mark.parametrize("name", NASTY)
+async def test_a_row_becomes_a_series(name):
+    scene, metrics = watched(shown=[STANDBYS])
+    rows = (
+        {"standby": name, "lag": 5},
+        {"standby": "b", "lag": None},
+        {"standby": None, "lag": 1},
+        {"standby": 12, "lag": 2},
+        {"standby": name, "lag": 9},  # of the same name as the first
+    )
+    scene.read(values={"standbys": rows})
+
+    found = await samples(metrics)
+
+    assert found["pgbreaker_lag_bytes"] == {
+        at(standby=name): 5,
+        at(standby=""): 1,
+        at(standby="12"): 2,
+    }
+
+
+async def test_rows_that_are_none_make_no_series():
+    scene, metrics = watched(shown=[STANDBYS])
+    scene.read(values={"standbys": None})
+
+    assert "pgbreaker_lag_bytes" not in await metrics.render()
+
+
+def test_metrics_that_share_a_name_have_all_of_their_labels_in_the_reference():
+    shown = [
+        gauge("pgbreaker_a", "A.", "a"),
+        gauge("pgbreaker_a", "Not A.", "b", labels={"kind": "b"}),
+        gauge("pgbreaker_a", "Nor.", "c", rows="r", by=("database",)),
+    ]
+
+    families = shown_families(shown)
+
+    assert families == {
+        "pgbreaker_a": Family(
+            "pgbreaker_a", "gauge", "A.", ("target", "kind", "database")
+        )
+    }
+    assert "`target`, `kind`, `database`" in reference(families)
+
+
+@pytest.mark.parametrize(
+    ("shown", "says"),
+    [
+        (
+            [
+                gauge("pgbreaker_a", "A.", "a"),
+                Shown(family=Family("pgbreaker_a", "counter", "A."), value="a"),
+            ],
+            "pgbreaker_a is shown as a gauge and as a counter",
+        ),
+        (
+            [counter("pgbreaker_a", "A.", "a")],
+            "pgbreaker_a is a counter: counters, and they alone, end _total",
+        ),
+        (
+            [gauge("pgbreaker_target_up", "Up.", "a")],
+            "pgbreaker_target_up is shown by a probe, and is ours already",
+        ),
+    ],
+    ids=["kinds", "suffix", "ours"],
+)
+def test_metrics_that_cannot_be_are_refused(shown, says):
+    with pytest.raises(ValueError, match=says):
+        watched(shown=shown)
+
+
+# The daemon's own.
+
+
+async def test_the_daemon_tells_numbers_of_its_own():
+    _, metrics = watched()
+    before = await samples(metrics)
+    metrics.own(CLOCK_STEPS, lambda: 3)
+    metrics.own(Family("pgbreaker_naps", "gauge", "Naps."), lambda: 0.5)
+
+    found = await samples(metrics)
+
+    assert before["pgbreaker_clock_steps_total"] == {(): 0}
+    assert found["pgbreaker_clock_steps_total"] == {(): 3}
+    assert found["pgbreaker_naps"] == {(): 0.5}
+    assert found["pgbreaker_targets"] == {(): 1}
+    with pytest.raises(
+        ValueError, match="pgbreaker_target_up is not for others to tell"
+    ):
+        metrics.own(FAMILIES["pgbreaker_target_up"], lambda: 0)
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+async def test_a_scrape_counts_its_series(openmetrics):
+    _, metrics = watched()
+    text = await metrics.render(openmetrics=openmetrics)
+
+    found = await samples(metrics)
+
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert found["pgbreaker_series"] == {(): len(lines)}
+    assert 0 < found["pgbreaker_scrape_duration_seconds"][()] < 5
+
+
+# The format.
+
+
+@pytest.mark.parametrize("value", NASTY)
+async def test_labels_of_any_text_come_back_as_they_were(value):
+    _, metrics = watched(labels={"note": value})
+
+    for text, parse in (
+        (await metrics.render(), parse_text),
+        (await metrics.render(openmetrics=True), parse_openmetrics),
+    ):
+        (labels,) = parsed(text, parse)["pgbreaker_target_info"]
+        assert dict(labels)["label_note"] == value
 
 
 async def test_both_formats_say_the_same_and_parse():
-    scene, metrics = watched()
+    shown = [
+        gauge("pgbreaker_a", 'With "quotes", a \\ and\na new line.', "a"),
+        counter("pgbreaker_b_total", "B.", "b", rows="rows", by=("database",)),
+    ]
+    scene, metrics = watched("main", "other", shown=shown)
+    scene.read(values={"a": 1e-9, "rows": ({"database": "x", "b": 10**20},)})
     scene.open()
+    volatile = ("process_", "python_", "pgbreaker_s")  # the latter of the last scrape
 
     plain = {f.name.removesuffix("_total") for f in parse_text(await metrics.render())}
-    openmetrics = {
-        f.name for f in parse_openmetrics(await metrics.render(openmetrics=True))
-    }
+    open_text = await metrics.render(openmetrics=True)
 
-    assert plain == openmetrics
+    assert plain == {f.name for f in parse_openmetrics(open_text)}
+    assert open_text.endswith("# EOF\n")
+    both = (
+        {
+            name: series
+            for name, series in found.items()
+            if not name.startswith(volatile)
+        }
+        for found in (await samples(metrics), parsed(open_text, parse_openmetrics))
+    )
+    assert next(both) == next(both)
+
+
+@pytest.mark.parametrize(
+    ("openmetrics", "generate", "parse"),
+    [
+        (False, generate_latest, parse_text),
+        (True, generate_openmetrics, parse_openmetrics),
+    ],
+    ids=["text", "openmetrics"],
+)
+async def test_it_is_what_the_usual_writer_makes_of_an_equal_registry(
+    openmetrics, generate, parse
+):
+    scene, metrics = watched(labels={"note": NASTY[-1]})
+    scene.read()
+    scene.open("connect")
+    registry = CollectorRegistry()
+
+    def labelled(kind, name, says, labels, **more):
+        made = kind(name, says, labels.keys(), registry=registry, **more)
+        return made.labels(**labels)
+
+    target = scene.board.targets["main"]
+    info = {"target": "main", "label_note": NASTY[-1]}
+    for name, kind, labels in (
+        ("pgbreaker_target_info", Gauge, info),
+        ("pgbreaker_probe_connections", Gauge, {"target": "main"}),
+    ):
+        labelled(kind, name, FAMILIES[name].help, labels).set(name.endswith("info"))
+    name = "pgbreaker_notices_total"
+    counts = Counter(name, FAMILIES[name].help, ("target", "code"), registry=registry)
+    for code in NOTICES:
+        counts.labels("main", code)
+    bounds = metrics._targets["main"].pings.bounds
+    name = "pgbreaker_probe_duration_seconds"
+    labels = {"target": "main", "probe": "ping"}
+    theirs = labelled(TheirHistogram, name, FAMILIES[name].help, labels, buckets=bounds)
+    theirs.observe(target.readings["ping"].took)
+
+    def told(text: str) -> dict[str, tuple]:
+        return {
+            family.name: (
+                family.type,
+                family.documentation,
+                {
+                    (s.name, tuple(sorted(s.labels.items())), s.value)
+                    for s in family.samples
+                    if not s.name.endswith("_created")
+                },
+            )
+            for family in parse(text)
+            if not family.name.endswith("_created")
+        }
+
+    equal = told(generate(registry).decode())
+    ours = told(await metrics.render(openmetrics=openmetrics))
+    assert len(equal) == 4
+    assert {name: ours[name] for name in equal} == equal
+
+
+async def test_families_are_in_one_piece_and_nothing_comes_twice():
+    shown = [STANDBYS, gauge("pgbreaker_a", "A.", "a")]
+    scene, metrics = watched(*(f"t{n}" for n in range(50)), "main", shown=shown)
+    scene.read(values={"a": 1, "standbys": ({"standby": "x", "lag": 1},)})
+
+    lines = (await metrics.render()).splitlines()
+
+    heads = [line for line in lines if line.startswith("# TYPE ")]
+    series = [line.rpartition(" ")[0] for line in lines if line[0] != "#"]
+    assert len(set(heads)) == len(heads)
+    assert len(set(series)) == len(series)
+    name = ""
+    for line in lines:
+        if line.startswith("# TYPE "):
+            name = line.split()[2]
+        elif line[0] != "#":
+            assert line.startswith(name), line
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+async def test_a_message_of_many_parts_is_still_one(openmetrics):
+    _, metrics = watched(*(f"t{n}" for n in range(40)))
+    async with aclosing(metrics.chunks(openmetrics=openmetrics)) as chunks:
+        parts = [chunk async for chunk in chunks]
+
+    assert len(parts) > 5
+    assert all(part.endswith("\n") for part in parts)
+    parse = parse_openmetrics if openmetrics else parse_text
+    assert len(parsed("".join(parts), parse)["pgbreaker_target_up"]) == 40
 
 
 async def test_what_a_scraper_asks_for_is_what_it_gets():
-    _, metrics = watched()
+    _, metrics = watched(*(f"t{n}" for n in range(50)))
 
-    plain, headers = await metrics.scrape("*/*", "")
-    zipped, zipped_headers = await metrics.scrape(
+    headers, parts = metrics.scrape("*/*", "")
+    plain = b"".join([part async for part in parts])
+    zipped_headers, zipped_parts = metrics.scrape(
         "application/openmetrics-text;version=1.0.0,*/*;q=0.1", "gzip, deflate"
     )
+    zipped = b"".join([part async for part in zipped_parts])
 
     assert headers["Content-Type"] == TEXT
     assert "Content-Encoding" not in headers
     assert zipped_headers["Content-Type"] == OPENMETRICS
     assert zipped_headers["Content-Encoding"] == "gzip"
-    assert gzip.decompress(zipped).endswith(b"# EOF\n")
+    assert zlib.decompress(zipped, 31).endswith(b"# EOF\n")
     assert len(zipped) < len(plain) / 5
 
 
-async def test_lines_of_a_target_are_made_once_until_it_changes():
-    scene, metrics = watched("main", "other")
-    await metrics.render()
-    before = {name: counts.blocks() for name, counts in metrics._counts.items()}
+async def test_promtool_has_nothing_to_say_against_it():
+    program = need("promtool", "prometheus")
+    shown = [STANDBYS, counter("pgbreaker_deadlocks_total", "Deadlocks.", "d")]
+    scene, metrics = watched("main", "b", labels={"note": NASTY[-1]}, shown=shown)
+    scene.read(values={"d": 1, "standbys": ({"standby": NASTY[-1], "lag": 1},)})
+    scene.open()
 
-    scene.read()
+    promtool = await asyncio.create_subprocess_exec(
+        *(program, "check", "metrics"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await promtool.communicate((await metrics.render()).encode())
 
-    after = {name: counts.blocks() for name, counts in metrics._counts.items()}
-    assert after["other"] is before["other"]
-    assert after["main"] is not before["main"]
-    assert metrics._counts["main"].blocks() is after["main"]
+    assert (promtool.returncode, said) == (0, b"")
+
+
+def test_a_histogram_adds_up():
+    histogram = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 5.0):
+        histogram.observe(seconds)
+
+    assert histogram.lines("x", opened(a="b")) == [
+        'x_bucket{a="b",le="0.1"} 2\n',
+        'x_bucket{a="b",le="1.0"} 3\n',
+        'x_bucket{a="b",le="+Inf"} 4\n',
+        'x_sum{a="b"} 5.65\n',
+        'x_count{a="b"} 4\n',
+    ]
+    assert histogram.bare_lines("x") == [
+        'x_bucket{le="0.1"} 2\n',
+        'x_bucket{le="1.0"} 3\n',
+        'x_bucket{le="+Inf"} 4\n',
+        "x_sum 5.65\n",
+        "x_count 4\n",
+    ]
+
+
+def test_escaping_is_the_formats_own():
+    family = Family("x_total", "counter", 'one "\\"\nof two')
+
+    assert escape('\\ " \n') == r"\\ \" \n"
+    assert head(family, openmetrics=False) == (
+        '# HELP x_total one "\\\\"\\nof two\n# TYPE x_total counter\n'
+    )
+    assert head(family, openmetrics=True) == (
+        '# HELP x one \\"\\\\\\"\\nof two\n# TYPE x counter\n'
+    )
+
+
+# Cheap, and out of everybody's way.
 
 
 async def test_a_scrape_of_many_targets_lets_the_loop_go_on():
-    _, metrics = watched(*(f"t{n}" for n in range(200)))
+    shown = [gauge(f"pgbreaker_{n}", "Never seen.", f"never_{n}") for n in range(50)]
+    _, metrics = watched(*(f"t{n}" for n in range(200)), shown=shown)
     turns = 0
 
     async def others() -> None:
@@ -179,22 +663,42 @@ async def test_a_scrape_of_many_targets_lets_the_loop_go_on():
     text = await metrics.render()
     other.cancel()
 
-    assert text.count("\n") / turns < 1000  # lines for each turn that others got
+    # Neither lines, nor finding that there are none, keep others waiting.
+    assert (text.count("\n") + 200 * len(shown)) / turns < 1000
 
 
-def test_a_histogram_adds_up():
-    histogram = Histogram((0.1, 1.0))
-    for seconds in (0.05, 0.1, 0.5, 5.0):
-        histogram.observe(seconds)
+async def test_whoever_stops_reading_ends_the_writing():
+    _, metrics = watched(*(f"t{n}" for n in range(100)))
+    _, parts = metrics.scrape("", "gzip")
 
-    assert list(histogram.lines("x", label(a="b"))) == [
-        'x_bucket{a="b",le="0.1"} 2\n',
-        'x_bucket{a="b",le="1.0"} 3\n',
-        'x_bucket{a="b",le="+Inf"} 4\n',
-        'x_sum{a="b"} 5.65\n',
-        'x_count{a="b"} 4\n',
+    async with aclosing(parts):
+        async for _ in parts:
+            break
+
+    assert metrics.series == 0  # it never came to its end
+    assert [task for task in asyncio.all_tasks() if not task.done()] == [
+        asyncio.current_task()
     ]
 
 
-def test_escaping_is_the_formats_own():
-    assert escape('\\ " \n') == r"\\ \" \n"
+async def test_nothing_that_was_written_is_kept():
+    _, metrics = watched(*(f"t{n}" for n in range(100)))
+    size = len(await metrics.render())
+
+    tracemalloc.start()
+    async with aclosing(metrics.chunks()) as chunks:
+        async for _ in chunks:
+            pass
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert size > 900_000
+    assert kept < 50_000
+    assert peak < 500_000
+
+
+def test_a_row_of_the_table_for_each_metric():
+    assert len(FAMILIES) == len(_WRITTEN)
+    written = set(_WRITTEN.values())
+    there_are = {f for name, f in vars(_Target).items() if name.endswith("_lines")}
+    assert written == there_are

@@ -1,6 +1,8 @@
 """Every address, on a server that really listens."""
 
 import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -18,8 +20,8 @@ from support.boards import FULL, Scene
 class Served:
     """A scene that is served, and a client of it."""
 
-    def __init__(self) -> None:
-        self.scene = Scene(labels={"env": "<prod>"})
+    def __init__(self, *names: str) -> None:
+        self.scene = Scene(names, labels={"env": "<prod>"})
         self.metrics = Metrics(self.scene.board, "1.2.3")
         self.scene.also(self.metrics)
         self.health: str | None = None
@@ -34,8 +36,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serving():
-    served = Served()
+async def serving(*names: str):
+    served = Served(*(names or ("main",)))
     async with serve(
         "127.0.0.1",
         0,
@@ -186,9 +188,57 @@ async def test_metrics_are_negotiated(served):
     )
 
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["Server"] == "pgbreaker"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert 'pgbreaker_target_up{target="main"} 0' in text
     assert zipped.headers["Content-Encoding"] == "gzip"
     assert om.headers["Content-Type"].startswith("application/openmetrics-text")
+
+
+async def test_metrics_are_sent_while_they_are_written():
+    async with serving(*(f"t{n}" for n in range(100))) as served:
+        async with served.client.get("/metrics") as answer:
+            parts = [len(part) async for part in answer.content.iter_any()]
+        async with served.client.head("/metrics") as head:
+            nothing = await head.read()
+
+    assert "Content-Length" not in answer.headers
+    assert len(parts) > 1
+    assert (head.status, nothing) == (200, b"")
+    assert head.headers["Content-Type"] == answer.headers["Content-Type"]
+
+
+async def test_an_old_client_gets_metrics_to_the_end_of_the_connection(served):
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.0 200 ")
+    assert b"chunked" not in answer
+    assert b'\npgbreaker_target_up{target="main"} 0\n' in answer
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_scraper_that_goes_away_meanwhile_is_not_news(encoding, caplog):
+    ask = f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {encoding}\r\n\r\n"
+    linger = struct.pack("ii", 1, 0)  # so that closing resets the connection
+    async with serving(*(f"t{n}" for n in range(500))) as served:
+        for _ in range(3):
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                client.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, ("127.0.0.1", served.port))
+                await loop.sock_sendall(client, ask.encode())
+                assert await loop.sock_recv(client, 10)
+        well, _ = await served.get("/-/healthy")
+
+    assert served.metrics.series == 0  # none was written to its end
+    assert well.status == 200
+    assert caplog.records == []
 
 
 async def test_the_page_says_it_in_words_and_escapes_what_servers_say(served):

@@ -1,0 +1,99 @@
+"""How probes are put to a connection: together where that works, apart where not."""
+
+from collections.abc import Mapping, Sequence
+
+from pgbreaker.core.plan import ProbePlan
+from pgbreaker.core.reading import NOTHING, Seen
+from pgbreaker.core.units import Seconds
+from pgbreaker.postgres.target import Session, Visit
+from pgbreaker.probes import probe_called
+from pgbreaker.probes.absent import AbsentError
+from pgbreaker.probes.probe import Server
+from pgbreaker.probes.statement import rows_of, statement
+
+
+class Questions:
+    """The statements of one target, and which of them have to be asked alone.
+
+    One statement for several probes costs one round trip and one plan. But an error in
+    one of its parts fails the whole: then each is asked alone, and those that fail
+    alone go on being so until they are answered.
+    """
+
+    def __init__(self) -> None:
+        self._alone: set[str] = set()
+        self._direct = False  # known to be: no pooler between us and the server
+
+    def groups(self, probes: Sequence[str]) -> list[tuple[str, ...]]:
+        """Say which of *probes* are asked together."""
+        together = tuple(probe for probe in probes if probe not in self._alone)
+        alone = [(probe,) for probe in probes if probe in self._alone]
+        return [*([together] if together else []), *alone]
+
+    def part(self, probes: Sequence[str]) -> None:
+        """Ask *probes*, which failed together, alone from now on."""
+        self._alone.update(probes)
+
+    async def ask(
+        self, session: Session, probes: Sequence[str], within: Seconds
+    ) -> Mapping[str, Seen | Exception]:
+        """Ask *probes* in one statement on the held connection.
+
+        Returns:
+            What each saw, or what was wrong with its rows.
+
+        Raises:
+            TimeoutError: No answer within *within* seconds.
+            Exception: Whatever asyncpg raises.
+        """
+        server = Server(session.version, session.in_recovery)
+        asked = {probe: probe_called(probe).asks(server) for probe in probes}
+        sql = {probe: text for probe, text in asked.items() if text is not None}
+        found: dict[str, Seen | Exception] = {
+            probe: AbsentError(f"PostgreSQL {server.major} has nothing of the kind")
+            for probe in asked.keys() - sql.keys()
+        }
+        if sql:
+            text = statement(sql)
+            row = await session.fetch(text, within, keep=self._direct)
+            found |= {probe: _seen(probe, row or {}) for probe in sql}
+        self._note(session, found)
+        return found
+
+    def _note(self, session: Session, found: Mapping[str, Seen | Exception]) -> None:
+        """Learn from answers what holds for the next questions."""
+        if len(found) == 1:
+            self._alone -= found.keys()
+        for seen in found.values():
+            if not isinstance(seen, Exception) and "backend_pid" in seen:
+                # A pooler tells its clients a pid of its own making.
+                self._direct = seen["backend_pid"] == session.pid
+
+    async def ask_visitor(
+        self, visit: Visit, probe: str, plan: ProbePlan, within: Seconds
+    ) -> Seen:
+        """Ask one probe on a connection made for it.
+
+        Raises:
+            TimeoutError: No answer within *within* seconds.
+            AbsentError: This server has nothing of the kind.
+            Exception: Whatever the server, or the way to it, has to say.
+        """
+        what = probe_called(probe)
+        if plan.query is not None and not what.is_dear:
+            # A canary is asked as it stands: wrapped, it might be planned otherwise.
+            await visit.fetch(plan.query, within)
+            return NOTHING
+        server = Server(visit.version, visit.in_recovery)
+        sql = what.asks(server) if plan.query is None else plan.query
+        if sql is None:
+            raise AbsentError(f"PostgreSQL {server.major} has nothing of the kind")
+        row = await visit.fetch(statement({"answer": sql}), within)
+        return what.reads(rows_of(row or {"answer": None}, "answer"))
+
+
+def _seen(probe: str, row: Mapping[str, str | None]) -> Seen | Exception:
+    try:
+        return probe_called(probe).reads(rows_of(row, probe))
+    except Exception as error:  # noqa: BLE001 - one's rows are not another's fault
+        return error

@@ -1,0 +1,26 @@
+"""Several questions in one statement, so that they cost one round trip."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pgbreaker.probes.probe import Rows
+
+
+def statement(questions: Mapping[str, str]) -> str:
+    """Ask all *questions*, name -> SELECT, in one statement of one row.
+
+    Each column is the JSON text of one question's rows, NULL when it has none.
+    """
+    columns = (
+        f"(SELECT json_agg(q) FROM ({sql}) AS q)::text AS {name}"
+        for name, sql in questions.items()
+    )
+    return "SELECT " + ",\n".join(columns)
+
+
+def rows_of(answer: Mapping[str, Any], name: str) -> Rows:
+    """Take the rows of question *name* out of the one row that came back."""
+    text = answer[name]
+    rows: Rows = [] if text is None else json.loads(text)
+    return rows
