@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint types unit integration acceptance packages clean
+.PHONY: help demo test check bench lint types unit integration acceptance packages servers clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,19 +15,24 @@ help: ## list the commands
 demo: $(VENV)/.demo ## a PostgreSQL of its own, a workload, the daemon; FAULT=crash|freeze|exhaust|lock|slow
 	@FAULT=$(FAULT) $(BIN)/pgbreaker demo
 
-test: packages $(VENV)/.dev ## install what is needed, and run every test
+test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
 	$(PYTEST) tests/unit tests/integration tests/acceptance -rs --durations=10
 
 check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
 
-bench: packages $(VENV)/.bench ## measure, and compare with the goals
+bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
+	@tests/install-packages bench
 	$(BIN)/python tests/bench/guards.py
 	$(BIN)/python tests/bench/behaviour.py
 	$(BIN)/python tests/bench/session.py
 	$(BIN)/python tests/bench/outage.py
 	$(BIN)/python tests/bench/detection.py
 	$(BIN)/python tests/bench/footprint.py
+	$(BIN)/python tests/bench/scrape.py
+	$(BIN)/python tests/bench/n_targets.py 50
+	$(BIN)/python tests/bench/n_targets.py 1000
+	$(BIN)/python tests/bench/exporter.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check daemon tests
@@ -39,7 +44,7 @@ types: $(VENV)/.dev ## mypy --strict
 unit: packages $(VENV)/.dev ## tests that need no server
 	$(PYTEST) tests/unit
 
-integration: packages $(VENV)/.dev ## tests on real servers
+integration: packages $(VENV)/.dev servers ## tests on real servers
 	$(PYTEST) tests/integration
 
 acceptance: packages $(VENV)/.dev ## the daemon as a process
@@ -47,6 +52,9 @@ acceptance: packages $(VENV)/.dev ## the daemon as a process
 
 packages: ## system packages that tests use, where we may install them
 	@tests/install-packages
+
+servers: $(VENV)/.dev ## PostgreSQL 14, 16 and 18, beside Debian's 15 and the demo's 17
+	@tests/fetch-servers
 
 clean: ## remove what the commands here have made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -223,7 +223,9 @@ class _Target:
             if asked is not None:
                 base = self._ping() if name == PING else self._in_a_crowd(usual)
                 limit = getattr(asked, "max_lag", None)
-                yield name, _timed(replace(base, limit=limit), asked)
+                capacity = getattr(asked, "capacity", None)
+                plan = replace(base, limit=limit, capacity=capacity)
+                yield name, _timed(plan, asked)
         if (canary := getattr(target.probes, LATENCY)) is not None:
             usual = PROBES[LATENCY].plan
             plan = replace(

@@ -16,6 +16,7 @@ _LISTS: Final = {"targets": "targets[]", "custom": "custom[]"}
 _TIMES: Final = {"interval": "interval", "timeout": "timeout"}
 _PLANS: Final[dict[str, dict[str, str]]] = {
     "replication": _TIMES,
+    "size": _TIMES,
     "latency": {**_TIMES, "slow": "limit"},
     "custom[]": _TIMES,
     "pgbouncer": {**_TIMES, "max_wait": "limit"},

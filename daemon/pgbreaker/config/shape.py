@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from pgbreaker.config.document import did_you_mean
 from pgbreaker.config.dsn import wrong_with
-from pgbreaker.config.units import Count, Duration, Part
+from pgbreaker.config.units import Count, Duration, Part, Size
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
 from pgbreaker.probes import PROBES
 
@@ -218,6 +218,13 @@ class ReplicationShape(ProbeShape):
     ] = None
 
 
+class SizeShape(ProbeShape):
+    capacity: Annotated[
+        Size | None,
+        Field(description="size of the disk that holds data and WAL, such as `500GB`"),
+    ] = None
+
+
 class CustomShape(ProbeShape):
     name: Annotated[
         Annotated[str, BeforeValidator(_query_name)],
@@ -254,11 +261,15 @@ class PatroniShape(ProbeShape):
 def _probes_shape() -> type[Model]:
     """A key for each probe that there is, from the probes' own words."""
     fields: dict[str, Any] = {}
+    shapes: dict[str, type[ProbeShape]] = {
+        REPLICATION: ReplicationShape,
+        "size": SizeShape,
+    }
     for name, probe in PROBES.items():
         if not probe.is_usual:
             continue
         is_ping = name == PING
-        shape = ReplicationShape if name == REPLICATION else ProbeShape
+        shape = shapes.get(name, ProbeShape)
         switch = shape if is_ping else Annotated[shape | None, BeforeValidator(_off)]
         switches = "" if is_ping else "; `false` switches it off"
         field = Field(description=f"{probe.says}{switches}")

@@ -1,7 +1,7 @@
 """Durations and shares as people write them: ``500ms``, ``1m30s``, ``70%``."""
 
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from pydantic import BeforeValidator
 
@@ -49,10 +49,27 @@ def count(value: object) -> int:
     return value
 
 
+_BYTES: Final = {"kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
+
+
+def size(value: object) -> float:
+    """Read a size as PostgreSQL writes them: ``500GB``, of units of 1024.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = value.replace(" ", "") if isinstance(value, str) else ""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(kB|MB|GB|TB)", text)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{_shown(value)} is no size; write it like 200GB or 1.5TB")
+    return float(match[1]) * _BYTES[match[2]]
+
+
 def _shown(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float | bool) else "this"
 
 
 Duration: TypeAlias = Annotated[Seconds, BeforeValidator(some_duration)]
 Part: TypeAlias = Annotated[Share, BeforeValidator(share)]
+Size: TypeAlias = Annotated[float, BeforeValidator(size)]
 Count: TypeAlias = Annotated[int, BeforeValidator(count)]

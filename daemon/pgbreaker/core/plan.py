@@ -18,6 +18,8 @@ class ProbePlan:
         timeout: Seconds for the answer, connecting included.
         limit: Seconds beyond which what the probe measures counts as bad. None: it
             never does.
+        capacity: Bytes that the disk below has, for all that the probe measures. None:
+            that is not known.
         query: The user's own question, for the probes that ask one.
         address: Where a probe asks that does not ask the server itself.
         password_file: File that holds the password for there.
@@ -26,6 +28,7 @@ class ProbePlan:
     interval: Seconds
     timeout: Seconds
     limit: Seconds | None = None
+    capacity: float | None = None
     query: str | None = None
     address: Secret | None = None
     password_file: Path | None = None

@@ -36,7 +36,8 @@ class Feed:
         self.board = board
         self.decides = deciding(board.plan.probes)
         self._bad: dict[str, set[str]] = {name: set() for name in self.decides}
-        self._outlook = Outlook()
+        size = board.plan.probes.get("size")
+        self._outlook = Outlook(None if size is None else size.capacity)
         self._hub = hub
         self._clock = clock
         self._when_moved = when_moved

@@ -1,4 +1,4 @@
-"""The line to one target: at most two connections, one question on each at a time."""
+"""The line to one target: at most three connections, one question on each at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
@@ -38,8 +38,9 @@ class Line:
     """Asks one target's server, and always comes back with readings.
 
     One connection is held and asked the quick questions; a second one is made for
-    the time of a login or a commit. While the held one is lost, nothing is asked
-    but whether it can be had again: a server in trouble gets one knock at a time.
+    the time of a login or a commit, a third for that of a dear question. While the
+    held one is lost, nothing is asked but whether it can be had again: a server in
+    trouble gets one knock at a time.
 
     Attributes:
         last_loss: Why the held connection is missing, None while it is there.
@@ -50,10 +51,11 @@ class Line:
         self._clock = clock
         self._when_lost = when_lost
         self._held: Session | None = None
-        self._visit: Visit | None = None
+        self._visits: set[Visit] = set()
         self._stalled: int | None = None  # pid of a commit that has not come back
         self._asking = asyncio.Lock()  # one question at a time on the held one
-        self._dialling = asyncio.Lock()  # one connection besides it at a time
+        self._door = asyncio.Lock()  # one connection besides it at a time
+        self._dear = asyncio.Lock()  # and one for what takes long
         self._logging_in: asyncio.Task[Session] | None = None
         self._locked_out: Evidence | None = None
         self._questions = Questions()
@@ -68,8 +70,8 @@ class Line:
     @property
     def connections(self) -> int:
         """Connections to the server right now."""
-        open_ones = sum(s is not None and s.is_open for s in (self._held, self._visit))
-        return open_ones + (self._stalled is not None)
+        open_ones = sum(visit.is_open for visit in self._visits)
+        return open_ones + self.is_up + (self._stalled is not None)
 
     def echo(self, probe: str) -> Reading:
         """Answer without asking: what keeps the held connection away speaks for
@@ -95,15 +97,18 @@ class Line:
 
     async def ask(self, probes: Sequence[str]) -> list[Reading]:
         """Ask *probes*, which are of one place, as few questions as may be."""
-        place = probe_called(probes[0]).place
-        if place is Place.APART:
+        first = probe_called(probes[0])
+        if first.place is Place.APART:
             return [await self._go(probe) for probe in probes]
         if not self.is_up:
             return [self.echo(probe) for probe in probes]
-        if place is Place.FRESH:
-            async with self._dialling:
+        if first.place is Place.HELD:
+            return await self._ask_held(probes)
+        async with self._dear if first.is_dear else self._door:
+            if self._stalled is None or first.is_dear:
                 return await self._ask_visiting(probes)
-        return await self._ask_held(probes)
+            async with self._dear:  # or there would be four of ours at the server
+                return await self._ask_visiting(probes)
 
     async def _ask_held(self, probes: Sequence[str]) -> list[Reading]:
         readings: list[Reading] = []
@@ -243,7 +248,7 @@ class Line:
         visit, failure = await _caught(coming)
         if failure is not None:
             return await self._not_let_in(probes, begun, failure)
-        self._visit = visit
+        self._visits.add(visit)
         connected = self._clock.now() - begun
         try:
             readings = []
@@ -254,7 +259,7 @@ class Line:
             await visit.close()
         finally:
             visit.hang_up()
-            self._visit = None
+            self._visits.discard(visit)
         return readings
 
     async def _ask_visitor(
@@ -409,11 +414,11 @@ class Line:
             session.hang_up()
 
     async def close(self) -> None:
-        """End both connections, the held one politely."""
+        """End all connections, the held one politely."""
         session, self._held = self._held, None
         self._stop_dialling()
-        if self._visit is not None:
-            self._visit.hang_up()
+        for visit in self._visits:
+            visit.hang_up()
         if session is not None and session.is_open:
             await session.close()
 

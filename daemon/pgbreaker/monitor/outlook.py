@@ -3,7 +3,7 @@
 All of it warns, none of it opens a breaker.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from pgbreaker.core.metric import Shown, gauge
@@ -13,8 +13,9 @@ from pgbreaker.core.units import Seconds, Share
 
 _RUNWAY: Final = "pgbreaker_runway_seconds"
 _RUNWAY_SAYS: Final = (
-    "Seconds until ids, a sequence or the WAL that a slot may hold back are used up at"
-    " the present rate, of each kind the soonest; absent while it cannot be told."
+    "Seconds until ids, a sequence, the WAL that a slot may hold back, or the disk (by"
+    " all that is on it, or by WAL that is not archived) are used up at the present rate,"
+    " of each kind the soonest; absent while it cannot be told."
 )
 
 OUTLOOK: Final[tuple[Shown, ...]] = (
@@ -26,7 +27,12 @@ OUTLOOK: Final[tuple[Shown, ...]] = (
     ),
     *(
         gauge(_RUNWAY, _RUNWAY_SAYS, f"{of}_runway_seconds", labels={"of": of})
-        for of in ("xid", "multixact", "sequence", "slot")
+        for of in ("xid", "multixact", "sequence", "slot", "archiver", "disk")
+    ),
+    gauge(
+        "pgbreaker_disk_used_ratio",
+        "Share of the configured capacity that data, WAL and temporary files take.",
+        "disk_used_ratio",
     ),
     gauge(
         "pgbreaker_statement_mean_seconds_ratio",
@@ -41,28 +47,41 @@ _LEAK_SPAN: Final[Seconds] = 900.0
 _LEAK_FALL: Final[Share] = 0.5
 _LEAK_FROM: Final[Share] = 0.5
 
+# Segments that wait to be archived pile up within hours, or not at all.
+_PILE_SPAN: Final[Seconds] = 3600.0
+
 # What a slot holds back goes up and down a little with each confirmation.
 _SLOT_FALL: Final[Share] = 0.1
 _MOST_SLOTS: Final = 10  # those that hold back most; what is kept here stays small
 
 
 class Outlook:
-    """What the readings of one target, one after the other, say of its future."""
+    """What the readings of one target, one after the other, say of its future.
 
-    def __init__(self) -> None:
+    Args:
+        capacity: Bytes of the disk that holds its data and WAL. None: not known.
+    """
+
+    def __init__(self, capacity: float | None = None) -> None:
+        self._capacity = capacity
+        self._disk_used: float | None = None  # bytes, when last looked
         self._connections = Runway(span=_LEAK_SPAN, fall=_LEAK_FALL)
         self._xid = Runway()
         self._multixact = Runway()
         self._sequences: dict[str, Runway] = {}
         self._slots: dict[str, Runway] = {}
         self._statements = _Usual()
-        self._takers: Mapping[str, Callable[[Seconds, Seen], Seen]] = {
+        self._takers: dict[str, Callable[[Seconds, Seen], Seen]] = {
             "saturation": self._take_saturation,
             "database": self._take_database,
             "maintenance": self._take_maintenance,
             "slots": self._take_slots,
             "statements": self._take_statements,
         }
+        if capacity is not None:
+            self._disk = Runway()
+            self._archiver = Runway(span=_PILE_SPAN)
+            self._takers |= {"size": self._take_size, "wal_ckpt": self._take_wal}
 
     def take(self, reading: Reading) -> Seen:
         """Learn from *reading*; returns what follows from it, by name.
@@ -113,6 +132,27 @@ class Outlook:
                 courses.append((str(row["slot"]), retained, retained + safe))
         name, left = _soonest(self._slots, lambda: Runway(fall=_SLOT_FALL), at, courses)
         return {"slot_runway_seconds": left, "slot_soonest": name}
+
+    def _take_size(self, at: Seconds, seen: Seen) -> Seen:
+        used = self._disk_used = _number(seen, "disk_used_bytes")
+        if used is None or self._capacity is None:
+            return NOTHING
+        return {
+            "disk_runway_seconds": _ahead(self._disk, at, used, self._capacity),
+            "disk_used_ratio": used / self._capacity,
+        }
+
+    def _take_wal(self, at: Seconds, seen: Seen) -> Seen:
+        """An archive command that fails fills the disk, and sooner than data does."""
+        pending = _number(seen, "archiver_pending")
+        segment = _number(seen, "wal_segment_bytes")
+        used, capacity = self._disk_used, self._capacity
+        if pending is None or segment is None or used is None or capacity is None:
+            return NOTHING
+        # What waited when the disk was looked at is part of what was used then; that
+        # much is left out twice, which errs to the safe side.
+        limit = max(capacity - used, 0.0) / segment
+        return {"archiver_runway_seconds": _ahead(self._archiver, at, pending, limit)}
 
     def _take_statements(self, at: Seconds, seen: Seen) -> Seen:
         calls = _number(seen, "statement_calls")

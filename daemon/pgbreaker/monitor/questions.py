@@ -1,7 +1,9 @@
 """How probes are put to a connection: together where that works, apart where not."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
+from pgbreaker.core.judge import IDENTITY
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import NOTHING, Seen
 from pgbreaker.core.units import Seconds
@@ -47,27 +49,21 @@ class Questions:
             Exception: Whatever asyncpg raises.
         """
         server = Server(session.version, session.in_recovery)
-        asked = {probe: probe_called(probe).asks(server) for probe in probes}
-        sql = {probe: text for probe, text in asked.items() if text is not None}
+        asked, text = _written(tuple(probes), server)
         found: dict[str, Seen | Exception] = {
-            probe: AbsentError(f"PostgreSQL {server.major} has nothing of the kind")
-            for probe in asked.keys() - sql.keys()
+            probe: _absent(server) for probe in probes if probe not in asked
         }
-        if sql:
-            text = statement(sql)
+        if asked:
             row = await session.fetch(text, within, keep=self._direct)
-            found |= {probe: _seen(probe, row or {}) for probe in sql}
-        self._note(session, found)
-        return found
-
-    def _note(self, session: Session, found: Mapping[str, Seen | Exception]) -> None:
-        """Learn from answers what holds for the next questions."""
+            found |= {probe: _seen(probe, row or {}) for probe in asked}
         if len(found) == 1:
             self._alone -= found.keys()
-        for seen in found.values():
-            if not isinstance(seen, Exception) and "backend_pid" in seen:
-                # A pooler tells its clients a pid of its own making.
-                self._direct = seen["backend_pid"] == session.pid
+        identity = found.get(IDENTITY)
+        if identity is not None and not isinstance(identity, Exception):
+            # A pooler tells its clients a pid of its own making.
+            self._direct = identity["backend_pid"] == session.pid
+            found[IDENTITY] = {**identity, "through_pooler": not self._direct}
+        return found
 
     async def ask_visitor(
         self, visit: Visit, probe: str, plan: ProbePlan, within: Seconds
@@ -87,9 +83,21 @@ class Questions:
         server = Server(visit.version, visit.in_recovery)
         sql = what.asks(server) if plan.query is None else plan.query
         if sql is None:
-            raise AbsentError(f"PostgreSQL {server.major} has nothing of the kind")
+            raise _absent(server)
         row = await visit.fetch(statement({"answer": sql}), within)
         return what.reads(rows_of(row or {"answer": None}, "answer"))
+
+
+@lru_cache(maxsize=512)
+def _written(probes: tuple[str, ...], server: Server) -> tuple[tuple[str, ...], str]:
+    """Those of *probes* that have something to ask of *server*, and how it is asked."""
+    asked = {probe: probe_called(probe).asks(server) for probe in probes}
+    sql = {probe: text for probe, text in asked.items() if text is not None}
+    return tuple(sql), statement(sql)
+
+
+def _absent(server: Server) -> AbsentError:
+    return AbsentError(f"PostgreSQL {server.major} has nothing of the kind")
 
 
 def _seen(probe: str, row: Mapping[str, str | None]) -> Seen | Exception:

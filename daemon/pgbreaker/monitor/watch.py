@@ -76,7 +76,7 @@ class Watch:
     async def _run(self, late: Seconds) -> None:
         due = [probe for probe in self.probes if not self._rests(probe)]
         for reading in await self._ask(due) if due else ():
-            told = replace(reading, late=late)
+            told = replace(reading, late=late) if late else reading
             if self._is_reachable:
                 self._feed.judge(told)
             else:
@@ -113,7 +113,9 @@ class Watch:
             self._doubted.add(reading.probe)
         else:
             self._doubted.discard(reading.probe)
-        return replace(reading, confirmed=reading.confirmed or confirmed)
+        if confirmed and not reading.confirmed:
+            return replace(reading, confirmed=True)
+        return reading
 
     def _skip(self) -> None:
         """Leave a server in trouble alone, and say so."""

@@ -107,15 +107,20 @@ class Session:
             TimeoutError: No answer within *within* seconds.
             Exception: Whatever asyncpg raises.
         """
-        asking = self._fetch_kept(sql) if keep else self._raw.fetchrow(sql)
-        row: Mapping[str, Any] | None = await self._ask(asking, within)
-        return row
+        # Not fetchrow: to have no more than one row it asks for the end of the portal
+        # besides, which is another round trip.
+        asking = self._fetch_kept(sql) if keep else self._raw.fetch(sql)
+        rows: list[Mapping[str, Any]] = await self._ask(asking, within)
+        return rows[0] if rows else None
 
     async def _fetch_kept(self, sql: str) -> Any:  # noqa: ANN401 - asyncpg has no types
         prepared = self._prepared.get(sql)
         if prepared is None:
-            prepared = self._prepared[sql] = await self._raw.prepare(sql)
-        return await prepared.fetchrow()
+            # Without a name, and without asyncpg's cache, it would be the unnamed
+            # statement, which is parsed and planned anew each time.
+            name = f"pgbreaker_{len(self._prepared)}"
+            prepared = self._prepared[sql] = await self._raw.prepare(sql, name=name)
+        return await prepared.fetch()
 
     async def _ask(self, answer: Awaitable[_T], within: Seconds) -> _T:
         # A cancelled or timed-out question makes asyncpg send its cancel request

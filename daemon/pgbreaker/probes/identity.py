@@ -50,5 +50,10 @@ IDENTITY: Final = Probe(
             "1 while the server is in recovery: a replica.",
             "in_recovery",
         ),
+        gauge(
+            "pgbreaker_through_pooler",
+            "1 where a pooler stands between the daemon and the server.",
+            "through_pooler",
+        ),
     ),
 )

@@ -35,6 +35,10 @@ def reads(rows: Rows) -> Seen:
         return NOTHING
     seen: dict[str, Any] = dict(rows[0])
     seen["sizes"] = tuple(seen["sizes"] or ())
+    sizes = sum(row["bytes"] or 0 for row in seen["sizes"])
+    seen["disk_used_bytes"] = (
+        sizes + seen["wal_directory_bytes"] + seen["temp_directory_bytes"]
+    )
     return seen
 
 

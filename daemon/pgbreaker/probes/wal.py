@@ -20,6 +20,7 @@ SELECT wal.wal_bytes,
        CASE WHEN archiving.is_on
             THEN (SELECT count(*) FROM pg_ls_archive_statusdir()
                    WHERE name LIKE '%.ready') END AS archiver_pending,
+       pg_size_bytes(current_setting('wal_segment_size')) AS wal_segment_bytes,
        {timed} AS checkpoints_timed,
        {requested} AS checkpoints_requested,
        {write_time} / 1000 AS checkpoint_write_seconds,

@@ -18,8 +18,9 @@ def reading(probe, at, **values):
 class Watched:
     """An outlook, and a clock that goes on by the interval of the probe."""
 
-    def __init__(self, probe, step):
-        self.outlook, self.probe, self.step, self.at = Outlook(), probe, step, 0.0
+    def __init__(self, probe, step, capacity=None):
+        self.outlook, self.probe, self.step = Outlook(capacity), probe, step
+        self.at = 0.0
 
     def take(self, **values):
         self.at += self.step
@@ -248,7 +249,7 @@ def test_values_that_are_not_there_do_no_harm():
 
 
 def test_every_metric_has_a_value_that_somebody_gives():
-    outlook = Outlook()
+    outlook = Outlook(capacity=1000.0)
     given = {}
     for probe, values in {
         "saturation": {"slots_used": 1, "slots_usable": 10},
@@ -256,6 +257,8 @@ def test_every_metric_has_a_value_that_somebody_gives():
         "maintenance": {"sequences": ()},
         "slots": {"slots": ()},
         "statements": {"statement_calls": 1, "statement_seconds": 1},
+        "size": {"disk_used_bytes": 1.0},
+        "wal_ckpt": {"archiver_pending": 1, "wal_segment_bytes": 1},
     }.items():
         given |= outlook.take(reading(probe, 1.0, **values))
 
@@ -294,3 +297,37 @@ def test_a_quiet_server_takes_little_memory():
         outlook.take(reading("slots", at, slots=rows))
 
     assert _size(outlook, set()) <= 10_000
+
+
+# The disk, where its size was told.
+
+
+def test_a_disk_that_fills_has_an_end():
+    watched = Watched("size", 900.0, capacity=1000.0)
+    for used in range(100, 200, 10):
+        said = watched.take(disk_used_bytes=used)
+
+    assert said["disk_runway_seconds"] == pytest.approx((1000 - 190) * 90)
+    assert said["disk_used_ratio"] == pytest.approx(0.19)
+
+
+def test_without_its_size_nothing_is_said_of_the_disk():
+    watched = Watched("size", 900.0)
+    for used in range(100, 200, 10):
+        assert watched.take(disk_used_bytes=used) == {}
+
+
+def test_segments_that_are_not_archived_fill_the_disk():
+    watched = Watched("wal_ckpt", 30.0, capacity=1000.0)
+    watched.outlook.take(reading("size", 0.0, disk_used_bytes=400.0))
+    for pending in range(2, 22):
+        said = watched.take(archiver_pending=pending, wal_segment_bytes=10.0)
+
+    assert said["archiver_runway_seconds"] == pytest.approx((60 - 21) * 30)
+
+
+def test_without_an_archive_nothing_is_said_of_it():
+    watched = Watched("wal_ckpt", 30.0, capacity=1000.0)
+    watched.outlook.take(reading("size", 0.0, disk_used_bytes=400.0))
+
+    assert watched.take(archiver_pending=None, wal_segment_bytes=10.0) == {}
