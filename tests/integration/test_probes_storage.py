@@ -743,7 +743,7 @@ async def test_sizes_are_what_psql_says(primary):
     sizes = psql(
         primary,
         "SELECT datname || ' ' || pg_database_size(oid) FROM pg_database"
-        " WHERE datname <> 'postgres'",
+        " WHERE datname <> 'postgres' AND NOT datistemplate",
     ).splitlines()
     assert {
         f"{row['database']} {row['bytes']}"

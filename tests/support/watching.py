@@ -45,6 +45,7 @@ class Watching:
     Attributes:
         events: Everything that the hub was told, in order.
         board: What is true of the target.
+        boards: What is true of all targets, which is the one.
     """
 
     def __init__(
@@ -71,7 +72,8 @@ class Watching:
         }
         self.board = TargetBoard(plan, breakers, self._clock)
         self._schedule = Schedule(self._clock)
-        hub = Hub([Board([self.board], self._clock), self._record])
+        self.boards = Board([self.board], self._clock)
+        hub = Hub([self.boards, self._record])
         self.patrol = Patrol(self.board, hub, self._schedule, self._clock)
 
     def _record(self, event: Event) -> None:

@@ -56,6 +56,12 @@ class Grid(BaseTrigger):  # type: ignore[misc] # APScheduler 3 is untyped
     ) -> datetime | None:
         """Strictly after *now*, whatever was before."""
         turns = math.floor((now.timestamp() - self.phase) / self.period) + 1
+        moment = self._point(turns)
+        # A point of the grid, cut to microseconds, may be *now* itself; APScheduler
+        # would then ask for the one after it for ever, and keep each answer.
+        return moment if moment > now else self._point(turns + 1)
+
+    def _point(self, turns: int) -> datetime:
         return datetime.fromtimestamp(self.phase + turns * self.period, UTC)
 
     def late(self, now: float) -> Seconds:

@@ -1,4 +1,7 @@
-"""How large it all is on disk. Reads directories, so it is asked seldom."""
+"""How large it all is on disk. Reads directories, so it is asked seldom.
+
+Templates are left out: they are as large today as they were on the first day.
+"""
 
 from typing import Any, Final
 
@@ -20,7 +23,8 @@ SELECT (SELECT json_agg(s) FROM
                          row_number() OVER (ORDER BY bytes DESC NULLS LAST, datname)
                            AS rank
                     FROM (SELECT datname, pg_database_size(oid) AS bytes
-                            FROM pg_database) AS measured) AS ranked
+                            FROM pg_database
+                           WHERE NOT datistemplate) AS measured) AS ranked
            GROUP BY 1 ORDER BY bytes DESC NULLS LAST) AS s) AS sizes,
        (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir()) AS wal_directory_bytes,
        (SELECT coalesce(sum(file.size), 0)
