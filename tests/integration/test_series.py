@@ -8,7 +8,6 @@ import pytest
 from pgbreaker.config.load import USUAL
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.probes import probe_called
-from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.metrics import Metrics
 from support.servers import psql
 from support.watching import Watching
@@ -23,7 +22,7 @@ async def series(server) -> Counter[str]:
         await watching.until_watched(20.0)
         text = await metrics.render()
     lines = [line for line in text.splitlines() if 'target="main"' in line]
-    assert len(set(re.sub(r" \S+$", "", line) for line in lines)) == len(lines)
+    assert len({re.sub(r" \S+$", "", line) for line in lines}) == len(lines)
     return Counter(line.partition("{")[0] for line in lines)
 
 

@@ -56,14 +56,13 @@ GONE: Final = frozenset(
 SHUT_OUT: Final = frozenset((Finding.AUTH, Finding.ABSENT))
 """Findings of a ping that mean: the monitor cannot look, whatever it does for others."""
 
-_BEYOND: Final = frozenset((Finding.LAGGING, Finding.WAITING, Finding.SYNC_REP))
-"""Findings of an answer that came, and is worse than it may be."""
-
-# Whatever the probe, these speak for one operation only: a full server still serves
-# its sessions (53300), a read-only one still reads (25006).
-_NARROW: Final[Mapping[Finding, str]] = MappingProxyType(
-    {Finding.FULL: "connect", Finding.WRONG_ROLE: "write"}
-)
+_BAD: Final = GONE | {
+    Finding.SYSTEM,
+    Finding.LAGGING,
+    Finding.WAITING,
+    Finding.SYNC_REP,
+}
+"""Findings that speak against what the probe stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +124,15 @@ def _is_too_slow(reading: Reading) -> bool:
 def _failed(reading: Reading, own: list[str]) -> list[str]:
     finding = reading.finding
     if reading.probe == PGBOUNCER:
-        is_bad = finding in GONE | _BEYOND or finding in (Finding.FULL, Finding.SYSTEM)
-        return own if is_bad else []
-    if finding in _NARROW:
-        return [_NARROW[finding]]
+        return own if finding in _BAD or finding is Finding.FULL else []
+    if finding is Finding.FULL:
+        return ["connect"]  # whatever was asked: who is in is still served (53300)
+    if finding is Finding.WRONG_ROLE:
+        # Reads go on (25006). Any other probe's session is read-only by our own doing.
+        return [operation for operation in own if operation == "write"]
     if finding in GONE and reading.probe == PING and reading.confirmed:
         return list(SERVED)  # neither an old nor a new connection answers
-    if finding in GONE or finding in _BEYOND or finding is Finding.SYSTEM:
-        return own
-    if _is_too_slow(reading):
-        return own
     # AUTH is a mistake in a configuration, QUERY one in the question, or our own
     # lock_timeout at work; DENIED and ABSENT say that there is nothing to see. None
     # says that others' calls fail.
-    return []
+    return own if finding in _BAD or _is_too_slow(reading) else []

@@ -80,12 +80,16 @@ def test_a_full_server_fails_new_connections_alone(probe):
     assert failed(probe, Finding.FULL, confirmed=True) == ["connect"]
 
 
-@pytest.mark.parametrize("probe", ALL)
-def test_a_read_only_server_fails_writes_alone_and_needs_no_second_word(probe):
-    verdict = judge(seen(probe, Finding.WRONG_ROLE), DECIDES)
+def test_a_read_only_server_fails_writes_alone_and_needs_no_second_word():
+    verdict = judge(seen("commit", Finding.WRONG_ROLE), DECIDES)
 
     assert list(verdict.outcomes) == ["write"]
     assert verdict.confirmed
+
+
+@pytest.mark.parametrize("probe", [*(ALL - {"commit"}), "custom.queue", "latency"])
+def test_a_session_that_is_read_only_by_our_own_doing_fails_nobody(probe):
+    assert failed(probe, Finding.WRONG_ROLE) == []
 
 
 @pytest.mark.parametrize("probe", ALL)
