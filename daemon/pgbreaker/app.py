@@ -15,15 +15,23 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.metric import Shown
 from pgbreaker.core.plan import Config, TargetPlan
 from pgbreaker.core.units import Seconds, counted
+from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
+from pgbreaker.monitor.pulse import Pulse
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.notify import Notifier
 from pgbreaker.probes import probe_called
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub, Sink
 from pgbreaker.sinks.log import LogSink
-from pgbreaker.sinks.metrics import CLOCK_STEPS, DROPPED, SKIPPED, Metrics
+from pgbreaker.sinks.metrics import (
+    CLOCK_STEPS,
+    DROPPED,
+    LOOP_LATE,
+    SKIPPED,
+    Metrics,
+)
 from pgbreaker.sinks.traces import open_traces
 from pgbreaker.web.server import serve
 
@@ -104,8 +112,11 @@ async def running(
         metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)
         metrics.own(SKIPPED, lambda: schedule.skipped)
         metrics.own(DROPPED, lambda: hub.dropped)
+        pulse, doorway = Pulse(clock), Doorway()
+        metrics.own(LOOP_LATE, lambda: pulse.lost)
         patrols = tuple(
-            Patrol(target, hub, schedule, clock) for target in board.targets.values()
+            Patrol(target, hub, schedule, clock, doorway=doorway, late=pulse.lost_since)
+            for target in board.targets.values()
         )
         daemon: Daemon | None = None
 
@@ -133,6 +144,8 @@ async def running(
         for patrol in patrols:
             patrol.start()
         schedule.start()
+        pulse.start()
+        stack.callback(pulse.stop)
         yield daemon
 
 

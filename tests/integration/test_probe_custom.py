@@ -18,7 +18,7 @@ def plans(**queries: str):
 
 
 async def test_its_numbers_become_metrics(server):
-    sql = "SELECT 'mail' AS queue, 3 AS waiting, 7::numeric AS done_total"
+    sql = "SELECT 'mail' AS queue, 3 AS waiting, 7::numeric AS done_total -- of all"
     async with Watching(server.dsn(user="pgbreaker"), probes=plans(queue=sql)) as seen:
         metrics = Metrics(seen.boards, "1", probe_called("custom.queue").shows)
         await seen.until(lambda: seen.answers("custom.queue"), within=5.0)
@@ -27,7 +27,7 @@ async def test_its_numbers_become_metrics(server):
 
     labels = 'target="main",query="queue",column="{}",key="mail"'
     assert f"pgbreaker_custom_value{{{labels.format('waiting')}}} 3" in text
-    assert f"pgbreaker_custom_value_total{{{labels.format('done_total')}}} 7" in text
+    assert f"pgbreaker_custom_count_total{{{labels.format('done_total')}}} 7" in text
 
 
 async def test_one_that_fails_is_a_state_and_takes_no_other_with_it(server):

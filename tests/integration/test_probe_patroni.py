@@ -210,6 +210,14 @@ async def test_address_that_is_none(address):
         await look(address)
 
 
+async def test_address_with_half_a_password_for_a_port():
+    with pytest.raises(ValueError, match="of the form http://db1:8008") as caught:
+        await look("http://monitor:s3/cret@db1:8008")
+
+    assert "s3" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
 def test_older_word_for_the_primary():
     """Before 4.0."""
     seen = read(b'{"state": "running", "role": "master"}', now=0)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbreaker.config import for_dsn, load, parse, reference
+from pgbreaker.config.dsn import wrong_with
 from pgbreaker.config.load import USUAL
 from pgbreaker.config.units import share
 from pgbreaker.core.plan import ProbePlan
@@ -93,6 +94,57 @@ targets:
     assert target.probes["pgbouncer"].limit == 3.0
     assert target.probes["patroni"].address == Secret("http://db1:8008")
     assert "hunter2" not in repr(config)
+
+
+def test_what_is_not_there_unless_given_can_be_switched_off_as_the_rest():
+    config = parse(
+        MINIMAL
+        + b"""
+    probes: {login: false, latency: false}
+    pgbouncer: false
+    patroni: false
+""",
+        "x.yml",
+    )
+
+    (target,) = config.targets
+    assert target.operations == ("connect", "read", "write")
+    assert target.probes.keys() == USUAL.keys() - {"login"}
+
+
+def test_a_canary_may_be_whatever_answers_and_a_query_whatever_has_rows():
+    config = parse(
+        MINIMAL
+        + b"""
+    probes: {latency: {query: SHOW max_connections}}
+    custom:
+      - {name: a, query: TABLE jobs}
+      - {name: b, query: "SELECT 1 -- note"}
+""",
+        "x.yml",
+    )
+
+    (target,) = config.targets
+    assert target.probes["latency"].query == "SHOW max_connections"
+    assert target.probes["custom.b"].query == "SELECT 1 -- note"
+
+
+@pytest.mark.parametrize(
+    ("query", "wrong"),
+    [
+        ("sslnegotiation=direct", "sslnegotiation=direct needs sslmode=require"),
+        ("sslnegotiation=direct&sslmode=prefer", "needs sslmode=require"),
+        ("sslnegotiation=never", "sslnegotiation is postgres or direct"),
+        ("gsslib=gssapi", "gsslib is of Kerberos"),
+        ("service=app", "service names an entry of a file"),
+    ],
+)
+def test_a_dsn_that_never_connects_is_told(query, wrong):
+    said = wrong_with(f"postgresql://me:hunter2@db1/app?{query}")
+
+    assert wrong in said
+    assert "hunter2" not in said
+    assert wrong_with("postgresql://db1?sslnegotiation=direct&sslmode=require") is None
 
 
 def test_a_crowd_is_asked_less_often_unless_the_file_says_how_often():

@@ -4,17 +4,13 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pgbreaker.config.document import did_you_mean
+from pgbreaker.postgres.dsn import IGNORED, PARAMETERS, resolve
+from pgbreaker.postgres.tls import MODES
 
-# Whatever else stands there asyncpg sends to the server as a setting, and a typo is
-# then a refused login.
-_PARAMETERS: Final = (
-    *("host", "port", "user", "password", "passfile", "dbname", "database"),
-    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"),
-    *("sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
-    *("target_session_attrs", "krbsrvname", "gsslib", "options"),
-)
+# Whatever else stands there is sent to the server as a setting, and a typo is then a
+# refused login.
+_PARAMETERS: Final = (*PARAMETERS, "options")
 _WRITE: Final = "write postgresql://user@host:5432/database"
-_SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def wrong_with(dsn: str) -> str | None:
@@ -38,23 +34,37 @@ def wrong_with(dsn: str) -> str | None:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if not unquote(parts.hostname or "") and not query.get("host"):
         return f"no host; {_WRITE}"
-    return _wrong_with_query(query)
+    return _wrong_with_query(query) or _wrong_together(dsn)
 
 
 def _wrong_with_query(query: dict[str, str]) -> str | None:
     for name in query:
+        if name in IGNORED:
+            return f"{name} {IGNORED[name]}; leave it out"
         if name not in _PARAMETERS:
             return f"no parameter is called {name!r}; {did_you_mean(name, _PARAMETERS)}"
     mode = query.get("sslmode", "prefer")
-    if mode not in _SSLMODES:
-        return f"no sslmode is called {mode!r}; {did_you_mean(mode, _SSLMODES)}"
+    if mode not in MODES:
+        return f"no sslmode is called {mode!r}; {did_you_mean(mode, MODES)}"
     port = query.get("port", "5432")
     if not port.isdecimal() or not 1 <= int(port) <= 65535:
         return "the port is not a number from 1 to 65535"
     return None
 
 
+def _wrong_together(dsn: str) -> str | None:
+    """What whoever logs in says of it, with what the environment says besides."""
+    try:
+        resolve(dsn, password="")  # with one, it looks into no file
+    except ValueError as error:
+        return str(error)
+    except (KeyError, OSError):
+        return None  # this user has no name, which need not be so where it runs
+    return None
+
+
 def has_password(dsn: str) -> bool:
     """Whether a password stands in *dsn*."""
     parts = urlsplit(dsn)
-    return parts.password is not None or "password=" in parts.query
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return parts.password is not None or "password" in given

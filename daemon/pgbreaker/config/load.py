@@ -14,11 +14,20 @@ from pgbreaker.config.document import Document, did_you_mean, read
 from pgbreaker.config.document import Path as Where
 from pgbreaker.config.dsn import has_password, wrong_with
 from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
-from pgbreaker.core.plan import Config, LogPlan, OtlpPlan, ProbePlan, TargetPlan
+from pgbreaker.core.plan import (
+    PATIENCE,
+    Config,
+    LogPlan,
+    OtlpPlan,
+    ProbePlan,
+    TargetPlan,
+)
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.secret import Secret
+from pgbreaker.core.units import percent, shortly
 from pgbreaker.errors import ConfigError
 from pgbreaker.probes import PROBES
+from pgbreaker.probes.probe import Place
 
 USUAL: Final[Mapping[str, ProbePlan]] = {
     name: probe.plan for name, probe in PROBES.items() if probe.is_usual
@@ -293,16 +302,7 @@ class _Target:
 
     def _check(self, probes: Mapping[str, ProbePlan]) -> None:
         target = self._shape
-        for name, plan in probes.items():
-            # A fast ping may be given longer than its interval: the next waits.
-            if plan.timeout > max(plan.interval, 1.0) * 10:
-                text = f"the timeout ({plan.timeout:g} s) is over ten times the interval ({plan.interval:g} s)"
-                self._complain(text, "probes", name)
-            if plan.interval < 0.05:
-                text = (
-                    f"an interval of {plan.interval * 1000:g} ms; 50ms is the shortest"
-                )
-                self._complain(text, "probes", name, "interval")
+        self._check_times(probes)
         if "write" in target.operations and not {"commit", "identity"} & probes.keys():
             text = "the operation write needs the probe commit or identity"
             self._complain(text, "operations")
@@ -319,11 +319,47 @@ class _Target:
         if pooler is not None and pooler.password_file is not None:
             self._check_password(pooler.password_file, pooler.dsn, "pgbouncer")
 
+    def _check_times(self, probes: Mapping[str, ProbePlan]) -> None:
+        for name, plan in probes.items():
+            # A fast ping may be given longer than its interval: the next waits.
+            if plan.timeout > max(plan.interval, 1.0) * 10:
+                text = f"the timeout ({plan.timeout:g} s) is over ten times the interval ({plan.interval:g} s)"
+                self._document.complain(self._given(name, "timeout"), text)
+            if plan.interval < 0.05:
+                text = (
+                    f"an interval of {plan.interval * 1000:g} ms; 50ms is the shortest"
+                )
+                self._document.complain(self._given(name, "interval"), text)
+        if LATENCY in probes:
+            self._check_slow(probes[LATENCY])
+
+    def _check_slow(self, canary: ProbePlan) -> None:
+        limit, given = canary.limit, PATIENCE * canary.timeout
+        if limit is None or limit < given:
+            return
+        text = f"slow ({shortly(limit)}) is never seen: the server gives up after {shortly(given)}, {percent(PATIENCE)} of the timeout; raise the timeout or lower slow"
+        slow = self._given(LATENCY, "slow")
+        is_given = slow in self._document.places
+        self._document.complain(
+            slow if is_given else self._given(LATENCY, "timeout"), text
+        )
+
     def _given(self, probe: str, key: str) -> Where:
         """Where *key* of *probe* is given: only the ping's has several places."""
-        own = (*self._path, "probes", probe, key)
-        places: tuple[Where, ...] = (own, (*self._path, key), ("defaults", key))
+        own = (*self._home(probe), key)
+        places: list[Where] = [own]
+        if probe == PING:
+            places += [(*self._path, key), ("defaults", key)]
         return next((p for p in places if p in self._document.places), own)
+
+    def _home(self, probe: str) -> Where:
+        """Where the file says how *probe* asks."""
+        kind, _, query = probe.partition(".")
+        if kind == "custom":
+            names = [known.name for known in self._shape.custom]
+            return (*self._path, kind, names.index(query))
+        is_neighbour = PROBES[probe].place is Place.APART
+        return (*self._path, probe) if is_neighbour else (*self._path, "probes", probe)
 
     def _check_password(self, path: Path, dsn: str, *under: str) -> None:
         keys = (*under, "password_file")

@@ -12,6 +12,9 @@ from pgbreaker.probes import PROBES
 _LISTS: Final = {"targets": "targets[]", "custom": "custom[]"}
 
 
+# What every probe of a kind has, and is told where the probes are.
+_TOLD: Final = (shape.ProbeShape, shape.HeldShape)
+
 # Parent -> key -> field of the plan of the probe that the parent is called after.
 _TIMES: Final = {"interval": "interval", "timeout": "timeout"}
 _PLANS: Final[dict[str, dict[str, str]]] = {
@@ -41,7 +44,7 @@ def _rows(model: type[shape.Model], prefix: str) -> Iterator[tuple[str, str, str
         inner = shape.inner(model, name)
         # A breaker's and a probe's keys are the same wherever they stand.
         is_told = name == "breaker" and prefix == "targets[]."
-        if inner is not None and inner is not shape.ProbeShape and not is_told:
+        if inner is not None and inner not in _TOLD and not is_told:
             yield from _rows(inner, key + ".")
 
 

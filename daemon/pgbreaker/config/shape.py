@@ -5,6 +5,7 @@ import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
@@ -13,6 +14,7 @@ from pgbreaker.config.dsn import wrong_with
 from pgbreaker.config.units import Count, Duration, Part, Size
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
 from pgbreaker.probes import PROBES
+from pgbreaker.probes.probe import Place
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _LABEL: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -82,6 +84,14 @@ def _query(value: object) -> str:
     return text
 
 
+def _subquery(value: object) -> str:
+    text = _query(value)
+    # It is asked within another, where SHOW cannot stand.
+    if re.match(r"(?i)show\b", text):
+        raise ValueError("SHOW is no SELECT; write SELECT current_setting('...')")
+    return text
+
+
 def _query_name(value: object) -> str:
     name = _text(value)
     if not _LABEL.fullmatch(name):
@@ -142,8 +152,22 @@ def read_address(value: object) -> tuple[str, int]:
 def _url_like(example: str) -> BeforeValidator:
     def check(value: object) -> str:
         text = _text(value)
-        if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", text):
+        # An @ anywhere: after a password that has a / in it, it stands in the path.
+        if "@" in text:
+            raise ValueError(
+                f"an address has no user or password in it; write it like {example}"
+            )
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", text):
             raise ValueError(f"not an address; write it like {example}")
+        try:
+            parts = urlsplit(text)
+            is_port, host = parts.port != 0, parts.hostname
+        except ValueError:  # which shows it
+            is_port, host = False, None
+        if not is_port:
+            raise ValueError("the port is not a number from 1 to 65535")
+        if not host:
+            raise ValueError(f"no host; write it like {example}")
         return text.rstrip("/")
 
     return BeforeValidator(check)
@@ -200,6 +224,13 @@ class ProbeShape(Model):
     ] = None
 
 
+class HeldShape(ProbeShape):
+    timeout: Annotated[
+        Duration | None,
+        Field(description="time for the answer; of more than the ping's, the ping's"),
+    ] = None
+
+
 class LatencyShape(ProbeShape):
     query: Annotated[
         Annotated[str, BeforeValidator(_query)],
@@ -211,7 +242,7 @@ class LatencyShape(ProbeShape):
     ] = None
 
 
-class ReplicationShape(ProbeShape):
+class ReplicationShape(HeldShape):
     max_lag: Annotated[
         Duration | None,
         Field(description="age of a replica's data from which `read` fails"),
@@ -231,7 +262,7 @@ class CustomShape(ProbeShape):
         Field(description="short name, unique within the target"),
     ]
     query: Annotated[
-        Annotated[str, BeforeValidator(_query)],
+        Annotated[str, BeforeValidator(_subquery)],
         Field(description="one SELECT of up to 20 rows"),
     ]
 
@@ -269,13 +300,15 @@ def _probes_shape() -> type[Model]:
         if not probe.is_usual:
             continue
         is_ping = name == PING
-        shape = shapes.get(name, ProbeShape)
+        is_held = probe.place is Place.HELD and not is_ping
+        shape = shapes.get(name, HeldShape if is_held else ProbeShape)
         switch = shape if is_ping else Annotated[shape | None, BeforeValidator(_off)]
         switches = "" if is_ping else "; `false` switches it off"
         field = Field(description=f"{probe.says}{switches}")
         fields[name] = (Annotated[switch, field], shape())
     latency = Field(description=PROBES[LATENCY].says)
-    fields[LATENCY] = (Annotated[LatencyShape | None, latency], None)
+    canary = Annotated[LatencyShape | None, BeforeValidator(_off)]
+    fields[LATENCY] = (Annotated[canary, latency], None)
     return create_model("ProbesShape", __base__=Model, **fields)
 
 
@@ -333,18 +366,21 @@ class TargetShape(Model):
     ] = BreakerShape()
     probes: Annotated[
         ProbesShape,  # type: ignore[valid-type] # made of the probes that there are
-        Field(description="what differs from the probes' defaults"),
+        Field(
+            description="what differs from the probes' defaults; those on the held connection wait no longer for an answer than the ping, whatever their `timeout`"
+        ),
     ] = ProbesShape()
     custom: Annotated[
         Annotated[tuple[CustomShape, ...], BeforeValidator(_list)],
         Field(description="queries of your own, whose numbers become metrics"),
     ] = ()
     pgbouncer: Annotated[
-        PgbouncerShape | None,
+        Annotated[PgbouncerShape | None, BeforeValidator(_off)],
         Field(description="the pooler before it; adds the operation `pool`"),
     ] = None
     patroni: Annotated[
-        PatroniShape | None, Field(description="the Patroni that manages it")
+        Annotated[PatroniShape | None, BeforeValidator(_off)],
+        Field(description="the Patroni that manages it"),
     ] = None
 
 

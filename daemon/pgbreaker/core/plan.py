@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.units import Seconds, Share
+
+PATIENCE: Final[Share] = 0.8
+"""Part of a timeout after which the server itself gives the question up: then it says
+so, and the session survives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

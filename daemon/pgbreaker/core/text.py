@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from typing import Final
 
 _LONGEST: Final = 200
@@ -22,6 +23,11 @@ def words_of(error: BaseException) -> str:
     """
     if isinstance(error, socket.gaierror):
         return f"the host's name has no address: {error.strerror}".lower()
+    # Its errno is a number of OpenSSL's own, which would be somebody else's words.
+    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+        why = getattr(error, "verify_message", None)
+        said = str(reason).replace("_", " ").lower()
+        return tidy(f"{said}: {why}" if why else said)
     # Whoever raises an OSError with two arguments has said what its errno is.
     if isinstance(error, OSError) and isinstance(error.errno, int):
         return os.strerror(error.errno).lower()

@@ -6,7 +6,7 @@ of others would be late for no fault of their servers.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Self
 
 from pgbreaker.core.units import Seconds
 
@@ -20,12 +20,19 @@ _HOLD: Final[Seconds] = 0.25
 
 
 class Place:
-    """A place in the doorway, which is left once: by whoever has it, or by time."""
+    """A place in the doorway, left by whoever has it, at the end of a ``with``, or by
+    time; more than once is once."""
 
     def __init__(self, places: asyncio.Semaphore, hold: Seconds) -> None:
         self._places: asyncio.Semaphore | None = places
         loop = asyncio.get_running_loop()
         self._overdue = loop.call_later(hold, self.leave)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def leave(self) -> None:
         """Let the next one in."""

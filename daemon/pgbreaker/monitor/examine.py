@@ -119,17 +119,16 @@ class _Examination:
         return Report(self._plan.name, tuple(self._steps))
 
     async def _reach(self, within: Seconds) -> bool:
-        there = self._target.address
-        if there.socket is None:
-            resolving = self._resolve(there.host, there.port)
-            resolved = await self._step("resolve", resolving)
-            if resolved is None:
-                return False
+        if await self._step("resolve", self._resolve()) is None:
+            return False
         return await self._step("knock", self._target.knock(within)) is not None
 
-    async def _resolve(self, host: str, port: int) -> Seen:
+    async def _resolve(self) -> Seen:
+        there = self._target.address  # a DSN may lead nowhere
+        if there.socket is not None:
+            return {"socket": there.socket}
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(there.host, there.port, type=socket.SOCK_STREAM)
         addresses = sorted({str(entry[4][0]) for entry in found})
         return {"addresses": ", ".join(addresses)}
 
@@ -137,7 +136,7 @@ class _Examination:
         """Ask one probe on a connection of its own. False when there is none."""
         probe, within = probe_called(name), plan.timeout
         if probe.goes is not None:
-            await self._step(name, probe.goes(self._plan, within), within)
+            await self._step(name, probe.goes(self._plan, within), within, plan=plan)
             return True
         if name == PING:
             return await self._ping(within)
@@ -147,7 +146,7 @@ class _Examination:
         if visit is None:
             return False
         asking = Questions().ask_visitor(visit, name, plan, within)
-        await self._step(name, asking)
+        await self._step(name, asking, plan=plan)
         if name == COMMIT:
             await self._leave()
         return True
@@ -176,8 +175,18 @@ class _Examination:
             await visit.close()
 
     async def _step(
-        self, name: str, doing: Awaitable[Any], within: Seconds | None = None
+        self,
+        name: str,
+        doing: Awaitable[Any],
+        within: Seconds | None = None,
+        *,
+        plan: ProbePlan | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the step gives
+        """Take one step, and note how it ended.
+
+        Args:
+            plan: The probe's whose answer it is, which may say how bad that may be.
+        """
         begun = self._clock.now()
         try:
             async with asyncio.timeout(within):
@@ -189,5 +198,19 @@ class _Examination:
             return None
         values = got if isinstance(got, Mapping) else NOTHING
         took = self._clock.now() - begun
-        self._steps.append(Step(name, took, Finding.OK, values=values))
+        finding, said = Finding.OK, ""
+        if plan is not None:
+            finding, said = _weighed(name, plan, values, took)
+        self._steps.append(Step(name, took, finding, said, values))
         return NOTHING if got is None else got
+
+
+def _weighed(
+    name: str, plan: ProbePlan, values: Seen, took: Seconds
+) -> tuple[Finding, str]:
+    """How a run of a probe ended that was answered, and what is bad about it."""
+    what = probe_called(name)
+    if plan.limit is None or what.weighs is None:
+        return Finding.OK, ""
+    bad = what.weighs(values, took, plan.limit)
+    return (Finding.OK, "") if bad is None else (what.beyond, bad)

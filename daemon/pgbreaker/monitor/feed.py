@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import SATURATION, Verdict, deciding, judge
-from pgbreaker.core.reading import Reading
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.judge import SATURATION, Verdict, deciding, is_mute, judge
+from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Outcome
 from pgbreaker.core.units import Share
 from pgbreaker.monitor.notices import notices
@@ -22,7 +23,7 @@ class Feed:
 
     Attributes:
         board: What is true of the target.
-        decides: Operation -> the probes that decide about it.
+        decides: Operation -> the probes that decide about it at present.
     """
 
     def __init__(
@@ -30,18 +31,25 @@ class Feed:
         board: TargetBoard,
         hub: Hub,
         clock: Clock,
-        when_moved: Callable[[], None] = lambda: None,
+        when_told: Callable[[str], None] = lambda _code: None,
         when_filling: Callable[[], None] = lambda: None,
     ) -> None:
         self.board = board
         self.decides = deciding(board.plan.probes)
+        # A probe is as quick as ever though it cannot tell just now.
+        served = [d for o, d in self.decides.items() if o in board.breakers]
+        self._deciding = frozenset(probe for probes in served for probe in probes)
+        self._mute: frozenset[str] = frozenset()
         self._bad: dict[str, set[str]] = {name: set() for name in self.decides}
-        size = board.plan.probes.get("size")
-        self._outlook = Outlook(None if size is None else size.capacity)
+        self._outlook = self._new_outlook()
         self._hub = hub
         self._clock = clock
-        self._when_moved = when_moved
+        self._when_told = when_told
         self._when_filling = when_filling
+
+    def _new_outlook(self) -> Outlook:
+        size = self.board.plan.probes.get("size")
+        return Outlook(None if size is None else size.capacity)
 
     def show(self, reading: Reading) -> None:
         """Tell the world, but not the breakers."""
@@ -50,8 +58,9 @@ class Feed:
             reading = replace(reading, values={**reading.values, **seen})
         for notice in notices(self.board, reading):
             self._hub.publish(notice)
-            if notice.code == "moved":
-                self._when_moved()
+            if notice.code in ("moved", "cluster"):
+                self._outlook = self._new_outlook()  # what was seen is another's
+            self._when_told(notice.code)
         self._hub.publish(reading)
         if reading.probe == SATURATION and self.is_nearly_full:
             self._when_filling()
@@ -60,6 +69,7 @@ class Feed:
         """Tell the world and the breakers, in this order: a move is explained by
         the reading before it."""
         self.show(reading)
+        self._listen(reading)
         verdict = judge(reading, self.decides)
         self._forget(reading, verdict)
         now = self._clock.now()
@@ -72,9 +82,18 @@ class Feed:
                 now,
                 slow=verdict.slow,
                 confirmed=verdict.confirmed,
-                evidence=reading.evidence,
+                evidence=verdict.evidence,
             ):
                 self._hub.publish(move)
+
+    def _listen(self, reading: Reading) -> None:
+        """Have another probe decide while one cannot tell."""
+        mute = self._mute - {reading.probe}
+        if is_mute(reading):
+            mute |= {reading.probe}
+        if mute != self._mute:
+            self._mute = mute
+            self.decides = deciding(self.board.plan.probes, mute)
 
     def _forget(self, reading: Reading, verdict: Verdict) -> None:
         """Hold nothing against an operation any more by a probe that cannot tell."""
@@ -103,21 +122,24 @@ class Feed:
 
     @property
     def all_pass(self) -> bool:
-        """Whether every breaker of the target lets calls pass."""
-        return all(b.computed_passes for b in self.board.breakers.values())
+        """Whether every breaker of the target lets calls pass, but for what is not the
+        server's role: that is no trouble, and can last for ever."""
+        return not any(map(self._is_waiting, self.board.breakers.values()))
 
     def is_wanted(self, probe: str) -> bool:
         """Whether a breaker waits for *probe* to let calls pass again."""
         return any(
-            probe in deciders and not self.board.breakers[operation].computed_passes
+            probe in deciders and self._is_waiting(self.board.breakers[operation])
             for operation, deciders in self.decides.items()
             if operation in self.board.breakers
         )
 
+    @staticmethod
+    def _is_waiting(breaker: Breaker) -> bool:
+        seen = breaker.evidence
+        by_role = seen is not None and seen.code == Finding.WRONG_ROLE
+        return not breaker.computed_passes and not by_role
+
     def is_deciding(self, probe: str) -> bool:
-        """Whether some breaker of the target goes by *probe*."""
-        return any(
-            probe in deciders
-            for operation, deciders in self.decides.items()
-            if operation in self.board.breakers
-        )
+        """Whether some breaker of the target goes by *probe*, when it can tell."""
+        return probe in self._deciding

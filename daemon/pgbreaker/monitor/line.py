@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import COMMIT, GONE, LOGIN, PING
+from pgbreaker.core.judge import COMMIT, GONE, LATENCY, LOGIN, PING
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen
 from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.questions import Questions
+from pgbreaker.monitor.stall import Stall, UnheardError
 from pgbreaker.postgres.failures import read_failure
 from pgbreaker.postgres.target import Session, Target, Visit
-from pgbreaker.probes import probe_called
-from pgbreaker.probes.commit import STALLED
+from pgbreaker.probes import PROBES, probe_called
 from pgbreaker.probes.login import LOCKED_OUT, LOGINS_WAIT
 from pgbreaker.probes.probe import Place
 
@@ -27,6 +28,8 @@ _PATIENCE: Final[Seconds] = 2.0
 
 _LOGIN: Final = 8  # times a knock: TLS, SCRAM and the start-up are five round trips
 _QUESTION: Final = 4  # times a ping: parse, then execute, are two round trips
+
+_CANCELED: Final = "57014"  # query_canceled: our own statement_timeout
 
 _LONGEST_WAY: Final[Seconds] = 5.0
 _LONGEST_LOGIN: Final[Seconds] = 60.0  # as long as the server's authentication_timeout
@@ -46,18 +49,26 @@ class Line:
         last_loss: Why the held connection is missing, None while it is there.
     """
 
-    def __init__(self, target: Target, clock: Clock, when_lost: Fn[[], None]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        clock: Clock,
+        when_lost: Fn[[], None],
+        doorway: Doorway | None = None,
+    ) -> None:
         self._target = target
         self._clock = clock
         self._when_lost = when_lost
+        self._doorway = doorway or Doorway()
         self._held: Session | None = None
         self._visits: set[Visit] = set()
-        self._stalled: int | None = None  # pid of a commit that has not come back
         self._asking = asyncio.Lock()  # one question at a time on the held one
         self._door = asyncio.Lock()  # one connection besides it at a time
         self._dear = asyncio.Lock()  # and one for what takes long
         self._logging_in: asyncio.Task[Session] | None = None
         self._locked_out: Evidence | None = None
+        commit = target.plan.probes.get(COMMIT, PROBES[COMMIT].plan)
+        self._stall = Stall(self._consult, commit.timeout)
         self._questions = Questions()
         self._ping_took: Seconds = 0.0  # the last one that was answered
         self.last_loss: Reading | None = None
@@ -71,7 +82,8 @@ class Line:
     def connections(self) -> int:
         """Connections to the server right now."""
         open_ones = sum(visit.is_open for visit in self._visits)
-        return open_ones + self.is_up + (self._stalled is not None)
+        coming = self._logging_in is not None
+        return open_ones + self.is_up + coming + self._stall.sessions
 
     def echo(self, probe: str) -> Reading:
         """Answer without asking: what keeps the held connection away speaks for
@@ -105,7 +117,7 @@ class Line:
         if first.place is Place.HELD:
             return await self._ask_held(probes)
         async with self._dear if first.is_dear else self._door:
-            if self._stalled is None or first.is_dear:
+            if first.is_dear or not self._stall.is_on:
                 return await self._ask_visiting(probes)
             async with self._dear:  # or there would be four of ours at the server
                 return await self._ask_visiting(probes)
@@ -183,7 +195,8 @@ class Line:
         left = plan.timeout - (answered - begun)
         # The knock has measured the way: over a long one a login takes its time.
         within = max(left, min(_LOGIN * (answered - knocked), _LONGEST_WAY))
-        session = await self._log_in(plan, within)
+        with await self._doorway.enter():  # waiting there is none of the server's time
+            session = await self._log_in(plan, within)
         try:
             await self._ping(session, plan.timeout)
         except BaseException:
@@ -228,24 +241,23 @@ class Line:
             # Another login would wait in the same queue, and stay there after we
             # hang up: the server reads nothing from it until it has the lock.
             return [self._out(probe, begun) for probe in probes]
-        stalled = await self._still_stalled() if COMMIT in probes else None
-        if stalled is not None:
+        if COMMIT in probes and self._stall.is_on and await self._stall.look():
             others = [probe for probe in probes if probe != COMMIT]
-            told = [self._stalls(begun, stalled)]
+            told = [self._stalls(begun)]
             return [*(await self._visiting(others) if others else ()), *told]
         return await self._visiting(probes)
 
     async def _visiting(self, probes: Sequence[str]) -> list[Reading]:
         """Make a connection and ask *probes* on it, one after the other."""
-        begun = self._clock.now()
-        first = self._plan(probes[0])
-        coming = self._target.visit(
-            "commit" if COMMIT in probes else probes[0],
-            first.timeout,
-            limit=max(self._plan(probe).timeout for probe in probes),
-            read_only=COMMIT not in probes,
-        )
-        visit, failure = await _caught(coming)
+        with await self._doorway.enter():
+            begun = self._clock.now()
+            coming = self._target.visit(
+                COMMIT if COMMIT in probes else probes[0],
+                self._plan(probes[0]).timeout,
+                limit=max(self._plan(probe).timeout for probe in probes),
+                read_only=COMMIT not in probes,
+            )
+            visit, failure = await _caught(coming)
         if failure is not None:
             return await self._not_let_in(probes, begun, failure)
         self._visits.add(visit)
@@ -256,11 +268,15 @@ class Line:
                 reading = await self._ask_visitor(visit, probe, begun, connected)
                 readings.append(reading)
                 begun, connected = self._clock.now(), 0.0
+                if not visit.is_open:
+                    break
             await visit.close()
         finally:
             visit.hang_up()
             self._visits.discard(visit)
-        return readings
+        # What ended with an earlier question is no answer to the later ones.
+        left = probes[len(readings) :]
+        return [*readings, *(await self._visiting(left) if left else ())]
 
     async def _ask_visitor(
         self, visit: Visit, probe: str, begun: Seconds, connected: Seconds
@@ -273,19 +289,28 @@ class Line:
         reading = replace(reading, connecting=connected)
         if probe == COMMIT and reading.finding is Finding.TIMEOUT:
             visit.hang_up()
-            return await self._why_stalled(visit.pid, reading)
+            if await self._stall.look():
+                return replace(self._stalls(begun), connecting=connected)
         return reading
 
     async def _not_let_in(
         self, probes: Sequence[str], begun: Seconds, failure: Exception
     ) -> list[Reading]:
-        readings = [
-            self._failed(probe, begun, failure, connecting=True) for probe in probes
-        ]
-        is_late = readings[0].finding is Finding.TIMEOUT
-        if is_late and await self._is_locked_out():
+        finding, _ = read_failure(failure, probe=probes[0], connecting=True)
+        if finding is Finding.TIMEOUT and await self._is_locked_out():
             return [self._out(probe, begun) for probe in probes]
-        return readings
+        return [
+            # That nobody new is let in is news of logins: sessions go on committing.
+            self._unasked(probe, begun)
+            if probe == COMMIT
+            else self._failed(probe, begun, failure, connecting=True)
+            for probe in probes
+        ]
+
+    def _unasked(self, probe: str, begun: Seconds) -> Reading:
+        why = "not asked: the new connection for it was not let in"
+        evidence = Evidence(Finding.SKIPPED.value, why, probe=probe)
+        return self._reading(probe, begun, Finding.SKIPPED, evidence=evidence)
 
     def _out(self, probe: str, begun: Seconds) -> Reading:
         assert self._locked_out is not None
@@ -295,52 +320,34 @@ class Line:
     async def _is_locked_out(self) -> bool:
         """Ask the held connection whether logins wait for a lock."""
         self._locked_out = None
-        seen = await self._consult(LOCKED_OUT)
+        try:
+            seen = await self._consult(LOCKED_OUT)
+        except UnheardError:
+            return False  # no answer is no excuse; the next ping tells
         if seen:
             text = f"logins wait for a lock on {seen['relation']}, held by pid {seen['blocker']}"
             self._locked_out = Evidence(LOGINS_WAIT, text, probe=LOGIN)
         return bool(seen)
 
-    async def _why_stalled(self, pid: int, reading: Reading) -> Reading:
-        """Ask the held connection what a commit waits for that has not come back."""
-        self._stalled = pid
-        waits = await self._still_stalled()
-        if waits is None:
-            return reading
-        return replace(self._stalls(reading.at, waits), connecting=reading.connecting)
-
-    async def _still_stalled(self) -> Mapping[str, Any] | None:
-        """What an earlier commit still waits for. None when there is none."""
-        if self._stalled is None:
-            return None
-        waits = await self._consult(STALLED.format(pid=self._stalled))
-        if waits is None:
-            self._stalled = None
-        return waits
-
-    def _stalls(self, begun: Seconds, waits: Mapping[str, Any]) -> Reading:
+    def _stalls(self, begun: Seconds) -> Reading:
         """The old connection answers and the commit's does not: two signals agree."""
-        is_standby = waits["event"] == "SyncRep"
-        finding = Finding.SYNC_REP if is_standby else Finding.TIMEOUT
-        what = (
-            "a synchronous standby"
-            if is_standby
-            else "/".join(filter(None, (waits["kind"], waits["event"]))) or "the server"
-        )
-        text = f"a commit waits for {what} (pid {self._stalled})"
-        evidence = Evidence(finding.value, text, probe=COMMIT)
+        finding, evidence = self._stall.told()
         reading = self._reading(COMMIT, begun, finding, evidence=evidence)
         return replace(reading, confirmed=True)
 
     async def _consult(self, sql: str) -> Mapping[str, Any] | None:
-        """Ask the held connection about another one. None when it says nothing."""
+        """Ask the held connection about another one.
+
+        Raises:
+            UnheardError: It cannot be asked, or does not answer.
+        """
         async with self._asking:
             if self._held is None:
-                return None
+                raise UnheardError
             try:
                 return await self._held.fetch(sql, self._patience_for([PING]))
-            except Exception:  # noqa: BLE001 - no answer is no excuse; the next ping tells
-                return None
+            except Exception as error:
+                raise UnheardError from error
 
     # Elsewhere.
 
@@ -391,6 +398,10 @@ class Line:
         self, probe: str, begun: Seconds, error: Exception, *, connecting: bool = False
     ) -> Reading:
         finding, evidence = read_failure(error, probe=probe, connecting=connecting)
+        if probe == LATENCY and evidence.sqlstate == _CANCELED and not connecting:
+            # Too slow for the server's limit, which is ours, is slow as well.
+            finding = probe_called(probe).beyond
+            evidence = replace(evidence, code=finding.value)
         return self._reading(probe, begun, finding, evidence=evidence)
 
     def _reading(
@@ -409,7 +420,6 @@ class Line:
     def hang_up(self) -> None:
         """End the held connection at once."""
         session, self._held = self._held, None
-        self._stalled = None  # of a server that may be another one by now
         if session is not None:
             session.hang_up()
 

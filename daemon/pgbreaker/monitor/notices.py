@@ -5,9 +5,13 @@ from typing import Any, Final
 
 from pgbreaker.core.judge import IDENTITY, LOGIN, PING, SHUT_OUT
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.units import Seconds
 from pgbreaker.probes.login import LOGINS_WAIT
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.hub import Notice
+
+# A name can lead to two servers in turn; following it each time would be a storm.
+_MOVES_APART: Final[Seconds] = 30.0
 
 _ROLES: Final = {True: "a replica", False: "a primary"}
 
@@ -31,7 +35,13 @@ def _of_doors(board: TargetBoard, reading: Reading) -> Iterator[tuple[str, str]]
     waits = seen is not None and seen.code == LOGINS_WAIT
     if reading.probe == LOGIN and waits and before is not Finding.QUERY:
         yield LOGINS_WAIT, str(seen)
-    if reading.probe == LOGIN and (other := leads_elsewhere(board, reading)):
+    told = board.notices.get("moved")
+    is_news = told is None or reading.at >= told.at + _MOVES_APART
+    if (
+        reading.probe == LOGIN
+        and is_news
+        and (other := leads_elsewhere(board, reading))
+    ):
         yield "moved", f"a new connection reaches another server: {other}"
 
 
@@ -45,7 +55,7 @@ def leads_elsewhere(board: TargetBoard, reading: Reading) -> str | None:
     asked = board.readings.get(IDENTITY)
     if "door_started" not in seen or asked is None or not asked.answered:
         return None
-    if asked.at < board.held_since:
+    if asked.at < board.held_since or "started" not in held:
         return None  # what is known is of the connection before
     if seen["door_system_id"] != held["system_id"]:
         return f"one of the cluster {seen['door_system_id']}, not {held['system_id']}"

@@ -148,7 +148,7 @@ class Outlook:
         segment = _number(seen, "wal_segment_bytes")
         used, capacity = self._disk_used, self._capacity
         if pending is None or segment is None or used is None or capacity is None:
-            return NOTHING
+            return {"archiver_runway_seconds": None}
         # What waited when the disk was looked at is part of what was used then; that
         # much is left out twice, which errs to the safe side.
         limit = max(capacity - used, 0.0) / segment

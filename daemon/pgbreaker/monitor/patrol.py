@@ -5,15 +5,15 @@ import logging
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import LOGIN
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.monitor.line import Line
 from pgbreaker.monitor.round import Round, grouped
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.monitor.sentinel import Sentinel
 from pgbreaker.monitor.watch import Watch
-from pgbreaker.postgres.target import Target
+from pgbreaker.postgres.target import Late, Target
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.hub import Hub
 
@@ -32,13 +32,21 @@ class Patrol:
     """
 
     def __init__(
-        self, board: TargetBoard, hub: Hub, schedule: Schedule, clock: Clock
+        self,
+        board: TargetBoard,
+        hub: Hub,
+        schedule: Schedule,
+        clock: Clock,
+        *,
+        doorway: Doorway | None = None,
+        late: Late = lambda _since: 0.0,
     ) -> None:
         self.board = board
         self._clock = clock
         self._schedule = schedule
-        self._feed = Feed(board, hub, clock, self._moved, self._filling)
-        self._line = Line(Target(board.plan), clock, self._alarm)
+        self._feed = Feed(board, hub, clock, self._told, self._filling)
+        target = Target(board.plan, late)
+        self._line = Line(target, clock, self._alarm, doorway)
         self._sentinel = Sentinel(self._line, self._feed, clock, self._hasten)
         self._rounds = [
             Round(
@@ -69,11 +77,12 @@ class Patrol:
         silent = now - self._sentinel.beaten_at
         if silent > 3 * max(self._sentinel.interval, 20.0) + _STUCK:
             return f"the sentinel of {name} has been silent for {lasting(silent)}"
-        for watch in (watch for round_ in self._rounds for watch in round_.watches):
-            silent = now - watch.ended_at
-            if silent > 3 * watch.interval + _STUCK:
-                asked = ", ".join(watch.probes)
-                return f"{asked} of {name} has not run for {lasting(silent)}"
+        for round_ in self._rounds:
+            for watch in round_.watches:
+                silent = now - watch.ended_at
+                if silent > 3 * watch.interval + round_.longest + _STUCK:
+                    asked = ", ".join(watch.probes)
+                    return f"{asked} of {name} has not run for {lasting(silent)}"
         return None
 
     async def close(self) -> None:
@@ -89,20 +98,29 @@ class Patrol:
     def _hasten(self) -> None:
         """The target is there, or there again: everything is asked at once."""
         for round_ in self._rounds:
-            round_.hasten()
+            self._go(round_)
+
+    def _go(self, round_: Round) -> None:
+        round_.hasten()
+        if not round_.is_running:  # else it goes on by itself
             self._schedule.soon(round_.name)
 
-    def _moved(self) -> None:
-        """The name leads elsewhere: hold a connection to the server that is there."""
-        self._line.hang_up()
-        self._sentinel.alarm()
+    def _told(self, code: str) -> None:
+        """Follow what was noticed: where the name leads now, what the server is now."""
+        if code == "moved":
+            self._line.hang_up()
+            self._sentinel.alarm()
+        elif code == "role":
+            self._ask_at_the_door()
 
     def _filling(self) -> None:
         """The last slots are being taken: whether one is left shows at the door."""
+        self._ask_at_the_door()
+
+    def _ask_at_the_door(self) -> None:
         for round_ in self._rounds:
-            if any(LOGIN in watch.probes for watch in round_.watches):
-                round_.hasten()
-                self._schedule.soon(round_.name)
+            if round_.name.endswith("/door"):
+                self._go(round_)
 
 
 def _tell(sentinel: asyncio.Task[None]) -> None:

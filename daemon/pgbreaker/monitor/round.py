@@ -1,14 +1,17 @@
 """The round: several watches on one target, one job of the schedule."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import COMMIT, LOGIN, PING
+from pgbreaker.core.judge import COMMIT, LATENCY, LOGIN, PING
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.units import Seconds
 from pgbreaker.monitor.watch import Watch
 from pgbreaker.probes import probe_called
 from pgbreaker.probes.probe import Place
+
+_BREATH: Final[Seconds] = 0.01
 
 
 class Round:
@@ -19,33 +22,44 @@ class Round:
     Attributes:
         name: Target and kind of round, for schedules and logs.
         watches: The watches, in their order.
+        longest: Seconds that one round can take, with everything asked twice.
+        is_running: Whether it goes round just now.
     """
 
     def __init__(self, name: str, watches: Sequence[Watch], clock: Clock) -> None:
         self.name = name
         self.watches = tuple(watches)
         self.interval = min(watch.interval for watch in watches)
+        self.longest = 2 * sum(watch.timeout for watch in watches)
+        self.is_running = False
         self._clock = clock
 
     @property
     def hurry(self) -> Seconds | None:
         """Seconds after which to go round again, sooner than usual. None: as usual."""
         soonest = min(watch.due for watch in self.watches) - self._clock.now()
-        return max(soonest, 0.0) if soonest < self.interval / 2 else None
+        # Not at once: the job that asks has to end first, or it is in its own way.
+        return max(soonest, _BREATH) if soonest < self.interval / 2 else None
 
     async def tick(self, late: Seconds = 0.0) -> None:
         """Go round once."""
-        for watch in self.watches:
-            # Nearer to this round than to the next; those of the round's own interval
-            # are asked in each, or one that was asked out of turn would miss the next.
-            is_own = watch.interval <= self.interval
-            if is_own or watch.due <= self._clock.now() + self.interval / 2:
-                await watch.tick(late)
+        self.is_running = True
+        try:
+            for watch in self.watches:
+                # Nearer to this round than to the next; those of the round's own
+                # interval are asked in each, or one that was asked out of turn would
+                # miss the next.
+                is_own = watch.interval <= self.interval and not watch.is_dear
+                if is_own or watch.due <= self._clock.now() + self.interval / 2:
+                    await watch.tick(late)
+        finally:
+            self.is_running = False
 
     def hasten(self) -> None:
-        """Have every watch ask in the next round."""
+        """Have every watch ask in the next round, but for dear ones that have asked."""
         for watch in self.watches:
-            watch.due = self._clock.now()
+            if not (watch.is_dear and watch.has_asked):
+                watch.due = self._clock.now()
 
 
 def grouped(plans: Mapping[str, ProbePlan]) -> Iterator[tuple[str, list[list[str]]]]:
@@ -59,6 +73,8 @@ def grouped(plans: Mapping[str, ProbePlan]) -> Iterator[tuple[str, list[list[str
             continue
         if probe.place is Place.APART:
             yield name, [[name]]
+        elif name == LATENCY:
+            yield name, [[name]]  # it decides: nothing dear may keep it waiting
         elif name in (LOGIN, COMMIT):
             door.setdefault(plan.interval, []).append(name)
         elif probe.place is Place.FRESH:

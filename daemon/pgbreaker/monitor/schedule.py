@@ -11,7 +11,7 @@ import logging
 import math
 import zlib
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from apscheduler.events import (
@@ -69,28 +69,6 @@ class Grid(BaseTrigger):  # type: ignore[misc] # APScheduler 3 is untyped
         return (now - self.phase) % self.period
 
 
-class _Zone(tzinfo):
-    """UTC by our clock: APScheduler has no other way to be handed one.
-
-    Whoever wants to know what time it is in a zone, asks the zone.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def fromutc(self, _now: datetime) -> datetime:
-        return datetime.fromtimestamp(self._clock.wall(), UTC)
-
-    def utcoffset(self, _now: datetime | None) -> timedelta:
-        return timedelta(0)
-
-    def dst(self, _now: datetime | None) -> timedelta:
-        return timedelta(0)
-
-    def tzname(self, _now: datetime | None) -> str:
-        return "UTC"
-
-
 @dataclass(frozen=True, slots=True)
 class _Entry:
     task: Task
@@ -116,7 +94,7 @@ class Schedule:
         self._offset = clock.wall() - clock.now()
         self._look: asyncio.TimerHandle | None = None
         self._scheduler = AsyncIOScheduler(
-            timezone=_Zone(clock),
+            timezone=UTC,
             job_defaults={
                 "coalesce": True,
                 "max_instances": 1,

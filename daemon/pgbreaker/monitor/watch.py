@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.judge import GONE, LOGIN, PING
+from pgbreaker.core.judge import GONE, LOGIN, PING, is_bad
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence
 from pgbreaker.core.units import Seconds, Share
@@ -18,10 +18,11 @@ from pgbreaker.probes.probe import Place
 _DOUBTFUL: Final = GONE | {Finding.FULL, Finding.SYSTEM}
 
 _HURRY: Final[Seconds] = 1.0
+_SOON: Final[Seconds] = 15.0  # after a turn that was left out
 
 _BUSY: Final[Share] = 0.02  # of the time, that a question may take
 _SLACKEST: Final = 16
-_VAIN: Final = frozenset((Finding.QUERY, Finding.TIMEOUT, Finding.DENIED))
+_VAIN: Final = frozenset((Finding.QUERY, Finding.TIMEOUT, Finding.DENIED, Finding.AUTH))
 """Findings of a question that was too much to ask, or that only fills the server's log."""
 
 
@@ -31,6 +32,9 @@ class Watch:
     Attributes:
         probes: Their names.
         interval: Seconds between two runs when all is well.
+        timeout: Seconds that its questions may take, one after the other.
+        is_dear: Whether they cost the server more than a moment.
+        has_asked: Whether they were ever asked.
         due: Moment at which it is to ask next.
         ended_at: Moment at which its last run ended.
     """
@@ -43,21 +47,26 @@ class Watch:
         self._feed = feed
         self._clock = clock
         first = probe_called(probes[0])
-        self._is_dear = first.is_dear
+        self.is_dear = first.is_dear
+        self.has_asked = False
+        self.timeout = sum(feed.board.plan.probes[probe].timeout for probe in probes)
         self._is_apart = first.place is Place.APART
         self.interval = feed.board.plan.probes[probes[0]].interval
         self._slack = dict.fromkeys(probes, 1)  # runs of which one is made
         self._rest = dict.fromkeys(probes, 0)  # runs to be left out still
         self._doubted: set[str] = set()  # probes that failed the last time
+        self._held_since = feed.board.held_since
         self.due = self.ended_at = clock.now()
 
     async def tick(self, late: Seconds = 0.0) -> None:
         """Probe, judge, tell the breakers, tell the world."""
         if PING not in self._feed.board.readings:
+            self._settle_next()
             return  # the sentinel goes first
-        if self._is_dear and not self._feed.all_pass:
+        if self.is_dear and not self._feed.all_pass:
             self._skip()
-        elif self._is_reachable:
+            return
+        if self._is_reachable:
             await self._run(late)
         else:
             # While the held connection is away nothing is asked, so there is no news
@@ -74,7 +83,12 @@ class Watch:
         return self._is_apart or self._line.is_up
 
     async def _run(self, late: Seconds) -> None:
+        if self._held_since != self._feed.board.held_since:
+            # Let in anew: whatever was in vain before is worth another try.
+            self._held_since = self._feed.board.held_since
+            self._rest = dict.fromkeys(self.probes, 0)
         due = [probe for probe in self.probes if not self._rests(probe)]
+        self.has_asked = True
         for reading in await self._ask(due) if due else ():
             told = replace(reading, late=late) if late else reading
             if self._is_reachable:
@@ -104,7 +118,7 @@ class Watch:
 
     def _confirm(self, reading: Reading) -> Reading:
         """Say whether a failure was seen twice, and remember it for the next time."""
-        failed = not reading.answered and self._feed.is_deciding(reading.probe)
+        failed = is_bad(reading) and self._feed.is_deciding(reading.probe)
         twice = reading.finding in _DOUBTFUL and reading.probe in self._doubted
         # A session that was let in and then lost can have been ended by hand, twice
         # in a row as well: that is for the window to weigh.
@@ -127,8 +141,18 @@ class Watch:
             self._feed.show(
                 Reading(target, probe, now, 0.0, Finding.SKIPPED, evidence=evidence)
             )
+        self.ended_at = self._clock.now()
+        # It has not had its turn: a trouble of a moment must not cost it a quarter of
+        # an hour.
+        self.due = self.ended_at + min(self.interval, _SOON)
 
     # When next.
+
+    @property
+    def _is_barred(self) -> bool:
+        """Whether it was not let in the last time."""
+        last = [self._feed.board.readings.get(probe) for probe in self.probes]
+        return any(r is not None and r.finding is Finding.AUTH for r in last)
 
     def _rests(self, probe: str) -> bool:
         """Whether *probe* is to be left out this time."""
@@ -138,18 +162,26 @@ class Watch:
     def _pace(self, reading: Reading) -> None:
         """Ask less often what costs much or is in vain, and as usual afterwards.
 
-        Never a probe that decides: backing off would hide when the server is back
-        (https://github.com/prometheus/prometheus/issues/302).
+        A probe that decides only where we are not let in: repeated bad logins look like
+        an attack, and can lock the role. Backing off otherwise would hide when the
+        server is back (https://github.com/prometheus/prometheus/issues/302).
         """
         probe = reading.probe
         if self._feed.is_deciding(probe):
-            return
-        asking = reading.took - reading.connecting
-        is_dear = asking > _BUSY * self.interval or reading.finding in _VAIN
-        slack = self._slack[probe] * 2 if is_dear else self._slack[probe] // 2
+            slack = self._slack[probe] * 2 if reading.finding is Finding.AUTH else 1
+        else:
+            asking = self._cost(reading)
+            is_dear = asking > _BUSY * self.interval or reading.finding in _VAIN
+            slack = self._slack[probe] * 2 if is_dear else self._slack[probe] // 2
         self._slack[probe] = min(max(slack, 1), _SLACKEST)
         self._rest[probe] = self._slack[probe] - 1
         self._feed.board.intervals[probe] = self.interval * self._slack[probe]
+
+    def _cost(self, reading: Reading) -> Seconds:
+        """What the server took for *reading*: without the way there and back, and no
+        more than its share of a statement for several."""
+        way = self._feed.board.readings[PING].took
+        return (reading.took - reading.connecting) / len(self.probes) - 2 * way
 
     def _settle_next(self) -> None:
         now = self._clock.now()
@@ -162,7 +194,7 @@ class Watch:
     @property
     def _is_hurried(self) -> bool:
         """Whether it is to ask again sooner than usual."""
-        if not self._is_reachable:
+        if not self._is_reachable or self._is_barred:
             return False  # the sentinel says when it is back
         if self._doubted or any(self._feed.is_wanted(p) for p in self.probes):
             return self.interval > _HURRY

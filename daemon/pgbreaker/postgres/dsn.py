@@ -21,16 +21,24 @@ from pgbreaker.postgres.tls import MODES, Tls
 
 _PORT: Final = 5432
 _MOST_KEPT: Final = 4096
-# What is not a setting of the session. Several hosts are no matter of ours, and neither
-# is Kerberos.
-_OURS: Final = frozenset(
+PARAMETERS: Final = (
+    *("host", "port", "user", "password", "passfile", "dbname", "database"),
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"),
+    *("sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+)
+"""What is read here; others are settings of the session."""
+
+IGNORED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        *("host", "port", "user", "password", "passfile", "dbname", "database"),
-        *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"),
-        *("sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
-        *("target_session_attrs", "krbsrvname", "gsslib", "service"),
+        "target_session_attrs": "chooses among several hosts, and a target is one",
+        "krbsrvname": "is of Kerberos, which is not spoken here",
+        "gsslib": "is of Kerberos, which is not spoken here",
+        "service": "names an entry of a file that is not read here",
     }
 )
+"""What libpq knows and neither we nor a session do: name -> why."""
+
+_NO_SETTINGS: Final = frozenset((*PARAMETERS, *IGNORED))
 # Address and port of a host in brackets, or of one without.
 _BRACKETED: Final = re.compile(r"\[([^\]]+)\](?::([0-9]+))?")
 # Four fields that end in a colon; what follows is the password, whatever stands in it.
@@ -97,7 +105,7 @@ def resolve(dsn: str, password: str | None = None) -> Address:
         database=database,
         password=None if password is None else Secret(password),
         tls=_tls(said),
-        settings={name: said[name] for name in said.keys() - _OURS},
+        settings={name: said[name] for name in said.keys() - _NO_SETTINGS},
     )
 
 

@@ -16,6 +16,8 @@ from typing import Final
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import Evidence
 from pgbreaker.core.text import tidy, words_of
+from pgbreaker.postgres import answers
+from pgbreaker.postgres.sqlstates import Category
 
 # Exact codes before classes. While connecting, and afterwards.
 _BY_CODE: Final = {
@@ -25,6 +27,7 @@ _BY_CODE: Final = {
     "54000": Finding.QUERY,  # program_limit_exceeded; but see _of_sqlstate
     "55000": Finding.ABSENT,  # object_not_in_prerequisite_state: not preloaded
     "53300": Finding.FULL,  # too_many_connections
+    "53400": Finding.QUERY,  # configuration_limit_exceeded: temp_file_limit
     "55P03": Finding.QUERY,  # lock_not_available: our own lock_timeout
     "57014": Finding.QUERY,  # query_canceled: our own statement_timeout
     "57P01": Finding.LOST,  # admin_shutdown: also a session ended by hand
@@ -106,10 +109,21 @@ def _of_sqlstate(sqlstate: str, text: str, *, connecting: bool) -> Finding:
         return Finding.QUERY  # the CONNECTION LIMIT of our own role, not the server's
     if sqlstate == "54000" and "not accepting commands" in text:
         return Finding.SYSTEM  # no transaction ids are left to give
+    if sqlstate == "08P01":
+        return _of_pooler(text)
     if connecting and sqlstate in _AT_THE_DOOR:
         return _AT_THE_DOOR[sqlstate]
     by_class = _BY_CLASS.get(sqlstate[:2], Finding.QUERY)
     return _BY_CODE.get(sqlstate, by_class)
+
+
+def _of_pooler(text: str) -> Finding:
+    """Read what pgbouncer says: it has one SQLSTATE for all, and words."""
+    said = answers.of_words(text)
+    if said is answers.FULL:
+        return Finding.FULL
+    is_barred = said is not None and said.category is Category.PERSISTENT
+    return Finding.AUTH if is_barred else Finding.LOST
 
 
 def _of_class(error: BaseException, *, connecting: bool) -> Finding:

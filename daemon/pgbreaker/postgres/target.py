@@ -3,20 +3,17 @@
 import asyncio
 import re
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 
-from pgbreaker.core.plan import TargetPlan
+from pgbreaker.core.plan import PATIENCE, TargetPlan
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.postgres.dsn import Address, resolve
+from pgbreaker.postgres.messages import SSL_REQUEST
 from pgbreaker.postgres.wire import Wire
-
-# https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest
-_SSL_REQUEST: Final = struct.pack("!II", 8, 80877103)
 
 # A net below our own deadlines: a peer that is silent at the TCP level is given up
 # by the kernel even if nothing asks it (a frozen process still answers there).
@@ -52,11 +49,16 @@ class TooOldError(Exception):
         )
 
 
+Late: TypeAlias = Callable[[Seconds], Seconds]
+"""Says for how many seconds since a moment of the loop's clock nobody listened here."""
+
+
 class Session:
     """A connection that is held to a target, and the deadline on each question."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(self, connection: "asyncpg.Connection[Any]", late: Late) -> None:
         self._raw = connection
+        self._late = late
         self._expired = False
         self._prepared: dict[str, Any] = {}
 
@@ -126,8 +128,8 @@ class Session:
         # A cancelled or timed-out question makes asyncpg send its cancel request
         # over a NEW connection, which hangs on a dead peer, without a timeout. So
         # nothing is cancelled here: time ends the connection, and that the question.
-        overdue = asyncio.get_running_loop().call_later(within, self._expire)
         self._expired = False
+        deadline = _Deadline(within, self._expire, self._late)
         try:
             return await answer
         except BaseException as error:
@@ -137,7 +139,7 @@ class Session:
                 self.hang_up()
             raise
         finally:
-            overdue.cancel()
+            deadline.cancel()
 
     def _expire(self) -> None:
         self._expired = True
@@ -155,11 +157,41 @@ class Session:
             self.hang_up()  # it is ending anyway
 
 
-class Visit:
-    """A short session: comes in, asks, leaves."""
+class _Deadline:
+    """Calls *expire* after *within* seconds, and later by the time that nobody listened
+    meanwhile: the answer may have been there all along."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, within: Seconds, expire: Callable[[], None], late: Late) -> None:
+        self._expire = expire
+        self._late = late
+        self._loop = asyncio.get_running_loop()
+        self._begun = self._loop.time()
+        self._timer = self._loop.call_later(within, self._end)
+
+    def _end(self) -> None:
+        lost = self._late(self._begun)
+        if lost > 0:
+            # Once: whoever is always late has to come to an end, too.
+            self._timer = self._loop.call_later(lost, self._expire)
+        else:
+            self._expire()
+
+    def cancel(self) -> None:
+        """The answer came."""
+        self._timer.cancel()
+
+
+class Visit:
+    """A short session: comes in, asks, leaves.
+
+    Args:
+        limits: Settings for each question, where the session could not be given any.
+    """
+
+    def __init__(self, wire: Wire, late: Late, limits: Mapping[str, str]) -> None:
         self._wire = wire
+        self._late = late
+        self._limits = "".join(f"SET LOCAL {k} = '{v}'; " for k, v in limits.items())
 
     @property
     def is_open(self) -> bool:
@@ -189,7 +221,12 @@ class Visit:
             ServerError: The server said no.
             OSError: The connection was lost.
         """
-        rows = await _within(self._wire.query(sql), within, "no answer within")
+        if self._limits:
+            # Each in a transaction of its own: behind a pooler what is set otherwise
+            # would stay with a session that is somebody else's next.
+            sql = f"BEGIN; {self._limits}{sql}\n; COMMIT"
+        asking = self._wire.query(sql)
+        rows = await _within(asking, within, "no answer within", self._late)
         return rows[0] if rows else None
 
     def hang_up(self) -> None:
@@ -213,10 +250,14 @@ class Target:
 
     Attributes:
         plan: What was configured for it.
+
+    Args:
+        late: How late the daemon is itself, which no deadline is to count.
     """
 
-    def __init__(self, plan: TargetPlan) -> None:
+    def __init__(self, plan: TargetPlan, late: Late = lambda _since: 0.0) -> None:
         self.plan = plan
+        self._late = late
         self._takes_settings = True  # a pooler may not
 
     def __repr__(self) -> str:
@@ -248,14 +289,17 @@ class Target:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         reader, writer = await _within(
-            self._dial(), within, "the network did not connect within"
+            self._dial(), within, "the network did not connect within", self._late
         )
         try:
             left = within - (loop.time() - begun) if patience is None else patience
-            writer.write(_SSL_REQUEST)
+            writer.write(SSL_REQUEST)
             # S, N, or E for an error: all are signs of life.
             await _within(
-                reader.readexactly(1), left, "connected, but the server is silent for"
+                reader.readexactly(1),
+                left,
+                "connected, but the server is silent for",
+                self._late,
             )
         finally:
             writer.transport.abort()
@@ -289,9 +333,11 @@ class Target:
             return dialling
 
         settings = _settings("ping", limit, read_only=True)
-        raw = await _within(self._in(dial, settings), within, "not let in within")
+        self._takes_settings = True  # another may stand there by now
+        coming = self._in(dial, settings)
+        raw = await _within(coming, within, "not let in within", self._late)
         _keep_alive(raw)
-        return _of_age(Session(raw))
+        return _of_age(Session(raw, self._late))
 
     async def visit(
         self, probe: str, within: Seconds, *, limit: Seconds, read_only: bool = True
@@ -318,8 +364,10 @@ class Target:
             )
 
         settings = _settings(probe, limit, read_only=read_only)
-        wire = await _within(self._in(dial, settings), within, "not let in within")
-        return _of_age(Visit(wire))
+        coming = self._in(dial, settings)
+        wire = await _within(coming, within, "not let in within", self._late)
+        limits = {} if self._takes_settings else _limits(limit, read_only=read_only)
+        return _of_age(Visit(wire, self._late, limits))
 
     async def _in(
         self, dial: Callable[[dict[str, str]], Awaitable[_T]], settings: dict[str, str]
@@ -358,10 +406,15 @@ def _of_age(guest: _Guest) -> _Guest:
     return guest
 
 
-async def _within(coming: Awaitable[_T], seconds: Seconds, what: str) -> _T:
+async def _within(coming: Awaitable[_T], seconds: Seconds, what: str, late: Late) -> _T:
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(seconds):
-            return await coming
+        async with asyncio.timeout(None) as limit:
+            deadline = _Deadline(seconds, lambda: limit.reschedule(loop.time()), late)
+            try:
+                return await coming
+            finally:
+                deadline.cancel()
     except TimeoutError as error:
         if error.errno is not None:
             raise  # the kernel's word, not ours
@@ -369,22 +422,32 @@ async def _within(coming: Awaitable[_T], seconds: Seconds, what: str) -> _T:
 
 
 def _settings(probe: str, limit: Seconds, *, read_only: bool) -> dict[str, str]:
-    """Limits that the server keeps for us: a monitor must not hurt."""
-    # The server gives up a little before we do: then it says so, and the session
-    # survives. A lock is never worth waiting for.
-    statement_timeout = max(1, int(limit * 1000 * 0.8))
-    settings = {
+    """What a session of ours begins with."""
+    return {
         "application_name": f"pgbreaker/{probe}",
-        "statement_timeout": str(statement_timeout),
-        "lock_timeout": str(min(200, statement_timeout)),
         "idle_in_transaction_session_timeout": "5000",
         "search_path": "pg_catalog",
         "jit": "off",
         "client_min_messages": "error",
+        **_limits(limit, read_only=read_only, each="default_transaction_read_only"),
     }
-    if read_only:
-        settings["default_transaction_read_only"] = "on"
-    return settings
+
+
+def _limits(
+    limit: Seconds, *, read_only: bool, each: str = "transaction_read_only"
+) -> dict[str, str]:
+    """Limits that the server keeps for us: a monitor must not hurt.
+
+    Args:
+        each: The setting that makes a transaction, or each, read-only.
+    """
+    # A lock is never worth waiting for.
+    statement_timeout = max(1, int(limit * 1000 * PATIENCE))
+    limits = {
+        "statement_timeout": str(statement_timeout),
+        "lock_timeout": str(min(200, statement_timeout)),
+    }
+    return limits | ({each: "on"} if read_only else {})
 
 
 def _keep_alive(connection: "asyncpg.Connection[Any]") -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import NOTHING, Finding, Seen
+from pgbreaker.core.units import Seconds
 from pgbreaker.probes.probe import Place, Probe, Rows
 
 # A server whose sessions are read-only by default still takes the message (seen on 15
@@ -50,10 +51,23 @@ COMMIT: Final = Probe(
     place=Place.FRESH,
 )
 
-STALLED: Final = """
-SELECT coalesce(wait_event_type, '') AS kind, coalesce(wait_event, '') AS event
-  FROM pg_stat_get_activity({pid})
+_STALLED: Final = """
+SELECT pid, coalesce(wait_event_type, '') AS kind, coalesce(wait_event, '') AS event,
+       count(*) OVER ()::int AS sessions
+  FROM pg_stat_get_activity(NULL)
  WHERE application_name = 'pgbreaker/commit'
+   AND usesysid = current_user::regrole::oid
+   AND state = 'active'
+   AND query_start < clock_timestamp() - make_interval(secs => {waited})
+ ORDER BY query_start
+ LIMIT 1
 """
-"""What the session *pid* of an earlier commit probe waits for; no row once it has gone.
-A commit that waits notices neither that its client hung up nor ``statement_timeout``."""
+
+
+def stalled(waited: Seconds) -> str:
+    """Ask for the commit of ours that has been under way for the longest, of those that
+    have been for *waited* seconds: what it waits for, and how many there are.
+
+    By name and not by pid: a pooler tells its clients a pid of its own making.
+    """
+    return _STALLED.format(waited=waited)

@@ -47,10 +47,10 @@ def custom(name: str) -> Probe:
                 by=_BY,
             ),
             counter(
-                "pgbreaker_custom_value_total",
+                "pgbreaker_custom_count_total",
                 "What a query of the user's own counts up, in a column called *_total.",
                 "value",
-                rows=f"{name}_total",
+                rows=_totals(name),
                 by=_BY,
             ),
         ),
@@ -71,7 +71,12 @@ def _values(name: str, query: str, rows: Rows) -> Seen:
     found = [value for row in rows for value in _of_row(query, row)]
     totals = tuple(v for v in found if str(v["column"]).endswith("_total"))
     gauges = tuple(v for v in found if v not in totals)
-    return {name: gauges, f"{name}_total": totals}
+    return {name: gauges, _totals(name): totals}
+
+
+def _totals(name: str) -> str:
+    """What the rows of counters are called: as no query can be, for want of a dot."""
+    return f"{name}.total"
 
 
 def _of_row(query: str, row: Mapping[str, Any]) -> Iterator[Row]:

@@ -25,6 +25,7 @@ from pgbreaker.probes.probe import Place, Probe
 _NAME: Final = "patroni"
 _PORT: Final = 8008
 _MOST: Final = 1 << 20
+_NO_ADDRESS: Final = "the address of Patroni is of the form http://db1:8008"
 _NO_PATRONI: Final = "what answered there is not Patroni's REST API"
 
 # Before 4.0 the primary was called master.
@@ -52,10 +53,13 @@ async def _get(address: str) -> bytes:
         OSError: The network, or TLS.
         ValueError: The answer is not HTTP, or is no answer of Patroni's.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("the address of Patroni is of the form http://db1:8008")
-    host, port = parts.hostname, parts.port or _PORT
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError:  # which shows what it took for a port: half a password, say
+        raise ValueError(_NO_ADDRESS) from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(_NO_ADDRESS)
     context = _context() if parts.scheme == "https" else None
     reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=_MOST)
     try:

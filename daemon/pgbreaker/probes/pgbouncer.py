@@ -53,7 +53,8 @@ _COLUMNS: Final = {
     "sv_tested": "server_tested",
     "sv_login": "server_login",
 }
-_STATES: Final = ("active", "idle", "used", "tested", "login")
+_SERVING: Final = ("active", "idle", "used", "tested")
+_STATES: Final = (*_SERVING, "login")
 
 _Answers: TypeAlias = Mapping[str, Rows]
 
@@ -236,7 +237,7 @@ def _weigh(seen: Seen, _took: Seconds, limit: Seconds) -> str | None:
         return f"pgbouncer has paused {seen['pooler_paused_names']}"
     if seen.get("pooler_disabled"):
         return f"pgbouncer has disabled {seen['pooler_disabled_names']}"
-    return _weigh_waiting(seen, limit) or _weigh_clients(seen)
+    return _weigh_waiting(seen, limit) or _weigh_stranded(seen) or _weigh_clients(seen)
 
 
 def _weigh_waiting(seen: Seen, limit: Seconds) -> str | None:
@@ -251,6 +252,23 @@ def _weigh_waiting(seen: Seen, limit: Seconds) -> str | None:
         f"clients of {_name_of(slowest)} wait for {lasting(waited)} for a server"
         f" connection (limit {lasting(limit)}), {_float(slowest.get('waiting')):.0f} wait"
     )
+
+
+def _weigh_stranded(seen: Seen) -> str | None:
+    """Find clients that wait at the door: a pooler that has had no server yet has no
+    greeting for them, and does not count how long they wait for one. For a moment that
+    is so at each beginning."""
+    pools = seen.get("pools")
+    if not isinstance(pools, tuple):
+        return None
+    for pool in pools:
+        has_server = any(pool.get(f"server_{state}") for state in _SERVING)
+        if pool.get("waiting") and not pool.get("maxwait_seconds") and not has_server:
+            return (
+                f"{_float(pool['waiting']):.0f} clients of {_name_of(pool)} wait, and"
+                " the pooler has no connection to the server"
+            )
+    return None
 
 
 def _weigh_clients(seen: Seen) -> str | None:

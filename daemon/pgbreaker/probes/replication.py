@@ -20,6 +20,9 @@ from pgbreaker.probes.probe import Probe, Rows
 # standby that has all there is has no lag, and one that has not and says nothing for
 # two of its status intervals has at least its silence. (reply_time is by its clock.)
 #
+# A replica that has replayed no commit since it began has none to tell its age by: then
+# its data are as old as that at least.
+#
 # A backup is a WAL sender too, but has no position. Without pg_monitor the rows of
 # others hold the pid alone.
 _SQL: Final = """
@@ -34,8 +37,9 @@ SELECT here.is_replica,
        here.receiver_wanted,
        CASE WHEN here.is_replica
             THEN pg_wal_lsn_diff(here.head, pg_last_wal_replay_lsn()) END AS behind,
-       extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8
-         AS commit_age,
+       extract(epoch FROM clock_timestamp()
+               - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())
+              )::float8 AS commit_age,
        CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS is_paused
   FROM (SELECT pg_is_in_recovery() AS is_replica,
                CASE WHEN pg_is_in_recovery()

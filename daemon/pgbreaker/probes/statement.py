@@ -12,8 +12,9 @@ def statement(questions: Mapping[str, str]) -> str:
 
     Each column is the JSON text of one question's rows, NULL when it has none.
     """
+    # On lines of its own, a comment at its end does not swallow what follows.
     columns = (
-        f"(SELECT json_agg(q) FROM ({sql}) AS q)::text AS {name}"
+        f"(SELECT json_agg(q) FROM (\n{sql}\n) AS q)::text AS {name}"
         for name, sql in questions.items()
     )
     return "SELECT " + ",\n".join(columns)

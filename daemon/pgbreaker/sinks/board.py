@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.plan import TargetPlan
-from pgbreaker.core.reading import Finding, Reading, Row, Value
+from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
@@ -20,6 +21,10 @@ class Condition(StrEnum):
     DEGRADED = "degraded"  # it answers, but some work on it fails
     DOWN = "down"
     UNKNOWN = "unknown"  # nothing seen yet, or not let in to look
+
+
+_NOTHING_THERE: Final = (Finding.ABSENT, Finding.DENIED)
+_OF_ONE_SERVER: Final = ("started", "counters_since", "backend_pid")
 
 
 class TargetBoard:
@@ -39,7 +44,6 @@ class TargetBoard:
         held_since: Moment at which the held connection was made.
         intervals: Probe -> seconds between two runs at present: dear probes are asked
             less often when they take long.
-        version: Grows with each change, for caches.
     """
 
     def __init__(
@@ -50,14 +54,16 @@ class TargetBoard:
         self.readings: dict[str, Reading] = {}
         self.answered: dict[str, float] = {}
         self.facts: dict[str, Value | tuple[Row, ...]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}  # probe -> facts it saw last
         self.moved = dict.fromkeys(breakers, clock.wall())
         self.connections = 0
         self.held_since: Seconds = clock.now()
         self.intervals = {name: probe.interval for name, probe in plan.probes.items()}
         self.notices: dict[str, Notice] = {}
-        self.version = 0
         self._clock = clock
-        self._deciding = frozenset().union(*deciding(plan.probes).values())
+        # Of work that nobody does here, no probe is bad news: a replica takes no commit.
+        decides = deciding(plan.probes)
+        self._deciding = frozenset().union(*(decides.get(o, ()) for o in breakers))
 
     @property
     def condition(self) -> Condition:
@@ -107,8 +113,24 @@ class TargetBoard:
         if reading.answered or reading.values:
             ended = reading.at + reading.took
             self.answered[reading.probe] = self._clock.wall_of(ended)
-            self.facts.update(reading.values)
-        self.version += 1
+            self._learn(reading.probe, reading.values)
+        elif reading.finding in _NOTHING_THERE:
+            self._learn(reading.probe, NOTHING)
+
+    def _learn(self, probe: str, values: Seen) -> None:
+        """Take what *probe* sees for true, and what it no longer sees for gone: a
+        server that was promoted has no lag any more."""
+        for name in self._names.get(probe, ()):
+            if name not in values:
+                self.facts.pop(name, None)
+        self._names[probe] = tuple(values)
+        self.facts.update(values)
+
+    def forget(self) -> None:
+        """Forget what was of one server alone: from now on it is another that is seen,
+        and that began at another time without having been restarted."""
+        for fact in _OF_ONE_SERVER:
+            self.facts.pop(fact, None)
 
 
 class Board:
@@ -148,8 +170,8 @@ class Board:
             case Transition():
                 target, operation = self._homes[event.breaker]
                 target.moved[operation] = self._clock.wall_of(event.at)
-                target.version += 1
             case Notice():
                 target = self.targets[event.target]
                 target.notices[event.code] = event
-                target.version += 1
+                if event.code == "moved":
+                    target.forget()

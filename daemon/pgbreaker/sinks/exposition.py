@@ -10,7 +10,7 @@ https://prometheus.io/docs/specs/om/open_metrics_spec/
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Final
@@ -34,6 +34,18 @@ def head(family: Family, *, openmetrics: bool) -> str:
     if openmetrics:
         says = says.replace('"', r"\"")
     return f"# HELP {name} {says}\n# TYPE {name} {family.kind}\n"
+
+
+def check_stems(names: Collection[str]) -> None:
+    """Refuse families that OpenMetrics cannot tell apart.
+
+    Raises:
+        ValueError: A counter is called as another family, but for its suffix.
+    """
+    for name in names:
+        stem = name.removesuffix("_total")
+        if stem != name and stem in names:
+            raise ValueError(f"{name} and {stem} are one name in OpenMetrics")
 
 
 def escape(value: str) -> str:
@@ -164,8 +176,8 @@ def showings(shown: Iterable[Shown]) -> dict[str, Showing]:
     """Gather what is shown by family, in the order of its first mention.
 
     Raises:
-        ValueError: Two that share a name are of different kinds, or a counter's name
-            does not say that it is one.
+        ValueError: Two that share a name are of different kinds, a counter's name does
+            not say that it is one, or is another's but for saying so.
     """
     families: dict[str, Family] = {}
     gathered: dict[str, list[Shown]] = {}
@@ -181,6 +193,7 @@ def showings(shown: Iterable[Shown]) -> dict[str, Showing]:
         labels = tuple(dict.fromkeys((*family.labels, *one.family.labels)))
         families[name] = replace(family, labels=labels)
         gathered.setdefault(name, []).append(one)
+    check_stems(families)
     return {name: Showing(families[name], gathered[name]) for name in families}
 
 

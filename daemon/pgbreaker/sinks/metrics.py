@@ -22,11 +22,18 @@ from prometheus_client.openmetrics.exposition import (
 )
 
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.judge import COMMIT, LOGIN, PING, deciding
+from pgbreaker.core.judge import COMMIT, LOGIN, PING, deciding, judge
 from pgbreaker.core.metric import Family, Shown
 from pgbreaker.core.policy import Policy
 from pgbreaker.core.reading import Finding, Reading
-from pgbreaker.core.states import BY_CALLS, MOVES, Cause, State, Transition
+from pgbreaker.core.states import (
+    BY_CALLS,
+    MOVES,
+    Cause,
+    Outcome,
+    State,
+    Transition,
+)
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board, Condition, TargetBoard
 from pgbreaker.sinks.exposition import (
@@ -34,6 +41,7 @@ from pgbreaker.sinks.exposition import (
     TEXT,
     Histogram,
     Showing,
+    check_stems,
     escape,
     head,
     more,
@@ -137,7 +145,7 @@ class _Target:
     written: a method takes the metric's name and gives its lines."""
 
     __slots__ = (
-        *("bad_since", "board", "breakers", "commits", "deciders", "detections"),
+        *("bad_since", "board", "breakers", "commits", "decides", "detections"),
         *("info", "labels", "logins", "notices", "pings", "pings_late", "probes"),
     )
 
@@ -146,14 +154,13 @@ class _Target:
         self.board = board
         self.labels = opened(target=plan.name)
         self.info = more({f"label_{k}": v for k, v in plan.labels.items()})
-        decides = deciding(plan.probes)
-        self.deciders = {probe for probes in decides.values() for probe in probes}
+        self.decides = deciding(plan.probes)
         self.breakers = {
             operation: _Breaker(
                 self.labels,
                 operation,
                 breaker,
-                meets_slow=PING in decides.get(operation, ())
+                meets_slow=PING in self.decides.get(operation, ())
                 and plan.policy.slow_call is not None,
             )
             for operation, breaker in board.breakers.items()
@@ -164,8 +171,9 @@ class _Target:
         self.logins = Histogram(_LOGIN_BOUNDS)
         self.commits = Histogram(_COMMIT_BOUNDS)
         self.notices = dict.fromkeys(_NOTED.values(), 0)
-        # Beginning of the first reading of this trouble; None while there is none.
-        self.bad_since: Seconds | None = None
+        # Probe -> beginning of the first reading of its trouble, while it has one. A good
+        # ping is no end of failing commits.
+        self.bad_since: dict[str, Seconds] = {}
         self.detections: dict[str, Histogram] = {}
 
     def take(self, reading: Reading, ended: float) -> None:
@@ -189,24 +197,33 @@ class _Target:
                 self.logins.observe(reading.connecting)
             else:
                 self.commits.observe(max(0.0, reading.took - reading.connecting))
-        if reading.answered:
-            if name in _TIMED:
-                self.bad_since = None
-        elif self.bad_since is None and name in self.deciders:
-            self.bad_since = reading.at
+        if Outcome.FAILURE in judge(reading, self.decides).outcomes.values():
+            self.bad_since.setdefault(name, reading.at)
+        elif reading.answered:
+            self.bad_since.pop(name, None)
 
     def move(self, operation: str, move: Transition) -> None:
         """Count a move of one of its breakers."""
         moves = self.breakers[operation].moves
         text = _MOVED[move.before, move.after, move.cause]
         moves[text] = moves.get(text, 0) + 1
-        is_opening = move.before is State.CLOSED and move.after is State.OPEN
-        if is_opening and move.evidence is not None and self.bad_since is not None:
+        since = self._bad_since(operation, move)
+        if since is not None and move.evidence is not None:
             code = move.evidence.code
             fault = code if code in _FAULTS else "other"
             if fault not in self.detections:
                 self.detections[fault] = Histogram(_DETECTION_BOUNDS)
-            self.detections[fault].observe(max(0.0, move.at - self.bad_since))
+            self.detections[fault].observe(max(0.0, move.at - since))
+
+    def _bad_since(self, operation: str, move: Transition) -> Seconds | None:
+        """When the trouble began that made *move* an opening; None: it is none."""
+        if move.before is not State.CLOSED or move.after is not State.OPEN:
+            return None
+        # A server that is gone is seen by the ping, whoever else decides.
+        seen_by = None if move.evidence is None else move.evidence.probe
+        signs = {*self.decides.get(operation, ()), seen_by}
+        begun = [at for probe, at in self.bad_since.items() if probe in signs]
+        return min(begun, default=None)
 
     def note(self, code: str) -> None:
         """Count a notice."""
@@ -482,7 +499,7 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
     Family(
         "pgbreaker_probe_last_success_timestamp_seconds",
         "gauge",
-        "Unix time of the last good answer, in seconds; 0 when there was none yet.",
+        "Unix time of the last answer, in seconds, be what it tells worse than it may be; 0 when there was none yet.",
         _P,
     ): _Target.success_lines,
     Family(
@@ -564,12 +581,17 @@ DROPPED: Final = Family(
     "counter",
     "Events that one of those who are told of them could not take.",
 )
+LOOP_LATE: Final = Family(
+    "pgbreaker_loop_late_seconds_total",
+    "counter",
+    "Time by which the daemon's own loop ran late, in seconds; no deadline counts it.",
+)
 
 OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
         *(BUILD, RELOADED, TARGETS, LATE, SERIES, SCRAPE),
-        *(CLOCK_STEPS, SKIPPED, DROPPED),
+        *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
     )
 }
 """Of the daemon itself, without a target."""
@@ -586,7 +608,7 @@ class Metrics:
         shown: What becomes series of the values that probes saw.
 
     Raises:
-        ValueError: Two metrics have one name.
+        ValueError: Two metrics have one name, or would have in OpenMetrics.
     """
 
     def __init__(self, board: Board, version: str, shown: Iterable[Shown] = ()) -> None:
@@ -597,6 +619,7 @@ class Metrics:
             if name in FAMILIES or name in OWN:
                 raise ValueError(f"{name} is shown by a probe, and is ours already")
             self._written[showing.family] = _written_by(showing)
+        check_stems({*OWN, *(family.name for family in self._written)})
         self._late = Histogram(_LATE_BOUNDS)
         self._build = opened(version=version, python=platform.python_version())
         self.series = 0
@@ -606,7 +629,7 @@ class Metrics:
         self.own(TARGETS, lambda: len(self._targets))
         self.own(SERIES, lambda: self.series)
         self.own(SCRAPE, lambda: self._took)
-        for family in (CLOCK_STEPS, SKIPPED, DROPPED):
+        for family in (CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE):
             self.own(family, lambda: 0)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -620,8 +643,10 @@ class Metrics:
         Raises:
             ValueError: The metric is one of targets, or written here.
         """
-        if family in (BUILD, LATE) or family.name in {f.name for f in self._written}:
+        names = {f.name for f in self._written}
+        if family in (BUILD, LATE) or family.name in names:
             raise ValueError(f"{family.name} is not for others to tell")
+        check_stems({*OWN, *names, *self._own, family.name})
         self._own[family.name] = (family, read)
 
     def __call__(self, event: Event) -> None:

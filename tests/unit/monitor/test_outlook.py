@@ -330,4 +330,6 @@ def test_without_an_archive_nothing_is_said_of_it():
     watched = Watched("wal_ckpt", 30.0, capacity=1000.0)
     watched.outlook.take(reading("size", 0.0, disk_used_bytes=400.0))
 
-    assert watched.take(archiver_pending=None, wal_segment_bytes=10.0) == {}
+    said = watched.take(archiver_pending=None, wal_segment_bytes=10.0)
+
+    assert said == {"archiver_runway_seconds": None}

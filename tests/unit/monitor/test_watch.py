@@ -1,6 +1,7 @@
 """How a watch paces itself, and what it leaves alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.secret import Secret
-from pgbreaker.core.states import Outcome, State
+from pgbreaker.core.states import Evidence, Outcome, State
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.monitor.watch import Watch
 from pgbreaker.sinks.board import Board, TargetBoard
@@ -37,7 +38,10 @@ class Answers:
         return Reading("main", probe, self.time.now, 0.0, Finding.LOST)
 
     def reading(self, probe: str) -> Reading:
-        return Reading("main", probe, self.time.now, self.took, self.finding)
+        evidence = Evidence(self.finding.value, probe=probe)
+        return Reading(
+            "main", probe, self.time.now, self.took, self.finding, evidence=evidence
+        )
 
 
 class Stand:
@@ -168,3 +172,50 @@ async def test_a_canary_that_is_slow_three_times_opens_reads_though_pings_are_fi
         stand.time.now += 2.0
         await stand.watch.tick()
     assert read.state is State.CLOSED
+
+
+async def test_a_replica_is_no_trouble_for_its_role():
+    """Its write breaker is open for ever; that hastens nothing, and spares nothing."""
+    stand = Stand("commit")
+    stand.line.finding = Finding.WRONG_ROLE
+
+    await stand.run(3)
+
+    assert stand.board.breakers["write"].state is State.OPEN
+    assert stand.feed.all_pass
+    assert not stand.feed.is_wanted("commit")
+    assert stand.watch.due >= stand.time.now  # not in a hurry
+
+
+async def test_a_probe_that_cannot_tell_hands_over_to_the_next():
+    stand = Stand("login")
+    connect = stand.board.breakers["connect"]
+    stand.feed.judge(
+        replace(stand.line.reading("login"), finding=Finding.TIMEOUT, confirmed=True)
+    )
+    assert connect.state is State.OPEN
+
+    stand.line.finding = Finding.QUERY  # the CONNECTION LIMIT of our own role
+    await stand.watch.tick()
+    for _ in range(4):
+        stand.time.now += 2.0
+        stand.feed.judge(Reading("main", "ping", stand.time.now, 0.001, Finding.OK))
+
+    assert connect.state is State.CLOSED
+
+
+async def test_a_turn_that_was_left_out_comes_soon():
+    stand = Stand("size")
+    read = stand.board.breakers["read"]
+    read.observe(Outcome.FAILURE, stand.time.now, confirmed=True)
+    await stand.watch.tick()
+
+    assert stand.watch.due == stand.time.now + 15.0
+
+
+async def test_a_long_way_is_no_dear_question():
+    stand = Stand("slots")
+    stand.feed.judge(Reading("main", "ping", stand.time.now, 0.4, Finding.OK))
+    stand.line.took = 1.2
+
+    assert await stand.run(10) == 10

@@ -3,9 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pgbreaker.probes import probe_called
 from pgbreaker.probes.custom import ShapeError, custom
+from pgbreaker.probes.statement import statement
+from pgbreaker.sinks.metrics import Metrics
+from support.boards import Scene
 
 READS = custom("custom.queue").reads
 
@@ -23,14 +27,43 @@ def test_numbers_are_values_and_texts_tell_the_rows_apart():
         {"query": "queue", "column": "oldest_seconds", "key": "mail", "value": 1.5},
         {"query": "queue", "column": "waiting", "key": "sms", "value": 0.0},
     )
-    assert [row["value"] for row in seen["custom.queue_total"]] == [10.0, 7.0]
+    assert [row["value"] for row in seen["custom.queue.total"]] == [10.0, 7.0]
 
 
 def test_truth_is_a_number_and_nothing_is_nothing():
     (row,) = READS([{"is_paused": True, "last": None}])["custom.queue"]
 
     assert (row["column"], row["key"], row["value"]) == ("is_paused", "", 1.0)
-    assert READS([]) == {"custom.queue": (), "custom.queue_total": ()}
+    assert READS([]) == {"custom.queue": (), "custom.queue.total": ()}
+
+
+def test_what_a_query_counts_up_is_no_other_querys():
+    counting, other = custom("custom.foo"), custom("custom.foo_total")
+
+    seen = counting.reads([{"done_total": 3}]), other.reads([{"waiting": 1}])
+
+    assert not seen[0].keys() & seen[1].keys()
+    assert {shown.rows for shown in counting.shows} == seen[0].keys()
+
+
+def test_a_comment_at_its_end_is_no_end_of_the_question():
+    text = statement({"answer": "SELECT 1 AS n -- note"})
+
+    assert "-- note\n) AS q" in text
+
+
+async def test_its_gauges_and_counters_are_two_metrics_in_openmetrics():
+    queue = custom("custom.queue")
+    scene = Scene()
+    metrics = Metrics(scene.board, "1", queue.shows)
+    values = queue.reads([{"waiting": 3, "done_total": 7}])
+    scene.read(values=values)
+
+    text = await metrics.render(openmetrics=True)
+
+    kinds = {f.name: f.type for f in text_string_to_metric_families(text)}
+    assert kinds["pgbreaker_custom_value"] == "gauge"
+    assert kinds["pgbreaker_custom_count"] == "counter"
 
 
 @pytest.mark.parametrize(

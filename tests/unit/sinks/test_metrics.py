@@ -292,6 +292,67 @@ async def test_detection_is_from_the_first_bad_reading_to_the_opening():
     assert found[f"{name}_sum"] == {at(fault_class="timeout"): 0.75}
 
 
+def opening(target: TargetBoard, hub: Hub, operation: str, *bad: Reading) -> None:
+    """Tell of readings that fail, and of the move that they bring about."""
+    for reading in bad:
+        hub.publish(reading)
+        moves = target.breakers[operation].observe(
+            Outcome.FAILURE,
+            reading.at + reading.took,
+            confirmed=reading.confirmed,
+            evidence=reading.evidence,
+        )
+        for move in moves:
+            hub.publish(move)
+
+
+async def test_good_pings_between_failing_commits_are_no_end_of_the_trouble():
+    target, metrics, hub = usual_target()
+
+    for n in range(3):
+        late = Evidence("timeout", "no answer within 2 s", probe="commit")
+        begun = 100.0 + 5 * n
+        bad = Reading("main", "commit", begun, 2.0, Finding.TIMEOUT, evidence=late)
+        opening(target, hub, "write", bad)
+        hub.publish(Reading("main", "ping", begun + 3.0, 0.001, Finding.OK))
+    found = await samples(metrics)
+
+    name = "pgbreaker_detection_seconds"
+    assert target.breakers["write"].state is State.OPEN
+    assert found[f"{name}_sum"] == {at(fault_class="timeout"): 12.0}
+
+
+async def test_a_ping_that_proves_the_server_dead_is_the_first_sign_for_every_work():
+    """``write`` is decided by commits, none of which has come back yet."""
+    target, metrics, hub = usual_target()
+    hub.publish(
+        Reading("main", "ping", 100.0, 0.5, Finding.TIMEOUT, evidence=STALE),
+    )
+    sure = Reading(
+        *("main", "ping", 101.0, 0.5, Finding.TIMEOUT), evidence=STALE, confirmed=True
+    )
+
+    opening(target, hub, "write", sure)
+
+    found = await samples(metrics)
+    assert found["pgbreaker_detection_seconds_sum"] == {at(fault_class="timeout"): 1.5}
+
+
+async def test_what_speaks_for_nothing_is_no_first_sign():
+    target, metrics, hub = usual_target()
+    wrong = Evidence("auth", "password authentication failed", "28P01", "login")
+    hub.publish(Reading("main", "login", 10.0, 0.1, Finding.AUTH, evidence=wrong))
+    full = Evidence("full", "sorry, too many clients already", "53300", "login")
+    sure = Reading(
+        *("main", "login", 100.0, 0.25, Finding.FULL), evidence=full, confirmed=True
+    )
+
+    opening(target, hub, "connect", sure)
+
+    found = await samples(metrics)
+    assert found["pgbreaker_detection_seconds_sum"] == {at(fault_class="full"): 0.25}
+
+
 async def test_opening_again_is_no_detection():
     scene, metrics = watched()
     scene.open("connect")
@@ -405,8 +466,20 @@ def test_metrics_that_share_a_name_have_all_of_their_labels_in_the_reference():
             [gauge("pgbreaker_target_up", "Up.", "a")],
             "pgbreaker_target_up is shown by a probe, and is ours already",
         ),
+        (
+            [gauge("pgbreaker_a", "A.", "a"), counter("pgbreaker_a_total", "A.", "b")],
+            "pgbreaker_a_total and pgbreaker_a are one name in OpenMetrics",
+        ),
+        (
+            [gauge("pgbreaker_calls", "Calls.", "a")],
+            "pgbreaker_calls_total and pgbreaker_calls are one name in OpenMetrics",
+        ),
+        (
+            [counter("pgbreaker_targets_total", "Targets.", "a")],
+            "pgbreaker_targets_total and pgbreaker_targets are one name in OpenMetrics",
+        ),
     ],
-    ids=["kinds", "suffix", "ours"],
+    ids=["kinds", "suffix", "ours", "stem", "stem of targets", "stem of our own"],
 )
 def test_metrics_that_cannot_be_are_refused(shown, says):
     with pytest.raises(ValueError, match=says):
@@ -432,6 +505,8 @@ async def test_the_daemon_tells_numbers_of_its_own():
         ValueError, match="pgbreaker_target_up is not for others to tell"
     ):
         metrics.own(FAMILIES["pgbreaker_target_up"], lambda: 0)
+    with pytest.raises(ValueError, match="one name in OpenMetrics"):
+        metrics.own(Family("pgbreaker_naps_total", "counter", "Naps."), lambda: 0)
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
