@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from footprint import resident
 from report import Table, machine
 
-from pgbreaker.app import running
+from pgbreaker.app import running, settle
 from pgbreaker.config import load
 from pgbreaker.core.judge import PING
 from pgbreaker.core.reading import Reading
@@ -332,8 +332,10 @@ async def inside(config: Path) -> dict[str, Any]:
     async with running(load(config, listen="127.0.0.1:0"), also=[note]) as inner:
         print("listening on {}:{}".format(*inner.address), flush=True)
         ticking = asyncio.create_task(tick())
+        settling = asyncio.create_task(settle(inner))
         await stop.wait()
         ticking.cancel()
+        settling.cancel()
     return {"pings": pings, "held": held}
 
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.units import Seconds
+from pgbreaker.monitor.ticks import TICK, tick
 
-_BEAT: Final[Seconds] = 0.05
 _HARDLY: Final[Seconds] = 0.01  # late; no loop is more punctual than that
 
 
@@ -32,8 +32,10 @@ class Pulse:
 
     def start(self) -> None:
         """Begin; needs a running loop."""
-        self._due = self._clock.now() + _BEAT
-        self._next = asyncio.get_running_loop().call_later(_BEAT, self._beat)
+        now = self._clock.now()
+        self._due = tick(now) + TICK
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_later(self._due - now, self._beat)
 
     def stop(self) -> None:
         """Beat no more; nothing is late from then on."""

@@ -25,6 +25,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.units import Seconds
+from pgbreaker.monitor.ticks import TICK, tick
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class Schedule:
     def add(self, task: Task) -> None:
         """Run *task* from now on, soon for the first time."""
         share = zlib.crc32(task.name.encode()) / 2**32
-        grid = Grid(task.interval, share * task.interval)
+        phase = tick(share * task.interval) + self._offset % TICK
+        grid = Grid(task.interval, phase)
         self._entries[task.name] = _Entry(task, grid)
         self._scheduler.add_job(
             self._run,

@@ -19,6 +19,7 @@ from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.units import Seconds
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.monitor.line import Line
+from pgbreaker.monitor.ticks import TICK, tick
 
 _SUSPECT: Final[Seconds] = 0.25  # between pings while some breaker is not closed
 _DOWN: Final[Seconds] = 0.5  # between knocks at a server that is gone
@@ -29,6 +30,15 @@ _LOCKED_OUT_MAX: Final[Seconds] = 60.0
 
 # A full server needs no second opinion on whether it is there, but on its fullness.
 _FAILING: Final = GONE | {Finding.FULL}
+
+
+def first(name: str, within: Seconds, now: Seconds) -> Seconds:
+    """The moment from which on to ask the target called *name*, *within* seconds.
+
+    Spread over that time, so that a thousand targets are not asked as one.
+    """
+    steps = max(1, round(within / TICK))
+    return tick(now) + (1 + zlib.crc32(name.encode()) % steps) * TICK
 
 
 class Sentinel:
@@ -70,9 +80,7 @@ class Sentinel:
 
     async def run(self) -> None:
         """Beat until cancelled."""
-        # Spread over the interval, so that a thousand targets do not beat as one.
-        phase = zlib.crc32(self._name.encode()) / 2**32 * self.interval
-        due = self._clock.now() + min(phase, 1.0)
+        due = first(self._name, min(self.interval, 1.0), self._clock.now())
         while True:
             late = await self._wait(due)
             await self.beat(late)
