@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint types unit integration acceptance packages servers clean
+.PHONY: help demo test check bench soak lint types unit integration acceptance packages servers clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/n_targets.py 50
 	$(BIN)/python tests/bench/n_targets.py 1000
 	$(BIN)/python tests/bench/exporter.py
+
+soak: packages $(VENV)/.bench servers ## what takes half an hour: a server whose every core is busy
+	$(BIN)/python tests/bench/saturation.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check daemon tests

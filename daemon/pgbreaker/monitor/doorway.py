@@ -19,7 +19,7 @@ _APART: Final[Seconds] = (
 _HOLD: Final[Seconds] = 0.25
 
 
-class Place:
+class Turn:
     """A place in the doorway, left by whoever has it, at the end of a ``with``, or by
     time; more than once is once."""
 
@@ -63,7 +63,7 @@ class Doorway:
         self._hold = hold
         self._next: Seconds = 0.0  # moment at which another login may begin
 
-    async def enter(self) -> Place:
+    async def enter(self) -> Turn:
         """Wait for a place, which is the caller's from then on.
 
         The wait is ours: it is no part of what the server took.
@@ -74,7 +74,7 @@ class Doorway:
         except BaseException:
             self._places.release()
             raise
-        return Place(self._places, self._hold)
+        return Turn(self._places, self._hold)
 
     async def _step_in(self) -> None:
         now = asyncio.get_running_loop().time()

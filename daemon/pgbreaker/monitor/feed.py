@@ -55,7 +55,8 @@ class Feed:
         """Tell the world, but not the breakers."""
         if reading.answered:
             seen = self._outlook.take(reading)
-            reading = replace(reading, values={**reading.values, **seen})
+            if seen:
+                reading = replace(reading, values={**reading.values, **seen})
         for notice in notices(self.board, reading):
             self._hub.publish(notice)
             if notice.code in ("moved", "cluster"):

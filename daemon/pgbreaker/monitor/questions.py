@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Final
 
 from pgbreaker.core.judge import IDENTITY
 from pgbreaker.core.plan import ProbePlan
@@ -13,17 +14,19 @@ from pgbreaker.probes.absent import AbsentError
 from pgbreaker.probes.probe import Server
 from pgbreaker.probes.statement import rows_of, statement
 
+_GOOD: Final = 10  # answers after which a probe is asked with others again
+
 
 class Questions:
     """The statements of one target, and which of them have to be asked alone.
 
     One statement for several probes costs one round trip and one plan. But an error in
-    one of its parts fails the whole: then each is asked alone, and those that fail
-    alone go on being so until they are answered.
+    one of its parts fails the whole: then each is asked alone, until it has been
+    answered some times.
     """
 
     def __init__(self) -> None:
-        self._alone: set[str] = set()
+        self._alone: dict[str, int] = {}  # probe -> good answers since it failed
         self._direct = False  # known to be: no pooler between us and the server
 
     def groups(self, probes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -33,8 +36,8 @@ class Questions:
         return [*([together] if together else []), *alone]
 
     def part(self, probes: Sequence[str]) -> None:
-        """Ask *probes*, which failed together, alone from now on."""
-        self._alone.update(probes)
+        """Ask *probes*, which failed together, alone for some time from now on."""
+        self._alone.update(dict.fromkeys(probes, 0))
 
     async def ask(
         self, session: Session, probes: Sequence[str], within: Seconds
@@ -57,13 +60,21 @@ class Questions:
             row = await session.fetch(text, within, keep=self._direct)
             found |= {probe: _seen(probe, row or {}) for probe in asked}
         if len(found) == 1:
-            self._alone -= found.keys()
+            self._count(*found)
         identity = found.get(IDENTITY)
         if identity is not None and not isinstance(identity, Exception):
             # A pooler tells its clients a pid of its own making.
             self._direct = identity["backend_pid"] == session.pid
             found[IDENTITY] = {**identity, "through_pooler": not self._direct}
         return found
+
+    def _count(self, probe: str) -> None:
+        """Count a good answer of one that is asked alone; some of them are not enough:
+        what only fails together would fail every other time."""
+        if probe in self._alone:
+            self._alone[probe] += 1
+            if self._alone[probe] >= _GOOD:
+                del self._alone[probe]
 
     async def ask_visitor(
         self, visit: Visit, probe: str, plan: ProbePlan, within: Seconds

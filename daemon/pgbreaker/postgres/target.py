@@ -337,6 +337,7 @@ class Target:
         coming = self._in(dial, settings)
         raw = await _within(coming, within, "not let in within", self._late)
         _keep_alive(raw)
+        _slim(raw)
         return _of_age(Session(raw, self._late))
 
     async def visit(
@@ -448,6 +449,16 @@ def _limits(
         "lock_timeout": str(min(200, statement_timeout)),
     }
     return limits | ({each: "on"} if read_only else {})
+
+
+def _slim(connection: "asyncpg.Connection[Any]") -> None:
+    """Let go of what only connecting needed: an SSL context, of 15 kB for each target.
+
+    asyncpg keeps it for its cancel requests, of which we make none.
+    """
+    params = getattr(connection, "_params", None)
+    if params is not None and hasattr(params, "_replace"):
+        connection._params = params._replace(ssl=None)
 
 
 def _keep_alive(connection: "asyncpg.Connection[Any]") -> None:

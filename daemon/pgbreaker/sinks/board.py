@@ -54,7 +54,7 @@ class TargetBoard:
         self.readings: dict[str, Reading] = {}
         self.answered: dict[str, float] = {}
         self.facts: dict[str, Value | tuple[Row, ...]] = {}
-        self._names: dict[str, tuple[str, ...]] = {}  # probe -> facts it saw last
+        self._seen: dict[str, Seen] = {}  # probe -> facts it saw last
         self.moved = dict.fromkeys(breakers, clock.wall())
         self.connections = 0
         self.held_since: Seconds = clock.now()
@@ -120,10 +120,10 @@ class TargetBoard:
     def _learn(self, probe: str, values: Seen) -> None:
         """Take what *probe* sees for true, and what it no longer sees for gone: a
         server that was promoted has no lag any more."""
-        for name in self._names.get(probe, ()):
+        for name in self._seen.get(probe, ()):
             if name not in values:
                 self.facts.pop(name, None)
-        self._names[probe] = tuple(values)
+        self._seen[probe] = values
         self.facts.update(values)
 
     def forget(self) -> None:
