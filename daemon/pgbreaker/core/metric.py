@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +44,23 @@ class Shown:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def gauge(
-    name: str,
-    says: str,
-    value: str,
-    *,
-    rows: str | None = None,
-    by: tuple[str, ...] = (),
-    labels: Mapping[str, str] | None = None,
-) -> Shown:
-    """Show *value* as the gauge *name*, which *says* what it means."""
-    return _shown("gauge", name, says, value, rows, by, labels or {})
-
-
-def counter(
-    name: str,
-    says: str,
-    value: str,
-    *,
-    rows: str | None = None,
-    by: tuple[str, ...] = (),
-    labels: Mapping[str, str] | None = None,
-) -> Shown:
-    """Show *value*, which the server counts up, as the counter *name*."""
-    return _shown("counter", name, says, value, rows, by, labels or {})
-
-
 def _shown(
     kind: str,
     name: str,
     says: str,
     value: str,
-    rows: str | None,
-    by: tuple[str, ...],
-    labels: Mapping[str, str],
+    *,
+    rows: str | None = None,
+    by: tuple[str, ...] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> Shown:
-    family = Family(name, kind, says, ("target", *by, *labels))
-    return Shown(family=family, value=value, rows=rows, by=by, labels=labels)
+    fixed = labels or {}
+    family = Family(name, kind, says, ("target", *by, *fixed))
+    return Shown(family=family, value=value, rows=rows, by=by, labels=fixed)
+
+
+gauge: Final = partial(_shown, "gauge")
+"""Show ``value`` as the gauge ``name``, which ``says`` what it means."""
+
+counter: Final = partial(_shown, "counter")
+"""Show ``value``, which the server counts up, as the counter ``name``."""

@@ -16,7 +16,7 @@ from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.questions import Questions
 from pgbreaker.monitor.stall import Stall, UnheardError
 from pgbreaker.postgres.failures import read_failure
-from pgbreaker.postgres.target import Session, Target, Visit
+from pgbreaker.postgres.target import Session, Target, Visit, within_time
 from pgbreaker.probes import PROBES, probe_called
 from pgbreaker.probes.login import LOCKED_OUT, LOGINS_WAIT
 from pgbreaker.probes.probe import Place
@@ -217,7 +217,10 @@ class Line:
             self._logging_in = asyncio.create_task(
                 self._target.connect(_LONGEST_LOGIN, limit=plan.timeout)
             )
+        begun = self._clock.now()
         done, _ = await asyncio.wait([self._logging_in], timeout=within)
+        if not done and (lost := self._target.late(begun)):
+            done, _ = await asyncio.wait([self._logging_in], timeout=lost)
         if not done:
             raise TimeoutError(f"not let in within {lasting(within)}")
         ended, self._logging_in = self._logging_in, None
@@ -354,8 +357,10 @@ class Line:
     async def _go(self, name: str) -> Reading:
         probe, plan, begun = probe_called(name), self._plan(name), self._clock.now()
         assert probe.goes is not None
-        going = _within(probe.goes(self._target.plan, plan.timeout), plan.timeout)
-        return await self._read(name, begun, going, connecting=True)
+        # Its own bound is the outer one: it does not know when nobody listened.
+        going = probe.goes(self._target.plan, 2 * plan.timeout)
+        coming = within_time(going, plan.timeout, "no answer within", self._target.late)
+        return await self._read(name, begun, coming, connecting=True)
 
     # Readings.
 
@@ -439,16 +444,6 @@ async def _caught(answer: Awaitable[_T]) -> tuple[_T, None] | tuple[Any, Excepti
         return await answer, None
     except Exception as error:  # noqa: BLE001 - failing to probe is a finding
         return None, error
-
-
-async def _within(coming: Awaitable[_T], seconds: Seconds) -> _T:
-    try:
-        async with asyncio.timeout(seconds):
-            return await coming
-    except TimeoutError as error:
-        if error.errno is not None or error.args:
-            raise  # the kernel's word, or one that says more
-        raise TimeoutError(f"no answer within {lasting(seconds)}") from None
 
 
 def _hang_up(login: asyncio.Task[Session]) -> None:

@@ -185,4 +185,6 @@ class Schedule:
         self.skipped += 1
 
     def _failed(self, event: JobEvent) -> None:
+        if isinstance(event.exception, asyncio.CancelledError):
+            return  # we are closing
         log.error("%s raised", event.job_id, exc_info=event.exception)

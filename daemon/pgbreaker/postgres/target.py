@@ -226,7 +226,7 @@ class Visit:
             # would stay with a session that is somebody else's next.
             sql = f"BEGIN; {self._limits}{sql}\n; COMMIT"
         asking = self._wire.query(sql)
-        rows = await _within(asking, within, "no answer within", self._late)
+        rows = await within_time(asking, within, "no answer within", self._late)
         return rows[0] if rows else None
 
     def hang_up(self) -> None:
@@ -250,14 +250,12 @@ class Target:
 
     Attributes:
         plan: What was configured for it.
-
-    Args:
         late: How late the daemon is itself, which no deadline is to count.
     """
 
     def __init__(self, plan: TargetPlan, late: Late = lambda _since: 0.0) -> None:
         self.plan = plan
-        self._late = late
+        self.late = late
         self._takes_settings = True  # a pooler may not
 
     def __repr__(self) -> str:
@@ -288,18 +286,18 @@ class Target:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        reader, writer = await _within(
-            self._dial(), within, "the network did not connect within", self._late
+        reader, writer = await within_time(
+            self._dial(), within, "the network did not connect within", self.late
         )
         try:
             left = within - (loop.time() - begun) if patience is None else patience
             writer.write(SSL_REQUEST)
             # S, N, or E for an error: all are signs of life.
-            await _within(
+            await within_time(
                 reader.readexactly(1),
                 left,
                 "connected, but the server is silent for",
-                self._late,
+                self.late,
             )
         finally:
             writer.transport.abort()
@@ -335,10 +333,9 @@ class Target:
         settings = _settings("ping", limit, read_only=True)
         self._takes_settings = True  # another may stand there by now
         coming = self._in(dial, settings)
-        raw = await _within(coming, within, "not let in within", self._late)
+        raw = await within_time(coming, within, "not let in within", self.late)
         _keep_alive(raw)
-        _slim(raw)
-        return _of_age(Session(raw, self._late))
+        return _of_age(Session(raw, self.late))
 
     async def visit(
         self, probe: str, within: Seconds, *, limit: Seconds, read_only: bool = True
@@ -366,9 +363,9 @@ class Target:
 
         settings = _settings(probe, limit, read_only=read_only)
         coming = self._in(dial, settings)
-        wire = await _within(coming, within, "not let in within", self._late)
+        wire = await within_time(coming, within, "not let in within", self.late)
         limits = {} if self._takes_settings else _limits(limit, read_only=read_only)
-        return _of_age(Visit(wire, self._late, limits))
+        return _of_age(Visit(wire, self.late, limits))
 
     async def _in(
         self, dial: Callable[[dict[str, str]], Awaitable[_T]], settings: dict[str, str]
@@ -407,7 +404,14 @@ def _of_age(guest: _Guest) -> _Guest:
     return guest
 
 
-async def _within(coming: Awaitable[_T], seconds: Seconds, what: str, late: Late) -> _T:
+async def within_time(
+    coming: Awaitable[_T], seconds: Seconds, what: str, late: Late
+) -> _T:
+    """Await *coming* for so many seconds in which somebody listened.
+
+    Raises:
+        TimeoutError: It did not come; *what* and the time are its words.
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as limit:
@@ -449,16 +453,6 @@ def _limits(
         "lock_timeout": str(min(200, statement_timeout)),
     }
     return limits | ({each: "on"} if read_only else {})
-
-
-def _slim(connection: "asyncpg.Connection[Any]") -> None:
-    """Let go of what only connecting needed: an SSL context, of 15 kB for each target.
-
-    asyncpg keeps it for its cancel requests, of which we make none.
-    """
-    params = getattr(connection, "_params", None)
-    if params is not None and hasattr(params, "_replace"):
-        connection._params = params._replace(ssl=None)
 
 
 def _keep_alive(connection: "asyncpg.Connection[Any]") -> None:
