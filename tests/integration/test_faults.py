@@ -238,13 +238,13 @@ async def test_a_missing_database_is_an_alarm_and_opens_nothing(server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", [15], ids=["pg15"], indirect=True)
-async def test_a_server_saturated_for_a_minute_opens_nothing(server, watching_pgbench):
+async def test_a_saturated_server_opens_nothing(server, watching_pgbench):
     async with Watching(server.dsn(user="pgbreaker")) as watching:
         await watching.until_watched()
 
-        await watching_pgbench(seconds=60)
+        await watching_pgbench(seconds=20)
 
-        assert watching.answers("ping") >= 55
+        assert watching.answers("ping") >= 18
         assert watching.openings == []
 
 

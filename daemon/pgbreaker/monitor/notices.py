@@ -59,10 +59,12 @@ def leads_elsewhere(board: TargetBoard, reading: Reading) -> str | None:
         return None  # what is known is of the connection before
     if seen["door_system_id"] != held["system_id"]:
         return f"one of the cluster {seen['door_system_id']}, not {held['system_id']}"
+    if seen["door_started"] == held["started"]:
+        return None  # the same one, promoted since it was last asked
     role, was = bool(seen["door_in_recovery"]), bool(held["in_recovery"])
     if role is not was:
         return f"{_ROLES[role]}, where {_ROLES[was]} was held"
-    if not role and seen["door_started"] != held["started"]:
+    if not role:
         return "another primary of the same cluster, or the same one restarted"
     return None
 

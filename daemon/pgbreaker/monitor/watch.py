@@ -39,12 +39,6 @@ class Watch:
         ended_at: Moment at which its last run ended.
     """
 
-    __slots__ = (
-        *("_clock", "_doubted", "_feed", "_held_since", "_is_apart", "_line", "_rest"),
-        *("_slack", "due", "ended_at", "has_asked", "interval", "is_dear", "probes"),
-        "timeout",
-    )
-
     def __init__(
         self, probes: Sequence[str], line: Line, feed: Feed, clock: Clock
     ) -> None:
