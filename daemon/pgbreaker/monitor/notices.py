@@ -52,21 +52,24 @@ def leads_elsewhere(board: TargetBoard, reading: Reading) -> str | None:
     Two replicas behind one name are no such case: that is how reads are spread.
     """
     held, seen = board.facts, reading.values
-    asked = board.readings.get(IDENTITY)
-    if "door_started" not in seen or asked is None or not asked.answered:
+    if "door_started" not in seen or not _is_known(board):
         return None
-    if asked.at < board.held_since or "started" not in held:
-        return None  # what is known is of the connection before
     if seen["door_system_id"] != held["system_id"]:
         return f"one of the cluster {seen['door_system_id']}, not {held['system_id']}"
     if seen["door_started"] == held["started"]:
-        return None  # the same one, promoted since it was last asked
+        return None  # the same one; it may have been promoted since it was last asked
     role, was = bool(seen["door_in_recovery"]), bool(held["in_recovery"])
     if role is not was:
         return f"{_ROLES[role]}, where {_ROLES[was]} was held"
-    if not role:
-        return "another primary of the same cluster, or the same one restarted"
-    return None
+    another = "another primary of the same cluster, or the same one restarted"
+    return None if role else another
+
+
+def _is_known(board: TargetBoard) -> bool:
+    """Whether the server behind the present held connection has said who it is."""
+    asked = board.readings.get(IDENTITY)
+    is_of_now = asked is not None and asked.answered and asked.at >= board.held_since
+    return is_of_now and "started" in board.facts
 
 
 def _of_facts(board: TargetBoard, reading: Reading) -> Iterator[tuple[str, str]]:
