@@ -21,11 +21,6 @@ from support.watching import DEFAULT, FAST, QUICK, QUICKENED, Watching
 ALL = {"connect", "read", "write"}
 
 
-def opened(watching: Watching) -> set[str]:
-    """The operations whose breaker opened at least once."""
-    return {move.breaker.partition("/")[2] for move in watching.openings}
-
-
 @pytest.fixture
 async def watching(fresh_server):
     async with Watching(fresh_server.dsn(user="pgbreaker"), probes=QUICK) as watching:
@@ -79,7 +74,7 @@ async def test_a_server_that_freezes_opens_all(fresh_server, probes, within):
         fresh_server.thaw()
 
         await watching.until_closed(within=5.0)
-    assert opened(watching) == ALL
+    assert watching.opened == ALL
     assert {move.evidence.code for move in watching.openings} == {"timeout"}
 
 
@@ -138,7 +133,7 @@ async def test_a_full_server_opens_connect_alone(fresh_server):
         await watching.until_watched()
         async with fill_connections(fresh_server):
             await watching.until_open("connect", within=6.1)
-            assert opened(watching) == {"connect"}
+            assert watching.opened == {"connect"}
             assert watching.openings[0].evidence.sqlstate == "53300"
             assert watching.board.condition is Condition.DEGRADED
 
@@ -150,7 +145,7 @@ async def test_a_server_that_became_read_only_opens_write_alone(fresh_server, wa
     psql(fresh_server, "SELECT pg_reload_conf()")
 
     await watching.until_open("write", within=3.0)
-    assert opened(watching) == {"write"}
+    assert watching.opened == {"write"}
     assert watching.openings[0].evidence.sqlstate == "25006"
 
     psql(

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -75,6 +76,14 @@ class Address:
         # asyncpg takes the socket itself, too.
         is_whole = ".s.PGSQL." in self.host
         return self.host if is_whole else f"{self.host}/.s.PGSQL.{self.port}"
+
+
+def password_in(file: Path | None) -> str | None:
+    """Read the password that *file* holds; None when none was configured.
+
+    Read anew for each login: secrets are rotated under a running daemon.
+    """
+    return None if file is None else file.read_text("utf-8").strip("\r\n")
 
 
 def resolve(dsn: str, password: str | None = None) -> Address:

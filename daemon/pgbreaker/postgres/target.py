@@ -11,7 +11,7 @@ import asyncpg
 from pgbreaker.core.plan import PATIENCE, TargetPlan
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.units import Seconds, lasting
-from pgbreaker.postgres.dsn import Address, resolve
+from pgbreaker.postgres.dsn import Address, password_in, resolve
 from pgbreaker.postgres.messages import SSL_REQUEST
 from pgbreaker.postgres.wire import Wire
 
@@ -323,7 +323,7 @@ class Target:
         def dial(settings: dict[str, str]) -> Awaitable[Any]:
             dialling: Awaitable[Any] = asyncpg.connect(
                 self.plan.dsn.reveal(),
-                password=self._password(),
+                password=password_in(self.plan.password_file),
                 timeout=None,
                 statement_cache_size=0,
                 server_settings=settings,
@@ -343,7 +343,7 @@ class Target:
         """Log in as the monitor's role, for a few questions.
 
         By our own client of the protocol: a login of asyncpg's takes the processor
-        ten times as long, and logins are most of what a probe costs.
+        three times as long, and logins are most of what a probe costs.
 
         Args:
             limit: Seconds that a question may take.
@@ -358,7 +358,9 @@ class Target:
 
         def dial(settings: dict[str, str]) -> Awaitable[Wire]:
             return Wire.connect(
-                self.plan.dsn.reveal(), password=self._password(), settings=settings
+                self.plan.dsn.reveal(),
+                password=password_in(self.plan.password_file),
+                settings=settings,
             )
 
         settings = _settings(probe, limit, read_only=read_only)
@@ -385,11 +387,6 @@ class Target:
                 raise
             self._takes_settings = False
             return await dial(name)
-
-    def _password(self) -> str | None:
-        # Read anew each time: secrets are rotated under a running daemon.
-        path = self.plan.password_file
-        return None if path is None else path.read_text(encoding="utf-8").strip("\r\n")
 
 
 _Guest = TypeVar("_Guest", Session, Visit)

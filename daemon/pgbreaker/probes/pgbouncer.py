@@ -18,6 +18,7 @@ from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.reading import Finding, Row, Seen, Value
 from pgbreaker.core.text import tidy
 from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.postgres.dsn import password_in
 from pgbreaker.postgres.wire import Rows, ServerError, Wire
 from pgbreaker.probes.probe import Place, Probe
 
@@ -63,9 +64,7 @@ async def _go(plan: TargetPlan, within: Seconds) -> Seen:
     asked = plan.probes[_NAME]
     if asked.address is None:
         raise ValueError("pgbouncer needs an address: that of its console")
-    # Read anew each time: secrets are rotated under a running daemon.
-    file = asked.password_file
-    password = None if file is None else file.read_text("utf-8").strip("\r\n")
+    password = password_in(asked.password_file)
     try:
         async with asyncio.timeout(within):
             return read(await _ask(asked.address.reveal(), password))
