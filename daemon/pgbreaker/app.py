@@ -27,12 +27,15 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub, Sink
 from pgbreaker.sinks.log import LogSink
 from pgbreaker.sinks.metrics import (
+    ALERTS_PUSHED,
     CLOCK_STEPS,
     DROPPED,
     LOOP_LATE,
+    PUSH_FAILURES,
     SKIPPED,
     Metrics,
 )
+from pgbreaker.sinks.push import pushing
 from pgbreaker.sinks.traces import open_traces
 from pgbreaker.web.server import serve
 
@@ -108,7 +111,16 @@ async def running(
                 config.otlp.endpoint, config.otlp.sample, board, clock, __version__
             )
             stack.push_async_callback(traces.close)
-            sinks.append(traces)
+            sinks.insert(1, traces)  # before the metrics, which ask it for exemplars
+            metrics.lead_to(traces)
+        if config.alertmanager is not None:
+            # Ends after the patrols and the schedule: nothing moves a breaker by then.
+            push = await stack.enter_async_context(
+                pushing(config.alertmanager, board, clock)
+            )
+            metrics.own(ALERTS_PUSHED, lambda: push.pushed)
+            metrics.own(PUSH_FAILURES, lambda: push.failures)
+            sinks.append(push)
         hub = Hub(sinks)
         schedule = Schedule(clock)
         metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)

@@ -6,10 +6,14 @@ once, and ``healthcheck`` runs every few seconds in a container.
 
 import asyncio
 import json
+import socket
 import sys
+import time
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -18,6 +22,10 @@ import click
 from pgbreaker import __version__
 from pgbreaker.core.units import counted
 from pgbreaker.errors import ConfigError, PgbreakerError
+
+if TYPE_CHECKING:
+    from pgbreaker.core.plan import AlertmanagerPlan
+    from pgbreaker.sinks.alertmanager import Tried
 
 FAILED: Final = 1
 UNREACHABLE: Final = 69
@@ -261,6 +269,113 @@ def healthcheck(url: str) -> None:
     """Exit 0 when the daemon itself is well; for containers."""
     _ask(url, "/-/healthy", timeout=2.0)
     click.echo("healthy")
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(["alerts", "dashboards"]))
+@click.argument("into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--grafana-url", metavar="URL", help="Where Grafana is.")
+@click.option("--runbook-url", metavar="URL", help="Where you put the runbooks.")
+@click.option("--watchdog-url", metavar="URL", help="Who misses us when all is down.")
+@click.option("--email", metavar="ADDRESS", help="Who hears when Slack does not.")
+@click.option("--smtp", metavar="HOST:PORT", help="Who takes mail for that.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def export(kind: str, into: Path, force: bool, **addresses: str | None) -> None:
+    """Write the alerts or the dashboards into DIR, with your addresses in them."""
+    from pgbreaker.export import export as hand_out
+
+    given = {
+        name.replace("_", "-"): address
+        for name, address in addresses.items()
+        if address is not None
+    }
+    count = hand_out(kind, into, given, force=force)
+    click.echo(f"{into}: {counted(count, 'file')}")
+    if kind == "alerts" and "watchdog-url" not in given:
+        click.echo(
+            "without --watchdog-url nobody hears when Prometheus or Alertmanager itself"
+            " is down"
+        )
+
+
+@cli.group()
+def alerts() -> None:
+    """Try the way that alerts go."""
+
+
+@alerts.command("test")
+@_config
+@click.option("--url", metavar="URL", help="Try this Alertmanager instead.")
+@click.option(
+    "--severity",
+    type=click.Choice(["critical", "warning"]),
+    default="critical",
+    show_default=True,
+    help="Whose route the alert takes.",
+)
+@click.option("--wait", is_flag=True, help="Wait, up to a minute, until it is told on.")
+def try_alerts(path: Path | None, url: str | None, severity: str, wait: bool) -> None:
+    """Send a test alert through every Alertmanager of the configuration."""
+    from pgbreaker.sinks.alertmanager import TEST, TEST_LASTS, send_test
+
+    plan = _alertmanagers(path, url)
+    tried = asyncio.run(
+        send_test(
+            plan,
+            severity,
+            sender=f"pgbreaker alerts test on {socket.gethostname()}",
+            at=time.time(),
+            mark=uuid.uuid4().hex[:8],
+            patience=TEST_LASTS if wait else 0.0,
+        )
+    )
+    for one in tried:
+        click.echo(f"{one.url}: {_said(one)}")
+    click.echo(
+        f"{TEST} takes the route of severity {severity}, job {plan.job}: look there"
+        " for a message; the alert ends by itself in a minute"
+    )
+    if any(one.answer.status is None for one in tried):
+        sys.exit(UNREACHABLE)
+    if any(not one.answer.took or one.told == 0 for one in tried):
+        sys.exit(FAILED)
+
+
+def _alertmanagers(path: Path | None, url: str | None) -> "AlertmanagerPlan":
+    from pgbreaker import config
+
+    if path is None and url is None:
+        raise click.UsageError("say --config FILE, or --url URL")
+    here = None if url is None else config.for_alertmanager(url)
+    if path is None:
+        assert here is not None
+        return here
+    plan = config.load(path).alertmanager
+    if here is not None:  # the file still says under which labels
+        return here if plan is None else replace(plan, urls=here.urls)
+    if plan is None:
+        raise ConfigError((f"{path}: no alertmanager is configured; add its urls",))
+    return plan
+
+
+def _said(tried: "Tried") -> str:
+    answer = tried.answer
+    if answer.status is None:
+        return f"does not answer: {answer.text}"
+    if not answer.took:
+        return f"refused it: {answer.status} {answer.text}".rstrip()
+    parts = ["took it"]
+    if tried.receivers:
+        parts.append(f"for {', '.join(tried.receivers)}")
+    if tried.is_muted:
+        parts.append("which are not told: a silence or another alert mutes it")
+    elif tried.told:
+        parts.append("and has told it on")
+    elif tried.refused:
+        parts.append("but cannot tell it on; its log says why")
+    elif tried.told is not None:
+        parts.append("but has not told it on within a minute")
+    return ", ".join(parts)
 
 
 @cli.command()

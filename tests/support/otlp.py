@@ -16,6 +16,7 @@ class Collector:
 
     Attributes:
         url: Where it listens.
+        requests: How often it was asked to take something.
         spans: What came, in order.
         status: What it answers.
         hangs: Whether it never answers.
@@ -23,6 +24,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.url = ""
+        self.requests = 0
         self.spans: list = []
         self.resources: list = []
         self.status = 200
@@ -30,6 +32,8 @@ class Collector:
         self._came = asyncio.Event()
 
     async def _take(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        self._came.set()
         if self.hangs:
             await asyncio.sleep(60)
         if self.status != 200:
@@ -56,13 +60,21 @@ class Collector:
                 self._came.clear()
                 await self._came.wait()
 
+    async def asked(self, times: int, within: float = 5.0) -> None:
+        """Wait until it was asked so often, whatever it answered."""
+        await self.until(lambda _spans: self.requests >= times, within)
+
 
 def attributes(of) -> dict:
-    """Attributes of a span, an event or a resource, as plain values."""
-    return {
-        entry.key: getattr(entry.value, entry.value.WhichOneof("value"))
-        for entry in of.attributes
-    }
+    """Attributes of a span or a resource, as plain values."""
+    return {entry.key: _plain(entry.value) for entry in of.attributes}
+
+
+def _plain(value):
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_plain(one) for one in value.array_value.values]
+    return getattr(value, kind)
 
 
 @asynccontextmanager

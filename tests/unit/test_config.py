@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgbreaker.config import for_dsn, load, parse, reference
+from pgbreaker.config import for_dsn, load, parse
 from pgbreaker.config.dsn import wrong_with
 from pgbreaker.config.load import USUAL
 from pgbreaker.config.units import share
@@ -306,12 +306,3 @@ def test_mangled_files_are_accepted_or_told_and_nothing_else():
 )
 def test_the_examples_are_good(name):
     parse((ROOT / "config" / name).read_bytes(), name, env={"PGPASSWORD": "x"})
-
-
-def test_the_documented_keys_are_the_ones_there_are():
-    text = (ROOT / "config/README.md").read_text("utf-8")
-    begin, end = "<!-- keys -->\n", "<!-- /keys -->"
-
-    documented = text.partition(begin)[2].partition(end)[0]
-
-    assert documented == reference()

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "daemon/pgbreaker"
 
 FLOORS = {
     "errors": 0,
+    "shipped": 0,
     "clock": 0,
     "core": 0,
     "postgres": 1,
@@ -27,6 +28,7 @@ FLOORS = {
     "config": 4,
     "web": 4,
     "notify": 4,
+    "export": 4,
     "app": 5,
     "cli": 5,
     "__main__": 5,
@@ -36,6 +38,7 @@ FLOORS = {
 KNOWN = {
     ("clock", "core"),
     ("errors", "core"),
+    ("shipped", "errors"),
     ("__main__", "cli"),
     ("cli", "app"),
     ("cli", "demo"),
@@ -52,7 +55,7 @@ HOMES = {
     "sqlalchemy": {"sqlalchemy/"},
     "prometheus_client": {"sinks/", "metrics.py"},
     "opentelemetry": {"sinks/traces.py", "opentelemetry.py"},
-    "aiohttp": {"web/"},
+    "aiohttp": {"web/", "sinks/alertmanager.py"},
     "pydantic": {"config/"},
     "yaml": {"config/"},
     "click": {"cli.py", "demo/"},

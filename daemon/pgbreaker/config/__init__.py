@@ -4,7 +4,7 @@ Floor 4; the only place that imports pydantic and PyYAML. What comes out, `Confi
 made of plain objects.
 """
 
-from pgbreaker.config.load import for_dsn, load, parse
+from pgbreaker.config.load import for_alertmanager, for_dsn, load, parse
 from pgbreaker.config.reference import reference
 
-__all__ = ["for_dsn", "load", "parse", "reference"]
+__all__ = ["for_alertmanager", "for_dsn", "load", "parse", "reference"]

@@ -16,6 +16,7 @@ from pgbreaker.config.dsn import has_password, wrong_with
 from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
 from pgbreaker.core.plan import (
     PATIENCE,
+    AlertmanagerPlan,
     Config,
     LogPlan,
     OtlpPlan,
@@ -44,7 +45,7 @@ FAST: Final = ProbePlan(interval=0.1, timeout=0.25)
 """The ping of ``profile: fast``."""
 
 # In the contract, but not built yet: better refused than taken for granted.
-_LATER: Final = frozenset(("store", "alertmanager", "peers", "web_config", "record"))
+_LATER: Final = frozenset(("store", "peers", "web_config", "record"))
 
 
 def load(
@@ -83,6 +84,21 @@ def for_dsn(dsn: str, *, name: str | None = None, listen: str | None = None) -> 
     known = name or "".join(c if c.isalnum() or c in "._-" else "-" for c in host)[:63]
     plan = TargetPlan(name=known, dsn=Secret(dsn), probes=USUAL)
     return _listening(Config(targets=(plan,)), listen)
+
+
+def for_alertmanager(url: str) -> AlertmanagerPlan:
+    """Make the plan of pushing alerts to this one Alertmanager.
+
+    Raises:
+        ConfigError: The address is none.
+    """
+    try:
+        return AlertmanagerPlan(
+            **shape.AlertmanagerShape.model_validate({"urls": [url]}).model_dump()
+        )
+    except ValidationError as error:
+        (details,) = error.errors(include_input=False, include_url=False)
+        raise ConfigError((f"--url: {details['ctx']['error']}",)) from None
 
 
 def _listening(config: Config, listen: str | None) -> Config:
@@ -127,7 +143,7 @@ def _validated(document: Document) -> Config | None:
     plans = [target.plan() for target in targets]
     if any(plan is None for plan in plans):
         return None
-    otlp = file.otlp
+    otlp, alertmanager = file.otlp, file.alertmanager
     return Config(
         targets=tuple(plan for plan in plans if plan is not None),
         http=file.http.listen,
@@ -135,6 +151,9 @@ def _validated(document: Document) -> Config | None:
         otlp=None
         if otlp is None
         else OtlpPlan(endpoint=otlp.endpoint, sample=otlp.sample),
+        alertmanager=None
+        if alertmanager is None
+        else AlertmanagerPlan(**alertmanager.model_dump()),
     )
 
 

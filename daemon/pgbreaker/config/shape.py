@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+)
 
 from pgbreaker.config.document import did_you_mean
 from pgbreaker.config.dsn import wrong_with
@@ -18,6 +25,7 @@ from pgbreaker.probes.probe import Place
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _LABEL: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_EXTERNAL_LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS: Final = ("auto", "json", "console")
 
@@ -112,20 +120,65 @@ def _off(value: object) -> object:
 
 
 def _labels(value: object) -> dict[str, str]:
+    return _labels_like(value, _LABEL, "a-z 0-9 _")
+
+
+def _labels_like(
+    value: object, name: re.Pattern[str], characters: str
+) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError("not keys and values; write {env: prod}")
     if len(value) > 16:
         raise ValueError(f"{len(value)} labels; at most 16 are taken")
     for key, text in value.items():
-        if not _LABEL.fullmatch(key):
+        if not name.fullmatch(key):
             raise ValueError(
-                f"{key!r} is no label; use a-z 0-9 _, beginning with a letter"
+                f"{key!r} is no label; use {characters}, beginning with a letter"
             )
         if not isinstance(text, str) or len(text) > 128:
             raise ValueError(
                 f"the label {key!r} must be a text of up to 128 characters"
             )
     return value
+
+
+# What an alert says of itself. Prometheus would not put its own in their place either.
+_OF_ALERTS: Final = (
+    *("alertname", "severity", "job"),
+    *("target", "operation", "breaker"),
+)
+_MOST_URLS: Final = 8
+
+
+def _external_labels(value: object) -> dict[str, str]:
+    # Prometheus takes capitals, too; only what is the same there and here is merged.
+    labels = _labels_like(value, _EXTERNAL_LABEL, "A-Z a-z 0-9 _")
+    for key in labels:
+        if key in _OF_ALERTS:
+            raise ValueError(f"{key!r} is a label of every alert already; leave it out")
+    return labels
+
+
+def _job(value: object) -> str:
+    text = _text(value)
+    if not 0 < len(text) <= 128 or not text.isprintable():
+        raise ValueError("not the name of a scrape job; use 1 to 128 characters")
+    return text
+
+
+def _urls(value: object) -> object:
+    if not isinstance(value, list) or not value:
+        raise ValueError("not a list of addresses; write [http://127.0.0.1:9093]")
+    if len(value) > _MOST_URLS:
+        raise ValueError(f"{len(value)} addresses; at most {_MOST_URLS} are taken")
+    return value
+
+
+def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        if urls.count(url) > 1:
+            raise ValueError(f"{url} is given twice")
+    return urls
 
 
 def read_address(value: object) -> tuple[str, int]:
@@ -429,6 +482,39 @@ class OtlpShape(Model):
     ] = 0.01
 
 
+class AlertmanagerShape(Model):
+    urls: Annotated[
+        Annotated[
+            tuple[Annotated[str, _url_like("http://127.0.0.1:9093")], ...],
+            BeforeValidator(_urls),
+            AfterValidator(_each_once),
+        ],
+        Field(
+            description="Alertmanagers, such as `[http://127.0.0.1:9093]`; each is told everything"
+        ),
+    ]
+    job: Annotated[
+        Annotated[str, BeforeValidator(_job)],
+        Field(description="the `job_name` by which Prometheus scrapes the daemon"),
+    ] = "pgbreaker"
+    labels: Annotated[
+        Annotated[dict[str, str], BeforeValidator(_external_labels)],
+        Field(description="the `external_labels` of Prometheus"),
+    ] = {}
+    grafana_url: Annotated[
+        Annotated[str, _url_like("https://grafana.example.net")] | None,
+        Field(description="the Grafana that has the dashboards, for links to it"),
+    ] = None
+    runbook_url: Annotated[
+        Annotated[str, _url_like("https://example.net/runbooks")] | None,
+        Field(description="where the runbooks are, for links to them"),
+    ] = None
+    page_url: Annotated[
+        Annotated[str, _url_like("http://db1:9432")] | None,
+        Field(description="where people reach the daemon's page, for links to it"),
+    ] = None
+
+
 def _version(value: object) -> object:
     if value != 1 or isinstance(value, bool):
         raise ValueError(f"this pgbreaker reads version 1, not {value!r}")
@@ -459,4 +545,10 @@ class FileShape(Model):
     log: Annotated[LogShape, Field(description="what it logs")] = LogShape()
     otlp: Annotated[
         OtlpShape | None, Field(description="traces; without it there are none")
+    ] = None
+    alertmanager: Annotated[
+        AlertmanagerShape | None,
+        Field(
+            description="where alerts of breakers are pushed at once; without it, Prometheus alone sends them"
+        ),
     ] = None

@@ -89,6 +89,28 @@ class OtlpPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertmanagerPlan:
+    """Where alerts go that do not wait for Prometheus, and what they say.
+
+    Attributes:
+        urls: Base URLs of Alertmanagers; each is told everything.
+        job: Name of the daemon's scrape job in Prometheus.
+        labels: What Prometheus puts on its alerts besides: its ``external_labels``.
+        grafana_url: Base URL of the Grafana that has the dashboards. None: alerts name
+            no dashboard.
+        runbook_url: Base URL of the runbooks. None: alerts name none.
+        page_url: Where people reach the daemon's page. None: alerts do not lead there.
+    """
+
+    urls: tuple[str, ...]
+    job: str = "pgbreaker"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    grafana_url: str | None = None
+    runbook_url: str | None = None
+    page_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that the daemon was told.
 
@@ -97,9 +119,11 @@ class Config:
         http: Host and port to listen on; port 0 takes a free one.
         log: How to log.
         otlp: Where traces go. None: nowhere.
+        alertmanager: Where alerts are pushed. None: they come from Prometheus alone.
     """
 
     targets: tuple[TargetPlan, ...]
     http: tuple[str, int] = ("127.0.0.1", 9432)
     log: LogPlan = LogPlan()
     otlp: OtlpPlan | None = None
+    alertmanager: AlertmanagerPlan | None = None

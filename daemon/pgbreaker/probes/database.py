@@ -34,11 +34,7 @@ WITH known AS MATERIALIZED (
          sum(pg_stat_get_db_deadlocks(oid))::int8 AS deadlocks,
          {conflicts} AS conflicts,
          sum(pg_stat_get_db_temp_bytes(oid))::int8 AS temp_bytes,
-         sum(pg_stat_get_db_sessions(oid))::int8 AS sessions,
-         nullif(sum(pg_stat_get_db_sessions_abandoned(oid)), 0)::int8
-           AS sessions_abandoned,
-         nullif(sum(pg_stat_get_db_sessions_fatal(oid)), 0)::int8 AS sessions_fatal,
-         nullif(sum(pg_stat_get_db_sessions_killed(oid)), 0)::int8 AS sessions_killed
+         sum(pg_stat_get_db_sessions(oid))::int8 AS sessions
     FROM ranked GROUP BY 1
 ), ages AS (
   SELECT name AS database,
@@ -79,13 +75,17 @@ SELECT (SELECT json_agg(databases) FROM databases) AS databases,
        (SELECT json_agg(ages) FROM ages) AS ages,
        (SELECT json_agg(by_database) FROM by_database) AS connections_by_database,
        (SELECT json_agg(by_user) FROM by_user) AS connections_by_user,
-       (SELECT max(xid_age) FROM known) AS xid_age_max,
-       (SELECT max(multixact_age) FROM known) AS mxid_age_max,
+       sessions_abandoned, sessions_fatal, sessions_killed, xid_age_max, mxid_age_max,
        2147483648 - 3000000 AS xid_limit,
        (SELECT nullif(greatest(datconnlimit, -1), -1) FROM known WHERE is_ours)
          AS database_limit,
        (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)
          AS role_limit
+  FROM (SELECT sum(pg_stat_get_db_sessions_abandoned(oid))::int8 AS sessions_abandoned,
+               sum(pg_stat_get_db_sessions_fatal(oid))::int8 AS sessions_fatal,
+               sum(pg_stat_get_db_sessions_killed(oid))::int8 AS sessions_killed,
+               max(xid_age) AS xid_age_max, max(multixact_age) AS mxid_age_max
+          FROM known) AS server
 """
 _ROWS: Final = ("databases", "ages", "connections_by_database", "connections_by_user")
 
@@ -144,11 +144,11 @@ DATABASE: Final = Probe(
             "sessions",
         ),
         *(
-            _of_database(
+            counter(
                 "pgbreaker_session_ends_total",
-                "Sessions that ended badly: abandoned by the client, by a fatal error, or killed by an operator.",
+                "Sessions that ended badly, in all databases: abandoned by the client, by a fatal error, or killed by an operator.",
                 f"sessions_{end}",
-                {"end": end},
+                labels={"end": end},
             )
             for end in ("abandoned", "fatal", "killed")
         ),

@@ -9,7 +9,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
-from pgbreaker.core.states import Transition
+from pgbreaker.core.states import State, Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
 
@@ -24,6 +24,7 @@ class Condition(StrEnum):
 
 
 _NOTHING_THERE: Final = (Finding.ABSENT, Finding.DENIED)
+_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 _OF_ONE_SERVER: Final = ("started", "counters_since", "backend_pid")
 
 
@@ -40,6 +41,9 @@ class TargetBoard:
         facts: Name -> value, as last seen by whichever probe sees it. Kept when
             the server goes away: `readings` tells their age.
         moved: Operation -> wall time of its breaker's last move.
+        left_closed: Operation -> wall time at which its breaker last ceased to let calls
+            pass as a matter of course, in seconds since the epoch; missing when it
+            never has.
         connections: Connections that the daemon has to the server right now.
         held_since: Moment at which the held connection was made.
         intervals: Probe -> seconds between two runs at present: dear probes are asked
@@ -56,6 +60,7 @@ class TargetBoard:
         self.facts: dict[str, Value | tuple[Row, ...]] = {}
         self._seen: dict[str, Seen] = {}  # probe -> facts it saw last
         self.moved = dict.fromkeys(breakers, clock.wall())
+        self.left_closed: dict[str, float] = {}
         self.connections = 0
         self.held_since: Seconds = clock.now()
         self.intervals = {name: probe.interval for name, probe in plan.probes.items()}
@@ -117,6 +122,16 @@ class TargetBoard:
         elif reading.finding in _NOTHING_THERE:
             self._learn(reading.probe, NOTHING)
 
+    def move(self, operation: str, move: Transition) -> None:
+        """Note that a breaker moved."""
+        at = self._clock.wall_of(move.at)
+        self.moved[operation] = at
+        # A move that an operator's word hides is none that callers feel. One who lets
+        # them all pass has closed it for them: when he hands back, it leaves closed.
+        is_felt = move.override is None
+        if is_felt and move.after in _SHUT and move.before not in _SHUT:
+            self.left_closed[operation] = at
+
     def _learn(self, probe: str, values: Seen) -> None:
         """Take what *probe* sees for true, and what it no longer sees for gone: a
         server that was promoted has no lag any more."""
@@ -169,7 +184,7 @@ class Board:
                 self.targets[event.target].take(event)
             case Transition():
                 target, operation = self._homes[event.breaker]
-                target.moved[operation] = self._clock.wall_of(event.at)
+                target.move(operation, event)
             case Notice():
                 target = self.targets[event.target]
                 target.notices[event.code] = event

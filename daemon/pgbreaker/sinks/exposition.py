@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from pgbreaker.core.metric import Family, Shown
 from pgbreaker.core.reading import Seen
@@ -22,7 +22,13 @@ from pgbreaker.core.units import Seconds
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+SpanIds: TypeAlias = tuple[str, str]
+"""A trace and a span of it, as OpenTelemetry writes them: in hexadecimal digits."""
+
 _NUMBER: Final = (int, float)  # bool, too, which is written as 0 or 1
+
+# No label can hold this: the quote would be written with a backslash before it.
+_EXEMPLAR: Final = ' # {trace_id="'
 
 
 def head(family: Family, *, openmetrics: bool) -> str:
@@ -63,6 +69,28 @@ def opened(**labels: str) -> str:
     return "{" + more(labels)[1:]
 
 
+def exemplar(span: SpanIds | None, value: float, at: float) -> str:
+    """Write what leads from a sample to a span; it follows the sample's number.
+
+    Args:
+        span: None: it leads nowhere, and nothing is written.
+        value: What was observed.
+        at: Wall time of it, in seconds since the epoch.
+    """
+    if span is None:
+        return ""
+    trace_id, span_id = span
+    return f'{_EXEMPLAR}{trace_id}",span_id="{span_id}"}} {value} {at:.3f}'
+
+
+def without_exemplars(lines: list[str]) -> list[str]:
+    """The same samples for a format that knows no exemplars."""
+    return [
+        line.partition(_EXEMPLAR)[0] + "\n" if _EXEMPLAR in line else line
+        for line in lines
+    ]
+
+
 class Histogram:
     """Counts of durations below each of a few bounds.
 
@@ -72,22 +100,34 @@ class Histogram:
         sum: Their sum in seconds.
     """
 
-    __slots__ = ("_buckets", "bounds", "count", "sum")
+    __slots__ = ("_buckets", "_exemplars", "bounds", "count", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self._buckets = [0] * (len(bounds) + 1)
+        self._exemplars: list[str] | None = None  # until one is traced
         self.count = 0
         self.sum = 0.0
 
-    def observe(self, seconds: Seconds) -> None:
-        """Count one duration."""
+    def observe(self, seconds: Seconds, exemplar: str = "") -> None:
+        """Count one duration.
+
+        Args:
+            exemplar: What leads to its trace, as `exemplar` writes it; empty where it
+                has none, and the one before stays.
+        """
+        bucket = bisect_left(self.bounds, seconds)
         self.count += 1
         self.sum += seconds
-        self._buckets[bisect_left(self.bounds, seconds)] += 1
+        self._buckets[bucket] += 1
+        if exemplar:
+            if self._exemplars is None:
+                self._exemplars = [""] * len(self._buckets)
+            self._exemplars[bucket] = exemplar
 
     def lines(self, name: str, labels: str) -> list[str]:
-        """Its samples: the buckets add up, as Prometheus wants them.
+        """Its samples: the buckets add up, as Prometheus wants them. They have their
+        exemplars with them, if there are any.
 
         Args:
             labels: As `opened` writes them.
@@ -96,6 +136,9 @@ class Histogram:
         for most, count in zip(_most(self.bounds), self._buckets, strict=True):
             below += count
             lines.append(f"{name}_bucket{labels}{most} {below}\n")
+        if self._exemplars is not None:
+            led = zip(lines, self._exemplars, strict=True)
+            lines = [f"{line[:-1]}{exemplar}\n" for line, exemplar in led]
         lines.append(f"{name}_sum{labels}}} {self.sum}\n")
         lines.append(f"{name}_count{labels}}} {self.count}\n")
         return lines

@@ -10,10 +10,11 @@ and probe as text, once each.
 
 import asyncio
 import platform
+import re
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -22,7 +23,7 @@ from prometheus_client.openmetrics.exposition import (
 )
 
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.judge import COMMIT, LOGIN, PING, deciding, judge
+from pgbreaker.core.judge import COMMIT, LATENCY, LOGIN, PING, deciding, judge
 from pgbreaker.core.metric import Family, Shown
 from pgbreaker.core.policy import Policy
 from pgbreaker.core.reading import Finding, Reading
@@ -41,30 +42,37 @@ from pgbreaker.sinks.exposition import (
     TEXT,
     Histogram,
     Showing,
+    SpanIds,
     check_stems,
     escape,
+    exemplar,
     head,
     more,
     opened,
     showings,
+    without_exemplars,
 )
 from pgbreaker.sinks.hub import NOTICES, Event
 
 # Bounds of histograms, in seconds; the infinite one comes on top, and is where what hits
 # a deadline lands: 1 s of a login, 2 s of a commit.
 _PING_BOUNDS: Final = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0),
 )
-_LOGIN_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+_LOGIN_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
 _COMMIT_BOUNDS: Final = (0.001, 0.0025, 0.01, 0.05, 0.25, 1.0)
-_PING_LATE_BOUNDS: Final = (0.005, 0.05, 0.5, 2.5)
+_CANARY_BOUNDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5)
+_PING_LATE_BOUNDS: Final = (0.05, 0.5)
 _LATE_BOUNDS: Final = (0.005, 0.02, 0.1, 0.5, 2.5)
 _DETECTION_BOUNDS: Final = (0.01, 0.05, 0.25, 1.0, 2.5, 10.0)
 
-# A histogram a probe is what makes series many: three probes that decide have one, of
+# A histogram a probe is what makes series many: four probes that decide have one, of
 # the others the time is summed up.
-_TIMED: Final = frozenset((PING, LOGIN, COMMIT))
+_TIMED: Final = frozenset((PING, LOGIN, COMMIT, LATENCY))
+
+# What can have an exemplar, as OpenMetrics has it.
+_EXEMPLARY: Final = frozenset(("histogram", "counter"))
 
 _LINES_AT_A_TIME: Final = 500  # then the loop may run something else
 _BYTES_AT_A_TIME: Final = 64 * 1024  # that are compressed, or sent, in one go
@@ -82,6 +90,8 @@ _OUTCOMES: Final = (
 )
 _OF_ADMITTED: Final = frozenset((Cause.EXPIRED, Cause.BARREN))
 _FAULTS: Final = frozenset(finding.value for finding in Finding)
+_SQLSTATE: Final = re.compile(r"[0-9A-Z]{5}")
+_UNTRACED: Final[Mapping[str, str]] = {}
 
 # Label texts that many series share.
 _ENDED: Final = {finding: f',outcome="{finding.value}"}}' for finding in Finding}
@@ -96,6 +106,11 @@ _COMPUTED: Final = tuple(
 )
 _NOTED: Final = {code: f',code="{code}"}}' for code in NOTICES}
 _IS: Final = {condition: f',state="{condition}"}}' for condition in Condition}
+
+
+def _fault(code: str) -> str:
+    """A word for a label, from the list that is closed."""
+    return code if code in _FAULTS else "other"
 
 
 class _Probe:
@@ -115,7 +130,7 @@ class _Probe:
 class _Breaker:
     """What one breaker has come to so far."""
 
-    __slots__ = ("breaker", "labels", "moves", "operation", "usual")
+    __slots__ = ("breaker", "exemplars", "labels", "moves", "operation", "usual")
 
     def __init__(
         self, target: str, operation: str, breaker: Breaker, *, meets_slow: bool
@@ -124,7 +139,41 @@ class _Breaker:
         self.breaker = breaker
         self.labels = target + more({"operation": operation, "breaker": breaker.name})
         self.moves = dict.fromkeys(_usual_moves(breaker.policy, meets_slow), 0)
+        self.exemplars = _UNTRACED  # by the same key, of those that have one
         self.usual = ("success", "failure", "slow") if meets_slow else _OUTCOMES[:2]
+
+    def move(self, move: Transition, traced: str) -> None:
+        """Count a move.
+
+        Args:
+            traced: Its exemplar, empty where it has none.
+        """
+        text = _MOVED.get((move.before, move.after, move.cause)) or _moved(move)
+        self.moves[text] = self.moves.get(text, 0) + 1
+        if traced:
+            self.exemplars = {**self.exemplars, text: traced}
+
+    @property
+    def evidence(self) -> str | None:
+        """What was seen last against it, as labels. None while it is closed.
+
+        A failure that it has recovered from is no evidence any more.
+        """
+        seen = self.breaker.evidence
+        if seen is None or self.breaker.computed_passes:
+            return None
+        sqlstate = seen.sqlstate or ""
+        about = {
+            "code": _fault(seen.code),
+            "sqlstate": sqlstate if _SQLSTATE.fullmatch(sqlstate) else "",
+            "probe": seen.probe or "",
+        }
+        return f"{self.labels}{more(about)}}}"
+
+
+def _moved(move: Transition) -> str:
+    """Labels of a move that is none of the machine's own: an operator's."""
+    return f',from="{move.before}",to="{move.after}",cause="{move.cause}"}}'
 
 
 def _usual_moves(policy: Policy, meets_slow: bool) -> Iterator[str]:
@@ -145,7 +194,8 @@ class _Target:
     written: a method takes the metric's name and gives its lines."""
 
     __slots__ = (
-        *("bad_since", "board", "breakers", "commits", "decides", "detections"),
+        *("bad_since", "board", "breakers", "canaries", "commits", "decides"),
+        "detections",
         *("info", "labels", "logins", "notices", "pings", "pings_late", "probes"),
     )
 
@@ -170,17 +220,19 @@ class _Target:
         self.pings_late = Histogram(_PING_LATE_BOUNDS)
         self.logins = Histogram(_LOGIN_BOUNDS)
         self.commits = Histogram(_COMMIT_BOUNDS)
+        self.canaries = Histogram(_CANARY_BOUNDS) if LATENCY in plan.probes else None
         self.notices = dict.fromkeys(_NOTED.values(), 0)
         # Probe -> beginning of the first reading of its trouble, while it has one. A good
         # ping is no end of failing commits.
         self.bad_since: dict[str, Seconds] = {}
         self.detections: dict[str, Histogram] = {}
 
-    def take(self, reading: Reading, ended: float) -> None:
+    def take(self, reading: Reading, ended: float, span: SpanIds | None) -> None:
         """Count a reading.
 
         Args:
             ended: Wall time at which it ended.
+            span: What was made of it. None: nothing that is sent.
         """
         name = reading.probe
         probe = self.probes[name]
@@ -188,32 +240,50 @@ class _Target:
         probe.runs[text] = probe.runs.get(text, 0) + 1
         probe.ran = ended
         if name == PING:
-            self.pings.observe(reading.took)
             self.pings_late.observe(reading.late)
-        elif name not in _TIMED:
+        if name not in _TIMED:
             probe.spent += reading.took
-        elif reading.answered:
-            if name == LOGIN:
-                self.logins.observe(reading.connecting)
-            else:
-                self.commits.observe(max(0.0, reading.took - reading.connecting))
+        elif (timed := self._time(reading)) is not None:
+            histogram, seconds = timed
+            histogram.observe(seconds, exemplar(span, seconds, ended))
         if Outcome.FAILURE in judge(reading, self.decides).outcomes.values():
             self.bad_since.setdefault(name, reading.at)
         elif reading.answered:
             self.bad_since.pop(name, None)
 
-    def move(self, operation: str, move: Transition) -> None:
-        """Count a move of one of its breakers."""
-        moves = self.breakers[operation].moves
-        text = _MOVED[move.before, move.after, move.cause]
-        moves[text] = moves.get(text, 0) + 1
+    def _time(self, reading: Reading) -> tuple[Histogram, Seconds] | None:
+        """Say what of a reading is timed, and where. None: it came to nothing.
+
+        Only a ping that is given up on tells how long: of other probes some were never
+        asked. The server itself ends a canary before that.
+        """
+        if reading.probe == PING:
+            return self.pings, reading.took
+        if not reading.answered:
+            return None
+        if reading.probe == LOGIN:
+            return self.logins, reading.connecting
+        histogram = self.commits if reading.probe == COMMIT else self.canaries
+        assert histogram is not None  # who is read is configured
+        return histogram, max(0.0, reading.took - reading.connecting)
+
+    def move(
+        self, operation: str, move: Transition, at: float, span: SpanIds | None
+    ) -> None:
+        """Count a move of one of its breakers.
+
+        Args:
+            at: Wall time of it.
+            span: What was made of it. None: nothing that is sent.
+        """
+        self.breakers[operation].move(move, exemplar(span, 1, at))
         since = self._bad_since(operation, move)
         if since is not None and move.evidence is not None:
-            code = move.evidence.code
-            fault = code if code in _FAULTS else "other"
+            fault = _fault(move.evidence.code)
             if fault not in self.detections:
                 self.detections[fault] = Histogram(_DETECTION_BOUNDS)
-            self.detections[fault].observe(max(0.0, move.at - since))
+            took = max(0.0, move.at - since)
+            self.detections[fault].observe(took, exemplar(span, took, at))
 
     def _bad_since(self, operation: str, move: Transition) -> Seconds | None:
         """When the trouble began that made *move* an opening; None: it is none."""
@@ -240,7 +310,7 @@ class _Target:
         return [f"{name}{labels}{text} {+(now is c)}\n" for c, text in _IS.items()]
 
     def info_lines(self, name: str) -> list[str]:
-        return [f"{name}{self.labels}{self.info}}} 1\n"]
+        return [f"{name}{self.labels}{self.info}}} 1\n"] if self.info else []
 
     def connections_lines(self, name: str) -> list[str]:
         return [f"{name}{self.labels}}} {self.board.connections}\n"]
@@ -297,17 +367,35 @@ class _Target:
         ]
 
     def moves_lines(self, name: str) -> list[str]:
-        return [
-            f"{name}{b.labels}{text} {count}\n"
-            for b in self.breakers.values()
-            for text, count in b.moves.items()
-        ]
+        lines = []
+        for b in self.breakers.values():
+            labels, led = b.labels, b.exemplars
+            if led:
+                moves = b.moves.items()
+                lines += [f"{name}{labels}{t} {n}{led.get(t, '')}\n" for t, n in moves]
+            else:
+                lines += [f"{name}{labels}{t} {n}\n" for t, n in b.moves.items()]
+        return lines
 
     def since_lines(self, name: str) -> list[str]:
         moved = self.board.moved
         return [
             f"{name}{b.labels}}} {moved[operation]}\n"
             for operation, b in self.breakers.items()
+        ]
+
+    def left_closed_lines(self, name: str) -> list[str]:
+        left = self.board.left_closed
+        return [
+            f"{name}{b.labels}}} {left.get(operation, 0)}\n"
+            for operation, b in self.breakers.items()
+        ]
+
+    def evidence_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{labels} 1\n"
+            for b in self.breakers.values()
+            if (labels := b.evidence) is not None
         ]
 
     def ratio_lines(self, name: str) -> list[str]:
@@ -360,6 +448,10 @@ class _Target:
     def commits_lines(self, name: str) -> list[str]:
         return self.commits.lines(name, self.labels) if COMMIT in self.probes else []
 
+    def canaries_lines(self, name: str) -> list[str]:
+        canaries = self.canaries
+        return [] if canaries is None else canaries.lines(name, self.labels)
+
     def success_lines(self, name: str) -> list[str]:
         answered = self.board.answered
         return [
@@ -375,6 +467,13 @@ class _Target:
         return [
             f"{name}{p.labels}}} {intervals[probe]}\n"
             for probe, p in self.probes.items()
+        ]
+
+    def limit_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{self.probes[probe].labels}}} {plan.limit}\n"
+            for probe, plan in self.board.plan.probes.items()
+            if plan.limit is not None
         ]
 
 
@@ -403,7 +502,7 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
     Family(
         "pgbreaker_target_info",
         "gauge",
-        "Always 1; carries the labels that the configuration gives to the target, prefixed label_.",
+        "Always 1; carries the labels that the configuration gives to the target, prefixed label_. Only where it gives some.",
         (*_T, "label_*"),
     ): _Target.info_lines,
     Family(
@@ -436,6 +535,18 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         "Unix time of the last move, or of the start, in seconds.",
         _B,
     ): _Target.since_lines,
+    Family(
+        "pgbreaker_breaker_left_closed_timestamp_seconds",
+        "gauge",
+        "Unix time at which it last left closed: ceased to let calls pass as a matter of course, in seconds; 0 when it never has.",
+        _B,
+    ): _Target.left_closed_lines,
+    Family(
+        "pgbreaker_breaker_evidence",
+        "gauge",
+        "Always 1; carries what was seen last against the breaker: the finding, the SQLSTATE where the server told one, the probe. Only while it would not be closed by itself.",
+        (*_B, "code", "sqlstate", "probe"),
+    ): _Target.evidence_lines,
     Family(
         "pgbreaker_breaker_failure_ratio",
         "gauge",
@@ -475,7 +586,7 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
     Family(
         "pgbreaker_probe_seconds_total",
         "counter",
-        "Time that all runs of the probe took, in seconds; of those that have no histogram: ping, login and commit do.",
+        "Time that all runs of the probe took, in seconds; of those that have no histogram: ping, login, commit and latency do.",
         _P,
     ): _Target.spent_lines,
     Family(
@@ -490,6 +601,12 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         "Time that a small commit took, without connecting, in seconds; of those that were made.",
         _T,
     ): _Target.commits_lines,
+    Family(
+        "pgbreaker_canary_duration_seconds",
+        "histogram",
+        "Time that the canary, a query of the user's own, took without connecting, in seconds; of those that were answered, and of those that the server gave up for their length. Only where the probe latency is configured.",
+        _T,
+    ): _Target.canaries_lines,
     Family(
         "pgbreaker_probe_lateness_seconds",
         "histogram",
@@ -514,6 +631,12 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         "Time between two runs at present, in seconds.",
         _P,
     ): _Target.interval_lines,
+    Family(
+        "pgbreaker_probe_limit_seconds",
+        "gauge",
+        "Time from which what the probe measures counts as bad, in seconds. Only of those that have such a limit.",
+        _P,
+    ): _Target.limit_lines,
     Family(
         "pgbreaker_probe_connections",
         "gauge",
@@ -586,12 +709,38 @@ LOOP_LATE: Final = Family(
     "counter",
     "Time by which the daemon's own loop ran late, in seconds; no deadline counts it.",
 )
+ALERTS_PUSHED: Final = Family(
+    "pgbreaker_alerts_pushed_total",
+    "counter",
+    "Alerts that an Alertmanager took from the daemon.",
+)
+PUSH_FAILURES: Final = Family(
+    "pgbreaker_alerts_push_failures_total",
+    "counter",
+    "Posts of alerts that no Alertmanager took.",
+)
+SPANS_SENT: Final = Family(
+    "pgbreaker_spans_sent_total",
+    "counter",
+    "Spans that the collector of traces took.",
+)
+SPANS_FAILED: Final = Family(
+    "pgbreaker_spans_failed_total",
+    "counter",
+    "Spans that were made and did not reach the collector of traces.",
+)
+
+# Counted by others, who take over with `Metrics.own`; 0 where they do not run.
+_ELSEWHERE: Final = (
+    *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
+    *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
+)
 
 OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
         *(BUILD, RELOADED, TARGETS, LATE, SERIES, SCRAPE),
-        *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
+        *_ELSEWHERE,
     )
 }
 """Of the daemon itself, without a target."""
@@ -599,6 +748,23 @@ OWN: Final[Mapping[str, Family]] = {
 
 def _written_by(showing: Showing) -> _Lines:
     return lambda target, _name: showing.lines(target.labels, target.board.facts)
+
+
+class Tracing(Protocol):
+    """Who makes spans of events, and is told of each before `Metrics` is."""
+
+    @property
+    def current(self) -> SpanIds | None:
+        """The span that was made of the event that is being told. None: none that is
+        sent."""
+
+    @property
+    def sent(self) -> int:
+        """Spans that the collector took."""
+
+    @property
+    def failed(self) -> int:
+        """Spans that it did not."""
 
 
 class Metrics:
@@ -624,12 +790,13 @@ class Metrics:
         self._build = opened(version=version, python=platform.python_version())
         self.series = 0
         self._took: Seconds = 0.0
+        self._traces: Tracing | None = None
         self._own: dict[str, tuple[Family, Callable[[], float]]] = {}
         self.own(RELOADED, lambda: 1)
         self.own(TARGETS, lambda: len(self._targets))
         self.own(SERIES, lambda: self.series)
         self.own(SCRAPE, lambda: self._took)
-        for family in (CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE):
+        for family in _ELSEWHERE:
             self.own(family, lambda: 0)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -649,17 +816,25 @@ class Metrics:
         check_stems({*OWN, *names, *self._own, family.name})
         self._own[family.name] = (family, read)
 
+    def lead_to(self, traces: Tracing) -> None:
+        """Have buckets and moves lead to their traces, and count the spans."""
+        self._traces = traces
+        self.own(SPANS_SENT, lambda: traces.sent)
+        self.own(SPANS_FAILED, lambda: traces.failed)
+
     def __call__(self, event: Event) -> None:
         """Take an event from the hub."""
+        span = None if self._traces is None else self._traces.current
         match event:
             case Reading():
                 ended = self._board.wall_of(event.at + event.took)
-                self._targets[event.target].take(event, ended)
+                self._targets[event.target].take(event, ended, span)
                 if event.probe != PING:
                     self._late.observe(event.late)
             case Transition():
                 target, operation = self._board.home(event.breaker)
-                self._targets[target].move(operation, event)
+                at = self._board.wall_of(event.at)
+                self._targets[target].move(operation, event, at, span)
             case _:
                 self._targets[event.target].note(event.code)
 
@@ -676,8 +851,15 @@ class Metrics:
         weight = 0  # of what was done since the loop ran others: lines, written or not
         for family, write in self._written.items():
             is_begun = False
+            is_bared = (
+                self._traces is not None
+                and not openmetrics
+                and family.kind in _EXEMPLARY
+            )
             for target in tuple(self._targets.values()):
                 lines = write(target, family.name)
+                if is_bared:
+                    lines = without_exemplars(lines)
                 if lines:
                     if not is_begun:
                         pending.append(head(family, openmetrics=openmetrics))

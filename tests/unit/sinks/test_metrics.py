@@ -3,7 +3,9 @@
 import asyncio
 import tracemalloc
 import zlib
+from collections.abc import Mapping
 from contextlib import aclosing
+from types import MappingProxyType
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -29,6 +31,7 @@ from pgbreaker.sinks.exposition import (
     OPENMETRICS,
     TEXT,
     Histogram,
+    SpanIds,
     escape,
     head,
     opened,
@@ -53,6 +56,7 @@ USUAL = (
 )
 NASTY = ['a"b', "a\\b", "a\nb", "a,b={}", "ä → ü", 'all "of\\n\nit']
 STALE = Evidence("timeout", "no answer within 500 ms", probe="ping")
+CANARY = ProbePlan(interval=5.0, timeout=2.0, limit=0.25, query="SELECT 1")
 
 
 def watched(*names: str, shown=(), **more) -> tuple[Scene, Metrics]:
@@ -62,14 +66,17 @@ def watched(*names: str, shown=(), **more) -> tuple[Scene, Metrics]:
     return scene, metrics
 
 
-def usual_target() -> tuple[TargetBoard, Metrics, Hub]:
-    """A target with all that one has who says nothing but its address."""
+def usual_target(
+    labels: Mapping[str, str] = MappingProxyType({}), **more: ProbePlan
+) -> tuple[TargetBoard, Metrics, Hub]:
+    """A target with all that one has who says nothing but its address, and *more*."""
     clock = Stopped().clock()
     plan = TargetPlan(
         name="main",
         dsn=Secret("postgresql://db/postgres"),
+        labels=labels,
         operations=("connect", "read", "write"),
-        probes={probe: ProbePlan(interval=5.0, timeout=1.0) for probe in USUAL},
+        probes={probe: ProbePlan(interval=5.0, timeout=1.0) for probe in USUAL} | more,
     )
     breakers = {
         operation: Breaker(f"main/{operation}", DAEMON, clock.now())
@@ -122,7 +129,7 @@ async def test_everything_promised_is_there_before_anything_has_happened():
 
 
 async def test_a_usual_target_costs_so_many_series():
-    """Of the 250 that a target may have, 66 are left for what its probes see."""
+    """Of the 250 that a target may have, 68 are left for what its probes see."""
     target, metrics, hub = usual_target()
     for probe in USUAL:
         values = {"version": 170010, "system_id": "77"} if probe == "identity" else {}
@@ -133,21 +140,47 @@ async def test_a_usual_target_costs_so_many_series():
     ours = [k for series in found.values() for k in series if dict(k).get("target")]
     assert hub.dropped == 0
     assert set(target.readings) == set(USUAL)
-    assert len(ours) == 184
+    assert len(ours) == 182
 
 
-async def test_every_family_is_written_or_waits_for_what_happens():
-    scene, metrics = watched()
-    scene.read("login", values={"version": 170010, "system_id": "77"})
-    scene.open("connect")
-    breaker = scene.board.targets["main"].breakers["read"]
-    breaker.force(Override(State.FORCED_OPEN, "failover", "ana"), 100.0)
+async def test_every_family_is_written_when_everything_has_happened():
+    target, metrics, hub = usual_target({"env": "prod"}, latency=CANARY)
+    told = {"version": 170010, "system_id": "77"}
+    hub.publish(Reading("main", "identity", 100.0, 0.002, Finding.OK, told))
+    gone = Reading(
+        *("main", "ping", 100.0, 0.5, Finding.TIMEOUT), evidence=STALE, confirmed=True
+    )
+    opening(target, hub, "read", gone)
+    override = Override(State.FORCED_OPEN, "failover", "ana")
+    target.breakers["write"].force(override, 100.0)
 
     text = await metrics.render()
 
-    of_commit = {"pgbreaker_commit_duration_seconds", "pgbreaker_probe_seconds_total"}
-    for name in {**FAMILIES, **OWN}.keys() - of_commit:
+    for name in {**FAMILIES, **OWN}:
         assert f"# TYPE {name} " in text, name
+
+
+async def test_what_has_not_happened_yet_is_counted_as_0():
+    """Or `increase` would not see it happen for the first time."""
+    _, metrics, _ = usual_target(latency=CANARY)
+
+    found = await samples(metrics)
+
+    counters = {f.name for f in {**FAMILIES, **OWN}.values() if f.kind == "counter"}
+    for name in counters:
+        assert set(found[name].values()) == {0}, name
+    runs = found["pgbreaker_probes_total"]
+    assert {dict(key)["probe"] for key in runs} == {*USUAL, "latency"}
+    assert at(probe="ping", outcome="auth") in runs
+    calls = found["pgbreaker_calls_total"]
+    for operation in ("connect", "read", "write"):
+        for outcome in ("success", "failure"):
+            assert of(operation, outcome=outcome) in calls
+    moves = found["pgbreaker_breaker_transitions_total"]
+    assert {(dict(k)["from"], dict(k)["to"]) for k in moves} == {
+        *(("closed", "open"), ("open", "half_open")),
+        *(("half_open", "open"), ("half_open", "closed")),
+    }
 
 
 async def test_moves_that_nobody_makes_who_observes_are_not_told():
@@ -190,6 +223,114 @@ async def test_an_override_is_told_while_there_is_one():
     assert found["pgbreaker_breaker_state"][forced] == 1
     assert found["pgbreaker_breaker_state"][of("read", state="closed")] == 0
     assert found["pgbreaker_breaker_computed_state"][of("read", state="closed")] == 1
+
+
+async def test_a_move_of_an_operator_is_counted():
+    scene, metrics = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+
+    override = Override(State.FORCED_OPEN, "failover", "ana")
+    scene.hub.publish(breaker.force(override, 100.0))
+    found = await samples(metrics)
+
+    move = {"from": "closed", "to": "forced_open", "cause": "overridden"}
+    assert found["pgbreaker_breaker_transitions_total"][of("read", **move)] == 1
+    assert scene.hub.dropped == 0
+
+
+# Since when, and why.
+
+LEFT = "pgbreaker_breaker_left_closed_timestamp_seconds"
+
+
+def observe(scene: Scene, operation: str, outcome: Outcome, **more) -> None:
+    breaker = scene.board.targets["main"].breakers[operation]
+    for move in breaker.observe(outcome, scene.time.now, **more):
+        scene.hub.publish(move)
+
+
+async def test_when_it_left_closed_stays_the_same_until_it_does_so_again():
+    scene, metrics = watched()
+    before = (await samples(metrics))[LEFT]
+    scene.open("connect")
+    for _ in range(2):  # it relapses, and its state is of another moment
+        scene.time.now += 100
+        observe(scene, "connect", Outcome.SUCCESS)
+        observe(scene, "connect", Outcome.FAILURE)
+    relapsed = await samples(metrics)
+    for _ in range(2):
+        scene.time.now += 100
+        observe(scene, "connect", Outcome.SUCCESS)
+    recovered = (await samples(metrics))[LEFT]
+    scene.open("connect")
+    again = (await samples(metrics))[LEFT]
+
+    assert before[of("connect")] == 0
+    assert relapsed[LEFT][of("connect")] == 1_800_000_100
+    since = relapsed["pgbreaker_breaker_state_since_timestamp_seconds"]
+    assert since[of("connect")] == 1_800_000_300
+    assert recovered[of("connect")] == 1_800_000_100
+    assert again[of("connect")] == 1_800_000_500
+    assert again[of("read")] == 0
+
+
+async def test_it_leaves_closed_when_callers_feel_it():
+    scene, metrics = watched()
+    breaker = scene.board.targets["main"].breakers["connect"]
+
+    async def left() -> float:
+        return (await samples(metrics))[LEFT][of("connect")]
+
+    quiet = Override(State.METRICS_ONLY, "to see what it would do", "ana")
+    scene.hub.publish(breaker.force(quiet, 100.0))
+    scene.open("connect")
+    hidden = await left()
+    back = breaker.resume(150.0)
+    assert back is not None
+    scene.hub.publish(back)
+    felt = await left()
+    shut = Override(State.FORCED_OPEN, "failover", "ana")
+    scene.hub.publish(breaker.force(shut, 200.0))
+    still = await left()
+
+    assert (hidden, felt, still) == (0, 1_800_000_150, 1_800_000_150)
+
+
+async def test_what_was_seen_against_it_is_told_until_it_is_closed():
+    scene, metrics = watched()
+    name = "pgbreaker_breaker_evidence"
+    observe(scene, "connect", Outcome.FAILURE, evidence=STALE)
+    closed = await metrics.render()
+
+    scene.open("connect")
+    found = await samples(metrics)
+    for _ in range(2):
+        scene.time.now += 100
+        observe(scene, "connect", Outcome.SUCCESS)
+    recovered = await metrics.render()
+
+    assert name not in closed
+    seen = of("connect", code="full", sqlstate="53300", probe="login")
+    assert found[name] == {seen: 1}
+    assert name not in recovered
+
+
+@pytest.mark.parametrize(
+    ("evidence", "labels"),
+    [
+        (STALE, {"code": "timeout", "sqlstate": "", "probe": "ping"}),
+        (Evidence("full", sqlstate="lower"), {"code": "full", "sqlstate": ""}),
+        (Evidence("a tale of words"), {"code": "other"}),
+    ],
+)
+async def test_what_was_seen_is_told_in_words_of_closed_lists(evidence, labels):
+    scene, metrics = watched()
+    observe(scene, "read", Outcome.FAILURE, confirmed=True, evidence=evidence)
+
+    found = await samples(metrics)
+
+    usual = {"code": "", "sqlstate": "", "probe": ""}
+    assert found["pgbreaker_breaker_evidence"] == {of("read", **usual | labels): 1}
 
 
 # Counting.
@@ -252,6 +393,38 @@ async def test_logins_and_commits_are_timed_when_they_are_made():
     late = found["pgbreaker_schedule_lateness_seconds_bucket"]
     assert (late[(("le", "0.1"),)], late[(("le", "0.5"),)]) == (0, 5)
     assert found["pgbreaker_probe_lateness_seconds_count"] == {at(probe="ping"): 0}
+
+
+async def test_a_canary_is_timed_when_it_is_answered():
+    _, metrics, hub = usual_target(latency=CANARY)
+    _, without, _ = usual_target()
+    for took, finding in (
+        (0.030, Finding.OK),
+        (1.620, Finding.SLOW),  # the server gave it up
+        (0.0, Finding.TIMEOUT),  # not asked: the server is gone
+    ):
+        reading = Reading("main", "latency", 100.0, took, finding, connecting=0.02)
+        hub.publish(reading)
+
+    found = await samples(metrics)
+
+    name = "pgbreaker_canary_duration_seconds"
+    assert found[f"{name}_count"] == {at(): 2}
+    assert found[f"{name}_sum"][at()] == pytest.approx(1.61)
+    assert at(probe="latency") not in found["pgbreaker_probe_seconds_total"]
+    assert name not in await without.render()
+
+
+async def test_a_limit_is_told_where_there_is_one():
+    replica = ProbePlan(interval=5.0, timeout=1.0, limit=30.0)
+    _, metrics, _ = usual_target(latency=CANARY, replication=replica)
+    _, without, _ = usual_target()
+
+    found = await samples(metrics)
+
+    name = "pgbreaker_probe_limit_seconds"
+    assert found[name] == {at(probe="latency"): 0.25, at(probe="replication"): 30}
+    assert name not in await without.render()
 
 
 async def test_the_time_between_runs_is_that_of_the_moment():
@@ -519,6 +692,144 @@ async def test_a_scrape_counts_its_series(openmetrics):
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert found["pgbreaker_series"] == {(): len(lines)}
     assert 0 < found["pgbreaker_scrape_duration_seconds"][()] < 5
+
+
+# What leads to a trace.
+
+
+class Noted:
+    """Makes a span of every event, of which a test says whether it is sent.
+
+    Attributes:
+        current: The span of the last event. None: it is not sent.
+        sent: Spans sent; failed: those that were not.
+    """
+
+    def __init__(self) -> None:
+        self.current: SpanIds | None = None
+        self.sent, self.failed = 7, 3
+
+
+def span(number: int) -> SpanIds:
+    return f"{number:032x}", f"{number:016x}"
+
+
+async def exemplars(metrics: Metrics) -> dict[str, dict[tuple, tuple]]:
+    """Trace, value and moment of every exemplar, by series."""
+    found: dict[str, dict[tuple, tuple]] = {}
+    for family in parse_openmetrics(await metrics.render(openmetrics=True)):
+        for sample in family.samples:
+            if sample.exemplar is not None:
+                one, key = sample.exemplar, tuple(sorted(sample.labels.items()))
+                assert one.labels.keys() == {"trace_id", "span_id"}
+                trace_id, at_ = one.labels["trace_id"], float(one.timestamp)
+                told = (int(trace_id, 16), one.value, at_)
+                found.setdefault(sample.name, {})[key] = told
+    return found
+
+
+async def test_a_bucket_leads_to_the_last_trace_that_fell_into_it():
+    _, metrics, hub = usual_target(latency=CANARY)
+    noted = Noted()
+    metrics.lead_to(noted)
+    for number, (probe, took) in enumerate(
+        [
+            *(("ping", 0.002), ("ping", 0.02), ("ping", 0.0021)),
+            *(("login", 0.04), ("commit", 0.03), ("latency", 0.2)),
+        ],
+        start=1,
+    ):
+        noted.current = span(number)
+        hub.publish(
+            Reading("main", probe, 100.0, took, Finding.OK, connecting=took / 2)
+        )
+    noted.current = None
+    hub.publish(Reading("main", "ping", 200.0, 0.0022, Finding.OK))
+
+    found = await exemplars(metrics)
+
+    assert found == {
+        "pgbreaker_probe_duration_seconds_bucket": {
+            at(probe="ping", le="0.0025"): (3, 0.0021, 1_800_000_100.002),
+            at(probe="ping", le="0.025"): (2, 0.02, 1_800_000_100.02),
+        },
+        "pgbreaker_login_duration_seconds_bucket": {
+            at(le="0.025"): (4, 0.02, 1_800_000_100.04)
+        },
+        "pgbreaker_commit_duration_seconds_bucket": {
+            at(le="0.05"): (5, 0.015, 1_800_000_100.03)
+        },
+        "pgbreaker_canary_duration_seconds_bucket": {
+            at(le="0.1"): (6, 0.1, 1_800_000_100.2)
+        },
+    }
+
+
+async def test_a_move_and_its_detection_lead_to_the_trace_of_the_move():
+    target, metrics, hub = usual_target()
+    noted = Noted()
+    metrics.lead_to(noted)
+    noted.current = span(9)
+    sure = Reading(
+        *("main", "ping", 100.0, 0.5, Finding.TIMEOUT), evidence=STALE, confirmed=True
+    )
+
+    opening(target, hub, "read", sure)
+    found = await exemplars(metrics)
+
+    move = {"from": "closed", "to": "open", "cause": "confirmed"}
+    assert found["pgbreaker_breaker_transitions_total"] == {
+        of("read", **move): (9, 1, 1_800_000_100.5)
+    }
+    assert found["pgbreaker_detection_seconds_bucket"] == {
+        at(fault_class="timeout", le="1.0"): (9, 0.5, 1_800_000_100.5)
+    }
+
+
+async def test_the_older_format_knows_no_exemplars():
+    target, metrics, hub = usual_target()
+    noted = Noted()
+    metrics.lead_to(noted)
+    noted.current = span(9)
+    sure = Reading(
+        *("main", "ping", 100.0, 0.5, Finding.TIMEOUT), evidence=STALE, confirmed=True
+    )
+    opening(target, hub, "read", sure)
+
+    plain, led = await metrics.render(), await metrics.render(openmetrics=True)
+
+    assert "trace_id" not in plain
+    assert "trace_id" in led
+    volatile = ("process_", "python_", "pgbreaker_s")
+    of_both = (
+        {n: v for n, v in parsed(text, parse).items() if not n.startswith(volatile)}
+        for text, parse in ((plain, parse_text), (led, parse_openmetrics))
+    )
+    assert next(of_both) == next(of_both)
+
+
+async def test_a_label_that_looks_like_an_exemplar_is_a_label():
+    odd = 'x # {trace_id="1"} 2'
+    shown = [counter("pgbreaker_b_total", "B.", "b", rows="rows", by=("database",))]
+    scene, metrics = watched(shown=shown)
+    metrics.lead_to(Noted())
+    scene.read(values={"rows": ({"database": odd, "b": 5},)})
+
+    found = await samples(metrics)
+
+    assert found["pgbreaker_b_total"] == {at(database=odd): 5}
+
+
+async def test_spans_are_counted_where_there_are_traces():
+    _, metrics = watched()
+    before = await samples(metrics)
+
+    metrics.lead_to(Noted())
+    found = await samples(metrics)
+
+    assert before["pgbreaker_spans_sent_total"] == {(): 0}
+    assert found["pgbreaker_spans_sent_total"] == {(): 7}
+    assert found["pgbreaker_spans_failed_total"] == {(): 3}
 
 
 # The format.

@@ -1,0 +1,127 @@
+"""Hands out what is shipped beside the code, alerts and dashboards, with the addresses
+of those who use it in the place of ours.
+
+The files are text with placeholders at ``example.org``. None of them is ever written with
+one left in it: a button in a message that leads nowhere costs minutes at night.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pgbreaker.core.units import counted
+from pgbreaker.errors import PgbreakerError
+from pgbreaker.shipped import shipped
+
+KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "alerts": (".yml", ".tmpl", ".md"),
+    "dashboards": (".json",),
+}
+"""What there is to hand out, and by which ends its files are told from what makes them."""
+
+# Option -> what it is put in the place of. Where a block is of the option's name, it
+# goes when the option is not given: not everybody has an address for it.
+PLACEHOLDERS: Final[Mapping[str, str]] = {
+    "grafana-url": "https://grafana.example.org",
+    "runbook-url": "https://runbooks.example.org",
+    "watchdog-url": "https://deadman.example.org/pgbreaker",
+    "email": "oncall@example.org",
+    "smtp": "smtp.example.org:587",
+}
+_BLOCKS: Final[Mapping[str, str]] = {"watchdog": "watchdog-url", "email": "email"}
+
+_LEFT: Final = re.compile(r"[\w.-]+[.@]example\.org")
+_URL: Final = re.compile(r"https?://[^\s\"'<>{}\\]+")
+_PLAIN: Final = re.compile(r"[\w.+:@\[\]-]+")
+
+
+def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> int:
+    """Write the files of *kind* below *into*, all of them or none.
+
+    Args:
+        given: Option -> address, of those in `PLACEHOLDERS` that were given.
+        force: Whether files that are there and say something else are overwritten.
+
+    Returns:
+        How many files there are now.
+
+    Raises:
+        PgbreakerError: A placeholder would be left; an address is none; a file is there
+            that would be overwritten; *into* cannot be written to.
+    """
+    addresses = {name: _checked(name, text) for name, text in given.items()}
+    made = {
+        path: filled(text, addresses)
+        for path, text in shipped(kind)
+        if path.endswith(KINDS[kind]) and path != "README.md"
+    }
+    _refuse_left(kind, made)
+    try:
+        if not force:
+            _refuse_edited(into, made)
+        for path, text in made.items():
+            place = into / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, "utf-8")
+    except OSError as error:
+        raise PgbreakerError(f"cannot write to {into}: {error.strerror}") from None
+    return len(made)
+
+
+def filled(text: str, given: Mapping[str, str]) -> str:
+    """Put the addresses that are *given* in, and take out blocks that need others."""
+    for block, option in _BLOCKS.items():
+        if option not in given:
+            text = re.sub(
+                rf"(?ms)^ *# begin: {block}\n.*?^ *# end: {block}\n", "", text
+            )
+    for option, address in given.items():
+        text = text.replace(PLACEHOLDERS[option], address)
+    return re.sub(r"(?m)^ *# (begin|end): \w+\n", "", text)
+
+
+def _checked(option: str, text: str) -> str:
+    pattern, like = (_PLAIN, PLACEHOLDERS[option])
+    if option.endswith("-url"):
+        pattern = _URL
+    if not pattern.fullmatch(text):
+        raise PgbreakerError(f"--{option} {text!r} is no address; write it like {like}")
+    return text.rstrip("/")
+
+
+def _refuse_left(kind: str, made: Mapping[str, str]) -> None:
+    places = list(_left(made))
+    if not places:
+        return
+    path, line, what = places[0]
+    options = [
+        f"--{option}"
+        for option, placeholder in PLACEHOLDERS.items()
+        if any(found in placeholder for _, _, found in places)
+    ]
+    more = f" and {counted(len(places) - 1, 'more place')}" if len(places) > 1 else ""
+    help_ = f"; say {' and '.join(options)}" if options else ""
+    raise PgbreakerError(
+        f"the {kind} are not written: {what} is left in {path}:{line}{more}{help_}"
+    )
+
+
+def _left(made: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+    for path, text in made.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            for found in _LEFT.findall(line):
+                yield path, number, found
+
+
+def _refuse_edited(into: Path, made: Mapping[str, str]) -> None:
+    edited = [
+        path
+        for path, text in made.items()
+        if (into / path).exists() and (into / path).read_text("utf-8") != text
+    ]
+    if edited:
+        more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
+        raise PgbreakerError(
+            f"{into / edited[0]}{more} would be overwritten; --force does it"
+        )

@@ -1,0 +1,420 @@
+"""Alerts pushed to Alertmanager the moment that a breaker opens.
+
+Prometheus sends the same alert, one scrape and one evaluation later. Labels are those of
+its rule `PgbreakerBreakerOpen`, so that Alertmanager makes one alert of both; times are
+those of the rule, so that neither resolves what the other still holds up.
+
+`Alerts` knows what is on and does no I/O; `Push` is the sink. An Alertmanager keeps no
+alert that nobody renews, so what is sent is made from what is on, never queued: memory
+is bounded by the number of breakers, however long an Alertmanager is away.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pgbreaker.clock import Clock
+from pgbreaker.core.plan import AlertmanagerPlan
+from pgbreaker.core.states import Evidence, State, Transition
+from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.sinks.alertmanager import (
+    ANSWERED_WITHIN,
+    Answer,
+    Post,
+    ask,
+    posting,
+    session,
+    written,
+)
+from pgbreaker.sinks.board import Board
+from pgbreaker.sinks.hub import Event
+
+log = logging.getLogger(__name__)
+
+ALERT: Final = "PgbreakerBreakerOpen"
+SEVERITY: Final = "critical"
+HOLD: Final[Seconds] = 120.0
+"""How long an alert stays after its breaker closed: the rule's ``keep_firing_for``. An
+alert that nobody renews ends after it, too."""
+
+# In one post; writing more would keep the loop from others for longer than 10 ms.
+_MOST: Final = 500
+_ON: Final = (State.OPEN, State.HALF_OPEN)  # one condition, as in the rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often is told what.
+
+    Attributes:
+        gather: Seconds for which an opening waits for others, to be told with them: a
+            server that goes takes three breakers, a host takes all of its servers.
+        renew: Seconds between two tellings of an alert that is on.
+        within: Seconds for an Alertmanager's answer, connecting included.
+        again: Seconds from a failure to the next try; each further failure doubles it.
+        rarest: The longest that this becomes.
+        parting: Seconds for what is still to be told at the end.
+    """
+
+    gather: Seconds = 0.05
+    renew: Seconds = 30.0
+    within: Seconds = ANSWERED_WITHIN
+    again: Seconds = 0.5
+    rarest: Seconds = 30.0
+    parting: Seconds = 1.0
+
+
+# What is on.
+
+
+@dataclass(slots=True)
+class _Alert:
+    """The alert of one breaker.
+
+    Attributes:
+        starts: Wall time at which the breaker left closed.
+        reason: Why it did.
+        evidence: What was seen last by then, None when nothing was.
+        closed: Moment at which it closed again. None: it has not.
+        edition: Number of what is to be told of it now; larger is later.
+        taken: Number of what an Alertmanager took last.
+    """
+
+    starts: float
+    reason: str
+    evidence: Evidence | None
+    edition: int
+    closed: Seconds | None = None
+    taken: int = 0
+
+
+class Alerts:
+    """Which breakers have an alert that is on, or held for a while after."""
+
+    def __init__(self, plan: AlertmanagerPlan, board: Board, clock: Clock) -> None:
+        self._plan = plan
+        self._board = board
+        self._clock = clock
+        self._known: dict[str, _Alert] = {}
+        self._editions = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def take(self, move: Transition) -> str | None:
+        """Note a move. Returns the breaker that there is news of, None for none."""
+        if move.override is not None:
+            return None  # nobody feels it, and the rule does not see it
+        alert = self._known.get(move.breaker)
+        is_on = alert is not None and alert.closed is None
+        if move.after in _ON:
+            if is_on:
+                return None
+            starts = self._clock.wall_of(move.at)
+            if alert is not None and not self._is_over(alert):
+                starts = alert.starts  # the rule, too, has held it until now
+            self._known[move.breaker] = _Alert(
+                starts, move.reason, move.evidence, next(self._editions)
+            )
+        elif alert is not None and is_on:
+            alert.closed, alert.edition = move.at, next(self._editions)
+        else:
+            return None
+        return move.breaker
+
+    def renew(self) -> list[str]:
+        """Name the breakers whose alert is to be told again to stay on."""
+        self._forget()
+        names = [name for name, alert in self._known.items() if alert.closed is None]
+        for name in names:
+            self._known[name].edition = next(self._editions)
+        return names
+
+    def names(self) -> list[str]:
+        """Name all whose alert is on or held."""
+        self._forget()
+        return list(self._known)
+
+    def edition(self, name: str) -> int:
+        """The number of what is to be told of *name* now; 0 for nothing."""
+        alert = self._known.get(name)
+        return 0 if alert is None else alert.edition
+
+    def was_taken(self, name: str, edition: int) -> bool:
+        """Note that an Alertmanager took this. Returns whether it was the first to."""
+        alert = self._known.get(name)
+        if alert is None or edition <= alert.taken:
+            return False
+        alert.taken = edition
+        return True
+
+    def _forget(self) -> None:
+        """Forget what Alertmanager, too, has seen the end of by now."""
+        over = [name for name, alert in self._known.items() if self._is_over(alert)]
+        for name in over:
+            del self._known[name]
+
+    def _is_over(self, alert: _Alert) -> bool:
+        closed = alert.closed
+        return closed is not None and self._clock.now() - closed >= HOLD
+
+    def written(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """Write the alerts of *names* as Alertmanager's API wants them."""
+        return [self._written(name, self._known[name]) for name in names]
+
+    def _written(self, name: str, alert: _Alert) -> dict[str, Any]:
+        clock, plan = self._clock, self._plan
+        target, operation = self._board.home(name)
+        last = clock.wall() if alert.closed is None else clock.wall_of(alert.closed)
+        own = {"target": target, "operation": operation, "breaker": name}
+        links = {}
+        if plan.grafana_url:
+            links["dashboard_url"] = (
+                f"{plan.grafana_url}/d/pgbreaker-breakers?var-breaker={name}"
+            )
+        if plan.runbook_url:
+            links["runbook_url"] = f"{plan.runbook_url}/{ALERT}.md"
+        return written(
+            plan,
+            {"alertname": ALERT, "severity": SEVERITY, **own},
+            {
+                "summary": f"Breaker {name} opened",
+                "description": _described(name, alert),
+                **links,
+            },
+            # A wall clock that was set back would else have it begin after its end.
+            starts=min(alert.starts, last),
+            ends=last + HOLD,
+        )
+
+
+def _described(name: str, alert: _Alert) -> str:
+    seen = "" if alert.evidence is None else str(alert.evidence)
+    if seen in alert.reason:
+        seen = ""  # most reasons end with it
+    elif alert.evidence is not None and alert.evidence.probe:
+        seen = f"{seen} (probe {alert.evidence.probe})"
+    last = f" Seen last: {seen}." if seen else ""
+    end = "" if alert.closed is None else " Trials have succeeded since."
+    return (
+        f"Callers of {name} are told at once instead of waiting, until trials succeed."
+        f" Why it opened: {alert.reason}.{last}{end}"
+    )
+
+
+# Telling it.
+
+
+class _Alertmanager:
+    """One of them, and what it is owed.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        alerts: Alerts,
+        post: Post,
+        pace: Pace,
+        clock: Clock,
+        count: Callable[[bool, int], None],
+    ) -> None:
+        self.url = url
+        self._alerts = alerts
+        self._post = post
+        self._pace = pace
+        self._clock = clock
+        self._count = count
+        self._owed: dict[str, None] = {}  # who has waited longest comes first
+        self._news = asyncio.Event()
+        self._pause: Seconds = 0.0
+        self._away_since: Seconds | None = None
+
+    def tell(self, names: Iterable[str]) -> None:
+        """Have it told of these, soon."""
+        self._owed |= dict.fromkeys(names)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Tell it what it is owed, for good."""
+        pace = self._pace
+        while True:
+            await self._due()
+            self._news.clear()
+            if await self._offer(pace.within):
+                self._pause = 0.0
+            else:
+                self._pause = min(pace.rarest, max(pace.again, 2 * self._pause))
+
+    async def _due(self) -> None:
+        """Wait for news; after a failure, no longer than until the next try."""
+        rest = None
+        if self._pause:
+            # News does not wait for the next try, but nor does it hammer.
+            await asyncio.sleep(self._pace.again)
+            rest = self._pause - self._pace.again
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rest):
+                await self._news.wait()
+        await asyncio.sleep(self._pace.gather)
+
+    async def part(self) -> None:
+        """Tell it what it is owed, if anything, as far as that goes in a short time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.parting
+        while self._owed and (left := until - loop.time()) > 0:
+            if not await self._offer(left):
+                return
+
+    async def _offer(self, within: Seconds) -> bool:
+        """Post the first part of what it is owed. Returns whether it took that."""
+        editions = self._first_part()
+        if not editions:
+            return True
+        alerts = self._alerts.written(editions)
+        answer = await ask(self._post, self.url, alerts, within)
+        if not answer.took:
+            self._missed(answer)
+            return False
+        fresh = 0
+        for name, edition in editions.items():
+            fresh += self._alerts.was_taken(name, edition)
+            if self._alerts.edition(name) == edition:  # else it moved meanwhile
+                self._owed.pop(name, None)
+        if self._owed:
+            self._news.set()
+        self._took(fresh)
+        return True
+
+    def _first_part(self) -> dict[str, int]:
+        """Name what it is told of next, with the numbers of that."""
+        is_on = set(self._alerts.names())
+        self._owed = {name: None for name in self._owed if name in is_on}
+        part = itertools.islice(self._owed, _MOST)
+        return {name: self._alerts.edition(name) for name in part}
+
+    def _missed(self, answer: Answer) -> None:
+        # It may have been restarted, and knows nothing then of what it took before.
+        self._owed |= dict.fromkeys(self._alerts.names())
+        if not self._pause:  # the first of a series
+            self._away_since = self._clock.now()
+            log.warning("Alertmanager %s takes no alerts: %s", self.url, answer)
+        self._count(False, 0)
+
+    def _took(self, fresh: int) -> None:
+        if self._away_since is not None:
+            away = lasting(self._clock.now() - self._away_since)
+            log.info("Alertmanager %s takes alerts again, after %s", self.url, away)
+            self._away_since = None
+        self._count(True, fresh)
+
+
+class Push:
+    """Pushes what breakers do to every Alertmanager; a sink.
+
+    Attributes:
+        pushed: Alerts that at least one Alertmanager took, each renewal counted.
+        failures: Times that not one of them took what it was told.
+    """
+
+    def __init__(
+        self,
+        plan: AlertmanagerPlan,
+        board: Board,
+        clock: Clock,
+        post: Post,
+        pace: Pace | None = None,
+    ) -> None:
+        self.pushed = self.failures = 0
+        self._pace = pace or Pace()
+        self._alerts = Alerts(plan, board, clock)
+        self._failed: set[str] = set()  # since one took something, or all had failed
+        self._alertmanagers = [
+            _Alertmanager(
+                url, self._alerts, post, self._pace, clock, self._counter(url)
+            )
+            for url in plan.urls
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _counter(self, url: str) -> Callable[[bool, int], None]:
+        def count(took: bool, fresh: int) -> None:
+            if took:
+                self.pushed += fresh
+                self._failed.clear()
+                return
+            self._failed.add(url)
+            if len(self._failed) == len(self._alertmanagers):
+                self.failures += 1
+                self._failed.clear()
+
+        return count
+
+    def __call__(self, event: Event) -> None:
+        """Take an event from the hub."""
+        if isinstance(event, Transition):
+            name = self._alerts.take(event)
+            if name is not None:
+                self._tell([name])
+
+    def _tell(self, names: Iterable[str]) -> None:
+        for alertmanager in self._alertmanagers:
+            alertmanager.tell(names)
+
+    def start(self) -> None:
+        """Begin to tell; needs a running loop."""
+        self._begin(self._renew(), "renewal of alerts")
+        for alertmanager in self._alertmanagers:
+            self._begin(alertmanager.run(), f"push to {alertmanager.url}")
+
+    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_tell_fall)
+        self._tasks.append(task)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.renew)
+            names = self._alerts.renew()
+            if names:
+                self._tell(names)
+
+    async def close(self) -> None:
+        """Tell what is still to be told, as far as that goes in a short time.
+
+        What is on is not ended: whoever starts the daemon again finds it there, and
+        else it ends by itself.
+        """
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._pace.parting)
+        await asyncio.gather(*(a.part() for a in self._alertmanagers))
+
+
+def _tell_fall(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical(
+            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
+        )
+
+
+@asynccontextmanager
+async def pushing(
+    plan: AlertmanagerPlan, board: Board, clock: Clock, pace: Pace | None = None
+) -> AsyncIterator[Push]:
+    """Push to the Alertmanagers of *plan*, for the time of the block."""
+    async with session() as http:
+        push = Push(plan, board, clock, posting(http), pace)
+        push.start()
+        try:
+            yield push
+        finally:
+            await push.close()

@@ -1,0 +1,870 @@
+"""Alerts, as Alertmanagers get them; and Alertmanagers that do not behave."""
+
+import asyncio
+import itertools
+import json
+import logging
+import re
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+
+from acceptance.conftest import pgbreaker
+from pgbreaker.clock import Clock
+from pgbreaker.config import for_alertmanager, parse
+from pgbreaker.core.plan import AlertmanagerPlan
+from pgbreaker.core.states import Outcome, Override, State
+from pgbreaker.errors import ConfigError
+from pgbreaker.sinks.alertmanager import Answer, posting, session
+from pgbreaker.sinks.push import HOLD, Alerts, Pace, Push, pushing
+from support.boards import FULL, Scene
+
+RULES = Path(__file__).parents[3] / "alerts/pgbreaker.rules.yml"
+ONE = AlertmanagerPlan(urls=("http://one",))
+TWO = AlertmanagerPlan(urls=("http://one", "http://two"))
+QUICK = Pace(gather=0.02, renew=60.0, within=0.3, again=0.02, rarest=0.08, parting=0.3)
+TOOK = Answer(200, "OK")
+DOWN = Answer(None, "connection refused")
+
+
+class Takers:
+    """Alertmanagers without a network.
+
+    Attributes:
+        posts: What came: the URL and the alerts of each post, taken or not.
+        times: When each came.
+        answers: URL -> what it answers. None: it does not, until `let_go` is set.
+    """
+
+    def __init__(self, **answers: Answer | None) -> None:
+        self.posts: list[tuple[str, list[dict]]] = []
+        self.times: list[float] = []
+        self.let_go = asyncio.Event()
+        self.answers = {f"http://{name}": answer for name, answer in answers.items()}
+        self._came = asyncio.Event()
+
+    async def __call__(self, url: str, body: bytes) -> Answer:
+        self.posts.append((url, json.loads(body)))
+        self.times.append(time.monotonic())
+        self._came.set()
+        answer = self.answers.get(url, TOOK)
+        if answer is None:
+            await self.let_go.wait()
+        return answer or TOOK
+
+    def to(self, name: str) -> list[list[dict]]:
+        return [alerts for url, alerts in self.posts if url == f"http://{name}"]
+
+    async def until(self, what, within: float = 5.0) -> None:
+        """Wait until *what* holds, looking after each post."""
+        async with asyncio.timeout(within):
+            while not what():
+                self._came.clear()
+                await self._came.wait()
+
+
+@asynccontextmanager
+async def pushed_to(takers: Takers, scene: Scene, plan=ONE, pace=QUICK):
+    push = Push(plan, scene.board, scene.clock, takers, pace)
+    scene.also(push)
+    push.start()
+    try:
+        yield push
+    finally:
+        await push.close()
+
+
+async def settled(what, within: float = 5.0) -> None:
+    """Wait until *what* holds, which nobody tells."""
+    async with asyncio.timeout(within):
+        while not what():  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0.005)
+
+
+def moves(scene: Scene, outcome: Outcome, name: str = "main/read", **more):
+    target, _, operation = name.partition("/")
+    breaker = scene.board.targets[target].breakers[operation]
+    for move in breaker.observe(outcome, scene.time.now, **more):
+        scene.hub.publish(move)
+
+
+def fail(scene: Scene, name: str = "main/read") -> None:
+    moves(scene, Outcome.FAILURE, name, confirmed=True, evidence=FULL)
+
+
+def recover(scene: Scene, name: str = "main/read") -> None:
+    """Have it close, a while after."""
+    scene.time.now += 1.0
+    for _ in range(2):
+        scene.time.now += 1.0
+        moves(scene, Outcome.SUCCESS, name)
+
+
+def watched(plan=ONE, **more) -> tuple[Scene, Alerts, list[str]]:
+    """Alerts that are told all moves, and the breakers that there was news of."""
+    scene = Scene(**more)
+    alerts, news = Alerts(plan, scene.board, scene.clock), []
+
+    def take(event) -> None:
+        name = alerts.take(event) if hasattr(event, "breaker") else None
+        if name is not None:
+            news.append(name)
+
+    scene.also(take)
+    return scene, alerts, news
+
+
+def seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def only(alerts: Alerts) -> dict:
+    (alert,) = alerts.written(alerts.names())
+    return alert
+
+
+# What is on, without I/O.
+
+
+def test_an_opening_is_an_alert_with_its_numbers():
+    scene, alerts, _ = watched(
+        replace(ONE, page_url="http://db1:9432", labels={"cluster": "eu"})
+    )
+
+    fail(scene)
+
+    alert = only(alerts)
+    assert alert["labels"] == {
+        "alertname": "PgbreakerBreakerOpen",
+        "severity": "critical",
+        "job": "pgbreaker",
+        "target": "main",
+        "operation": "read",
+        "breaker": "main/read",
+        "cluster": "eu",
+    }
+    assert alert["generatorURL"] == "http://db1:9432"
+    described = alert["annotations"]["description"]
+    assert described.count("53300 sorry, too many clients already") == 1
+    assert seconds(alert["startsAt"]) == scene.clock.wall()
+    assert seconds(alert["endsAt"]) == scene.clock.wall() + HOLD
+
+
+def test_what_was_seen_last_is_told_when_the_reason_does_not_tell_it():
+    scene, alerts, _ = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+    breaker.force(Override(State.DISABLED, "test", "me"), scene.time.now)
+    moves(scene, Outcome.FAILURE, confirmed=True, evidence=FULL)
+
+    move = breaker.resume(scene.time.now, "handed back")
+    assert move is not None
+    scene.hub.publish(move)
+
+    described = only(alerts)["annotations"]["description"]
+    assert described.endswith(
+        "Why it opened: handed back."
+        " Seen last: 53300 sorry, too many clients already (probe login)."
+    )
+
+
+def test_half_open_is_no_end_and_a_relapse_no_beginning():
+    scene, alerts, news = watched()
+    fail(scene)
+    begun = only(alerts)["startsAt"]
+
+    for _ in range(3):
+        scene.time.now += 5.0
+        moves(scene, Outcome.SUCCESS)  # half-open
+        moves(scene, Outcome.FAILURE, evidence=FULL)  # open again
+
+    assert news == ["main/read"]
+    assert only(alerts)["startsAt"] == begun
+
+
+def test_an_alert_stays_as_long_after_the_closing_as_the_rule_holds_it():
+    scene, alerts, news = watched()
+    fail(scene)
+
+    recover(scene)
+    closed = scene.clock.wall()
+    scene.time.now += HOLD - 0.1
+
+    assert news == ["main/read"] * 2
+    alert = only(alerts)
+    assert seconds(alert["endsAt"]) == closed + HOLD
+    assert alert["annotations"]["description"].endswith("Trials have succeeded since.")
+    assert alerts.renew() == []
+    scene.time.now += 0.2
+    assert alerts.names() == []
+
+
+def test_a_flap_within_the_hold_is_one_alert_and_after_it_a_new_one():
+    scene, alerts, _ = watched()
+    fail(scene)
+    first = only(alerts)["startsAt"]
+    recover(scene)
+
+    scene.time.now += HOLD - 1.0
+    fail(scene)
+    again = only(alerts)["startsAt"]
+    recover(scene)
+    scene.time.now += HOLD + 1.0
+    fail(scene)
+
+    assert again == first
+    assert seconds(only(alerts)["startsAt"]) == scene.clock.wall()
+
+
+@pytest.mark.parametrize(
+    "state", [State.DISABLED, State.METRICS_ONLY, State.FORCED_OPEN, State.CLOSED]
+)
+def test_what_callers_do_not_feel_or_somebody_has_asked_for_is_no_alert(state):
+    scene, alerts, news = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+
+    scene.hub.publish(breaker.force(Override(state, "test", "me"), scene.time.now))
+    fail(scene)
+
+    assert breaker.computed_state is State.OPEN
+    assert (news, len(alerts)) == ([], 0)
+
+
+def test_an_operator_who_takes_over_ends_the_alert():
+    scene, alerts, news = watched()
+    fail(scene)
+    breaker = scene.board.targets["main"].breakers["read"]
+
+    took_over = breaker.force(Override(State.DISABLED, "x", "me"), scene.time.now)
+    scene.hub.publish(took_over)
+
+    assert news == ["main/read"] * 2
+    assert alerts.renew() == []
+
+
+def test_an_alert_never_begins_after_its_end_whatever_the_wall_clock_does():
+    scene, wall = Scene(), [1_800_000_000.0]
+    clock = Clock(now=lambda: scene.time.now, wall=lambda: wall[0])
+    alerts = Alerts(ONE, scene.board, clock)
+    scene.also(alerts.take)
+    fail(scene)
+
+    wall[0] -= 3600.0
+
+    alert = only(alerts)
+    assert seconds(alert["startsAt"]) <= wall[0] < seconds(alert["endsAt"])
+
+
+def test_memory_is_bounded_by_the_breakers():
+    scene, alerts, _ = watched(names=[f"t{n}" for n in range(20)])
+
+    for _ in range(30):
+        for name in scene.board.targets:
+            fail(scene, f"{name}/read")
+        for name in scene.board.targets:
+            recover(scene, f"{name}/read")
+
+    assert len(alerts) <= 20
+
+
+# The rule's alert and ours are one.
+
+
+def the_rule() -> dict:
+    groups = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+    (rule,) = [
+        rule
+        for group in groups
+        for rule in group["rules"]
+        if rule.get("alert") == "PgbreakerBreakerOpen"
+    ]
+    return rule
+
+
+def rendered(template: str, labels: dict[str, str]) -> str:
+    """What Prometheus makes of a template that has labels alone in it."""
+    text = re.sub(
+        r"\{\{ *\$labels\.(\w+) *\}\}", lambda found: labels[found[1]], template
+    )
+    assert "{{" not in text, template
+    return text
+
+
+def test_the_rule_and_the_push_give_the_same_labels():
+    scene, alerts, _ = watched(replace(ONE, job="watch"))
+    rule = the_rule()
+    by = re.findall(r"by \(([^)]*)\)", rule["expr"])
+    assert by
+    (kept,) = {tuple(sorted(names.split(", "))) for names in by}
+
+    fail(scene)
+
+    labels = only(alerts)["labels"]
+    assert labels.keys() == {"alertname", *kept, *rule["labels"]}
+    assert labels["alertname"] == rule["alert"]
+    assert rule["labels"].items() <= labels.items()
+    assert labels["job"] == "watch"
+
+
+def test_the_rule_and_the_push_say_the_same_and_lead_to_the_same():
+    scene, alerts, _ = watched(
+        replace(
+            ONE,
+            grafana_url="https://grafana.example.org",
+            runbook_url="https://runbooks.example.org",
+        )
+    )
+    rule = the_rule()
+
+    fail(scene)
+
+    alert = only(alerts)
+    for annotation in ("summary", "dashboard_url", "runbook_url"):
+        theirs = rendered(rule["annotations"][annotation], alert["labels"])
+        assert alert["annotations"][annotation] == theirs
+    assert rule["keep_firing_for"] == f"{HOLD / 60:g}m"
+
+
+def test_without_addresses_an_alert_has_no_links():
+    scene, alerts, _ = watched()
+
+    fail(scene)
+
+    alert = only(alerts)
+    assert alert["annotations"].keys() == {"summary", "description"}
+    assert "generatorURL" not in alert
+
+
+# Telling it.
+
+
+async def test_what_opens_together_is_one_post():
+    scene, takers = Scene(names=[f"t{n}" for n in range(50)]), Takers()
+
+    async with pushed_to(takers, scene) as push:
+        for name in scene.board.targets:
+            for operation in ("connect", "read", "write"):
+                fail(scene, f"{name}/{operation}")
+        await settled(lambda: push.pushed == 150)
+
+    (alerts,) = takers.to("one")
+    assert len({alert["labels"]["breaker"] for alert in alerts}) == 150
+    assert push.failures == 0
+
+
+async def test_an_alert_that_is_on_is_renewed_and_one_that_is_not_no_more():
+    scene, takers = Scene(), Takers()
+
+    async with pushed_to(takers, scene, pace=replace(QUICK, renew=0.05)) as push:
+        fail(scene, "main/read")
+        fail(scene, "main/write")
+        await takers.until(lambda: len(takers.posts) >= 3)
+        recover(scene, "main/read")
+        ended = scene.clock.wall() + HOLD
+        await takers.until(lambda: breakers(takers)[-1] == {"main/write"})
+        seen = len(takers.posts)
+        await takers.until(lambda: len(takers.posts) >= seen + 3)
+
+    assert set(map(frozenset, breakers(takers)[seen:])) == {frozenset({"main/write"})}
+    last = [a for a in flat(takers) if a["labels"]["breaker"] == "main/read"][-1]
+    assert seconds(last["endsAt"]) == ended
+    assert push.pushed >= 8
+
+
+def breakers(takers: Takers) -> list[set[str]]:
+    return [{a["labels"]["breaker"] for a in alerts} for _, alerts in takers.posts]
+
+
+def flat(takers: Takers) -> list[dict]:
+    return [alert for _, alerts in takers.posts for alert in alerts]
+
+
+async def test_with_nothing_on_nothing_is_sent():
+    scene, takers = Scene(), Takers()
+
+    async with pushed_to(takers, scene, pace=replace(QUICK, renew=0.02)):
+        for _ in range(10):
+            scene.read()
+            await asyncio.sleep(0.01)
+
+    assert takers.posts == []
+
+
+async def test_after_an_outage_all_that_is_on_is_told_and_nothing_that_is_over(caplog):
+    caplog.set_level(logging.INFO)
+    scene, takers = Scene(), Takers(one=DOWN)
+
+    async with pushed_to(takers, scene) as push:
+        fail(scene, "main/read")
+        await settled(lambda: push.failures >= 2)
+        recover(scene, "main/read")
+        scene.time.now += HOLD
+        fail(scene, "main/write")
+        fail(scene, "main/connect")
+        await settled(lambda: push.failures >= 6)
+        failures = push.failures
+        takers.answers.clear()
+        await settled(lambda: push.pushed == 2)
+        fail(scene, "main/read")
+        await settled(lambda: push.pushed == 3)
+
+    assert breakers(takers)[-2:] == [{"main/write", "main/connect"}, {"main/read"}]
+    assert push.failures - failures <= 1
+    assert [r.getMessage() for r in caplog.records] == [
+        "Alertmanager http://one takes no alerts: connection refused",
+        f"Alertmanager http://one takes alerts again, after {HOLD / 60:.0f} min 3 s",
+    ]
+
+
+async def test_one_that_was_away_is_told_again_what_it_had_taken_before():
+    """It may have been restarted, and keeps no alerts over that."""
+    scene, takers = Scene(), Takers()
+
+    async with pushed_to(takers, scene) as push:
+        fail(scene, "main/read")
+        await settled(lambda: push.pushed == 1)
+        takers.answers = {"http://one": DOWN}
+        fail(scene, "main/write")
+        await settled(lambda: push.failures > 0)
+        takers.answers.clear()
+        await settled(lambda: push.pushed == 2)
+
+    assert breakers(takers)[-1] == {"main/read", "main/write"}
+
+
+async def test_every_outage_is_told_of_anew_and_news_after_one_goes_at_once(caplog):
+    scene, takers = Scene(), Takers()
+    pace = replace(QUICK, again=0.5)
+
+    async with pushed_to(takers, scene, pace=pace) as push:
+        for number, name in enumerate(("main/read", "main/write")):
+            takers.answers = {"http://one": DOWN}
+            fail(scene, name)
+            await settled(lambda wanted=number + 1: push.failures == wanted)
+            takers.answers.clear()
+            await settled(lambda wanted=number + 1: push.pushed >= wanted)
+        begun = time.monotonic()
+        fail(scene, "main/connect")
+        await settled(lambda: breakers(takers)[-1] == {"main/connect"})
+        took = time.monotonic() - begun
+
+    assert took < 0.45
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
+        "Alertmanager http://one takes no alerts: connection refused"
+    ] * 2
+
+
+async def test_retries_come_ever_more_seldom_and_news_does_not_wait_for_them():
+    scene, takers = Scene(), Takers(one=DOWN)
+    pace = replace(QUICK, rarest=30.0)
+
+    async with pushed_to(takers, scene, pace=pace):
+        fail(scene, "main/read")
+        await takers.until(lambda: len(takers.posts) == 6)
+        gaps = [b - a for a, b in itertools.pairwise(takers.times)]
+        begun = time.monotonic()
+        fail(scene, "main/write")
+        await takers.until(lambda: len(takers.posts) == 7)
+        took = time.monotonic() - begun
+
+    pauses = (0.02, 0.04, 0.08, 0.16, 0.32)
+    assert all(gap >= pause for gap, pause in zip(gaps, pauses, strict=True))
+    assert breakers(takers)[6] == {"main/read", "main/write"}
+    assert took < 0.5  # where the next retry would come after 0.64
+
+
+async def test_one_of_two_that_is_down_is_no_failure_and_gets_it_later(caplog):
+    scene, takers = Scene(), Takers(two=Answer(503, "Service Unavailable"))
+
+    async with pushed_to(takers, scene, TWO) as push:
+        fail(scene)
+        await settled(lambda: len(takers.to("two")) >= 3)
+        assert (push.pushed, push.failures, len(takers.to("one"))) == (1, 0, 1)
+        takers.answers.clear()
+        seen = len(takers.to("two"))
+        await settled(lambda: len(takers.to("two")) > seen)
+
+    assert (push.pushed, push.failures) == (1, 0)
+    (warning,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warning.getMessage() == (
+        "Alertmanager http://two takes no alerts: it answered 503 Service Unavailable"
+    )
+
+
+async def test_two_that_are_away_one_after_the_other_are_no_failure():
+    scene, takers = Scene(), Takers(one=DOWN)
+
+    async with pushed_to(takers, scene, TWO, replace(QUICK, gather=0.1)) as push:
+        fail(scene, "main/read")
+        await settled(lambda: len(takers.posts) == 2)
+        takers.answers.clear()
+        await settled(lambda: len(takers.posts) == 3)
+        takers.answers = {"http://two": DOWN}
+        fail(scene, "main/write")
+        await settled(lambda: push.pushed == 2 and len(takers.to("two")) >= 2)
+
+    assert push.failures == 0
+
+
+async def test_when_all_are_down_that_is_one_failure_each_time():
+    scene, takers = Scene(), Takers(one=DOWN, two=DOWN)
+    pace = replace(QUICK, again=60.0)
+
+    async with pushed_to(takers, scene, TWO, pace) as push:
+        fail(scene)
+        await settled(lambda: len(takers.posts) == 2 and push.failures > 0)
+
+    # The last attempt, at the end, fails as well.
+    assert (push.failures, len(takers.posts)) == (2, 4)
+
+
+async def test_one_that_hangs_delays_neither_the_other_nor_whoever_tells():
+    scene, takers = Scene(), Takers(two=None)
+
+    async with pushed_to(takers, scene, TWO, replace(QUICK, within=5.0)):
+        fail(scene, "main/read")
+        await takers.until(lambda: takers.to("two"))
+        begun = time.monotonic()
+        fail(scene, "main/write")
+        told = time.monotonic() - begun
+        await settled(lambda: len(takers.to("one")) == 2)
+        took = time.monotonic() - begun
+
+    assert told < 0.1
+    assert took < 2.0  # less than the other is waited for
+
+
+@pytest.mark.parametrize("takes", [True, False], ids=["which is taken", "which is not"])
+async def test_what_moves_while_a_post_is_under_way_is_told_after_it(takes):
+    scene, takers = Scene(), Takers(one=None)
+    pace = replace(QUICK, within=5.0 if takes else 0.1)
+
+    async with pushed_to(takers, scene, pace=pace) as push:
+        fail(scene)
+        await takers.until(lambda: takers.posts)
+        recover(scene)
+        takers.answers.clear()
+        if takes:
+            takers.let_go.set()
+        await settled(lambda: push.pushed >= 1 and len(takers.posts) == 2)
+
+    assert push.failures == (not takes)
+    assert seconds(flat(takers)[-1]["endsAt"]) == scene.clock.wall() + HOLD
+
+
+async def test_at_the_end_what_is_still_owed_is_told():
+    scene, takers = Scene(), Takers()
+
+    async with pushed_to(takers, scene, pace=replace(QUICK, gather=60.0)) as push:
+        fail(scene)
+        await asyncio.sleep(0.05)
+        assert takers.posts == []
+
+    assert breakers(takers) == [{"main/read"}]
+    assert push.pushed == 1
+
+
+async def test_the_end_does_not_wait_for_one_that_hangs():
+    scene, takers = Scene(), Takers(one=None, two=None)
+    push = Push(TWO, scene.board, scene.clock, takers)  # at its real pace
+    scene.also(push)
+    push.start()
+    fail(scene)
+    await takers.until(lambda: len(takers.posts) == 2)
+
+    begun = time.monotonic()
+    await push.close()
+
+    assert time.monotonic() - begun < 1.5
+    assert push.failures == 1
+
+
+async def test_a_thousand_targets_that_go_at_once_do_not_hold_the_loop():
+    scene, takers = Scene(names=[f"t{n}" for n in range(1000)]), Takers()
+    longest, running = 0.0, True
+
+    async def beat() -> None:
+        nonlocal longest
+        while running:
+            begun = time.monotonic()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.monotonic() - begun)
+
+    async with pushed_to(takers, scene) as push:
+        for name in scene.board.targets:
+            for operation in ("connect", "read", "write"):
+                fail(scene, f"{name}/{operation}")
+        beating = asyncio.create_task(beat())
+        await settled(lambda: push.pushed == 3000)
+        running = False
+        await beating
+
+    assert longest < 0.25
+    assert [len(alerts) for _, alerts in takers.posts] == [500] * 6
+
+
+async def test_all_that_is_owed_is_told_at_the_end_in_however_many_posts():
+    scene, takers = Scene(names=[f"t{n}" for n in range(600)]), Takers()
+
+    async with pushed_to(takers, scene, pace=replace(QUICK, gather=60.0)):
+        for name in scene.board.targets:
+            fail(scene, f"{name}/read")
+
+    assert len(set().union(*breakers(takers))) == 600
+
+
+# What is configured.
+
+TARGET = b"""
+version: 1
+targets:
+  - {name: main, dsn: postgresql://monitor@db1/app}
+"""
+
+
+def test_what_the_file_says_is_what_is_pushed_by():
+    config = parse(
+        TARGET
+        + b"""
+alertmanager:
+  urls: ["http://127.0.0.1:9093/", "https://am.example.net/prefix"]
+  job: watch
+  labels: {Cluster: eu-1, replica: ""}
+  grafana_url: https://grafana.example.net/
+  runbook_url: https://example.net/runbooks
+  page_url: http://db1:9432
+""",
+        "x.yml",
+    )
+
+    assert config.alertmanager == AlertmanagerPlan(
+        urls=("http://127.0.0.1:9093", "https://am.example.net/prefix"),
+        job="watch",
+        labels={"Cluster": "eu-1", "replica": ""},
+        grafana_url="https://grafana.example.net",
+        runbook_url="https://example.net/runbooks",
+        page_url="http://db1:9432",
+    )
+
+
+def test_the_defaults_are_those_of_the_plan_and_nothing_is_pushed_without_the_key():
+    with_urls = parse(TARGET + b"alertmanager: {urls: ['http://one']}\n", "x.yml")
+
+    assert with_urls.alertmanager == ONE == for_alertmanager("http://one")
+    assert parse(TARGET, "x.yml").alertmanager is None
+
+
+def test_an_address_of_the_command_line_is_told_as_one_of_the_file():
+    with pytest.raises(ConfigError) as caught:
+        for_alertmanager("http://me:hunter2@am:9093")
+
+    assert str(caught.value) == (
+        "--url: an address has no user or password in it;"
+        " write it like http://127.0.0.1:9093"
+    )
+
+
+# By HTTP, on loopback.
+
+
+@asynccontextmanager
+async def serving(handler):
+    """Somebody who takes posts for Alertmanager's API, for the time of the block."""
+    app = web.Application()
+    app.router.add_post("/am/api/v2/alerts", handler)
+    app.router.add_get("/elsewhere", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/am"
+    finally:
+        await runner.cleanup()
+
+
+async def test_alerts_arrive_over_one_connection_that_is_kept():
+    came, ports = [], set()
+
+    async def take(request: web.Request) -> web.Response:
+        came.extend(await request.json())
+        ports.add(request.transport.get_extra_info("peername")[1])
+        assert request.content_type == "application/json"
+        assert request.headers["User-Agent"].startswith("pgbreaker/")
+        return web.Response()
+
+    async with serving(take) as url:
+        scene = Scene()
+        plan = AlertmanagerPlan(urls=(url,))
+        async with pushing(plan, scene.board, scene.clock, QUICK) as push:
+            scene.also(push)
+            for number, name in enumerate(("main/read", "main/write", "main/connect")):
+                fail(scene, name)
+                await settled(lambda wanted=number + 1: push.pushed == wanted)
+
+    assert [alert["labels"]["breaker"] for alert in came] == [
+        *("main/read", "main/write", "main/connect")
+    ]
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, "", "it answered 200 OK"),
+        (400, '"bad label"\nmore', 'it answered 400 Bad Request: "bad label"'),
+        (503, "\x1b[31mno\x00", "it answered 503 Service Unavailable: [31mno"),
+        (302, "", "it answered 302 Found"),
+        (500, "x" * 5000, None),
+    ],
+)
+async def test_an_answer_is_told_in_one_line(status, body, said):
+    async def answer(request: web.Request) -> web.Response:
+        assert request.method == "POST", "nothing is sent elsewhere"
+        headers = {"Location": "/elsewhere"} if status == 302 else {}
+        return web.Response(status=status, text=body, headers=headers)
+
+    async with serving(answer) as url, session() as http:
+        answered = await posting(http)(url, b"[]")
+
+    assert answered.took == (status == 200)
+    assert len(answered.text) <= 200
+    assert str(answered) == said or said is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:1", "connection refused"),
+        ("http://no-such-host.invalid", "the host's name has no address"),
+    ],
+)
+async def test_nobody_there_is_told_in_words(url, said):
+    async with session() as http:
+        answered = await posting(http)(url, b"[]")
+
+    assert answered.status is None
+    assert answered.text.startswith(said)
+
+
+async def test_one_that_talks_something_else_is_told_in_words():
+    async def talk(_reader, writer) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, session() as http:
+        answered = await posting(http)(f"http://127.0.0.1:{port}", b"[]")
+
+    assert answered.status is None
+    assert answered.text
+    assert "\n" not in answered.text
+
+
+async def test_one_that_accepts_and_never_answers_holds_up_neither_alerts_nor_the_end():
+    accepted = []
+    silent = await asyncio.start_server(
+        lambda _, writer: accepted.append(writer), "127.0.0.1", 0
+    )
+    port = silent.sockets[0].getsockname()[1]
+    came = asyncio.Event()
+
+    async def take(_: web.Request) -> web.Response:
+        came.set()
+        return web.Response()
+
+    async with serving(take) as url:
+        scene = Scene()
+        plan = AlertmanagerPlan(urls=(f"http://127.0.0.1:{port}", url))
+        async with pushing(plan, scene.board, scene.clock) as push:
+            scene.also(push)
+            fail(scene)
+            async with asyncio.timeout(1.0):
+                await came.wait()
+            begun = time.monotonic()
+        took = time.monotonic() - begun
+    silent.close()
+    for writer in accepted:
+        writer.close()
+
+    assert accepted
+    assert took < 1.5
+    assert (push.pushed, push.failures) == (1, 0)
+
+
+# The command.
+
+
+async def tried(*arguments: str):
+    return await asyncio.to_thread(pgbreaker, "alerts", "test", *arguments)
+
+
+async def test_each_alertmanager_is_told_of_in_a_line(tmp_path):
+    came = []
+
+    async def take(request: web.Request) -> web.Response:
+        came.extend(await request.json())
+        return web.Response()
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=400, text="no such tenant")
+
+    async with serving(take) as good, serving(refuse) as bad:
+        path = tmp_path / "pgbreaker.yaml"
+        alertmanagers = (
+            f"{{urls: ['{good}', '{bad}'], job: watch, labels: {{cluster: eu}}}}"
+        )
+        path.write_bytes(TARGET + f"alertmanager: {alertmanagers}\n".encode())
+        done = await tried("--config", str(path), "--severity", "warning")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        f"{good}: took it",
+        f"{bad}: refused it: 400 Bad Request: no such tenant",
+        "PgbreakerTest takes the route of severity warning, job watch: look there for a message; the alert ends by itself in a minute",
+    ]
+    (alert,) = came
+    mark = alert["labels"].pop("test")
+    assert len(mark) == 8
+    assert alert["labels"] == {
+        "alertname": "PgbreakerTest",
+        "severity": "warning",
+        "job": "watch",
+        "cluster": "eu",
+    }
+    assert seconds(alert["endsAt"]) - seconds(alert["startsAt"]) == 60.0
+
+
+async def test_one_that_is_not_there_goes_before_one_that_refuses():
+    done = await tried("--url", "http://127.0.0.1:1")
+
+    assert done.returncode == 69
+    assert done.stdout.startswith(
+        "http://127.0.0.1:1: does not answer: connection refused\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "say --config FILE, or --url URL"),
+        (("--url", "am:9093"), 78, "--url: not an address; write it like http"),
+        (("--config", "FILE"), 78, "no alertmanager is configured; add its urls"),
+        (("--config", "FILE", "--url", "http://127.0.0.1:1"), 69, ""),
+    ],
+    ids=["nothing", "no address", "nothing configured", "an address besides"],
+)
+async def test_what_is_not_to_be_tried_is_said(arguments, code, said, tmp_path):
+    path = tmp_path / "pgbreaker.yaml"
+    path.write_bytes(TARGET)
+
+    done = await tried(*(str(path) if a == "FILE" else a for a in arguments))
+
+    assert done.returncode == code
+    assert said in done.stderr

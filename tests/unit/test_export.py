@@ -1,0 +1,171 @@
+"""What is shipped beside the code, handed out with the addresses of others."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pgbreaker.cli import cli
+from pgbreaker.errors import PgbreakerError
+from pgbreaker.export import export, filled
+
+ROOT = Path(__file__).parents[2]
+GIVEN = {
+    "grafana-url": "https://grafana.corp/g/",
+    "runbook-url": "https://wiki.corp/runbooks",
+}
+ALL = GIVEN | {
+    "watchdog-url": "https://dead.corp/x?y=1",
+    "email": "night@corp.test",
+    "smtp": "mail.corp:25",
+}
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text("utf-8")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("given", [GIVEN, ALL], ids=["what has to be", "all"])
+@pytest.mark.parametrize("kind", ["alerts", "dashboards"])
+def test_nothing_of_ours_is_left_in_what_is_handed_out(kind, given, tmp_path):
+    count = export(kind, tmp_path / "new", given, force=False)
+
+    made = texts(tmp_path / "new")
+    assert len(made) == count > 5
+    assert not [path for path, text in made.items() if "example.org" in text]
+    assert not [path for path, text in made.items() if "# begin:" in text]
+
+
+def test_alerts_come_with_their_runbooks_routes_and_messages(tmp_path):
+    export("alerts", tmp_path, ALL, force=False)
+
+    made = texts(tmp_path)
+    rules = yaml.safe_load(made["pgbreaker.rules.yml"])
+    alerts = [
+        rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule
+    ]
+    routes = yaml.safe_load(made["alertmanager.yml"])
+    assert {"slack.tmpl"} < made.keys()
+    assert routes["route"]["routes"]
+    for alert in alerts:
+        runbook, dashboard = (
+            alert["annotations"][name] for name in ("runbook_url", "dashboard_url")
+        )
+        assert runbook == f"https://wiki.corp/runbooks/{alert['alert']}.md"
+        assert dashboard.startswith("https://grafana.corp/g/d/")
+        assert f"runbooks/{alert['alert']}.md" in made
+
+
+def test_dashboards_are_the_documents_that_grafana_takes(tmp_path):
+    export("dashboards", tmp_path, GIVEN, force=False)
+
+    made = texts(tmp_path)
+    assert all(path.endswith(".json") for path in made)
+    assert {json.loads(text)["uid"] for text in made.values()} == {
+        f"pgbreaker-{name}"
+        for name in ("overview", "target", "breakers", "pools", "slo", "daemon")
+    }
+
+
+def test_a_receiver_without_an_address_stays_and_tells_nobody(tmp_path):
+    export("alerts", tmp_path / "with", ALL, force=False)
+    export("alerts", tmp_path / "without", GIVEN, force=False)
+
+    with_, without = (
+        {
+            receiver["name"]: set(receiver) - {"name"}
+            for receiver in yaml.safe_load(
+                (tmp_path / folder / "alertmanager.yml").read_text("utf-8")
+            )["receivers"]
+        }
+        for folder in ("with", "without")
+    )
+    assert with_.keys() == without.keys()
+    assert {name for name in with_ if with_[name] != without[name]} == {
+        "watchdog",
+        "email",
+    }
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("grafana-url", "grafana.example.org is left in"),
+        ("runbook-url", "say --runbook-url"),
+        ("smtp", "say --smtp"),
+    ],
+)
+def test_what_is_left_is_refused_with_its_place_and_what_helps(missing, says, tmp_path):
+    given = {name: text for name, text in ALL.items() if name != missing}
+
+    with pytest.raises(PgbreakerError, match=says) as caught:
+        export("alerts", tmp_path / "new", given, force=False)
+
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("grafana-url", "grafana.corp"),
+        ("runbook-url", 'https://wiki.corp/"x'),
+        ("watchdog-url", "https://x.corp/{{ a }}"),
+        ("email", "me at corp"),
+        ("smtp", "mail corp"),
+    ],
+)
+def test_what_is_no_address_is_refused(option, text, tmp_path):
+    with pytest.raises(PgbreakerError, match=f"--{option}"):
+        export("alerts", tmp_path, ALL | {option: text}, force=False)
+
+
+def test_our_own_placeholder_is_no_address_either(tmp_path):
+    given = GIVEN | {"grafana-url": "https://grafana.example.org"}
+
+    with pytest.raises(PgbreakerError, match="is left in"):
+        export("alerts", tmp_path, given, force=False)
+
+
+def test_what_somebody_changed_is_overwritten_only_when_told_to(tmp_path):
+    export("alerts", tmp_path, GIVEN, force=False)
+    export("alerts", tmp_path, GIVEN, force=False)  # the same again is no change
+    edited = tmp_path / "alertmanager.yml"
+    edited.write_text("mine", "utf-8")
+
+    with pytest.raises(PgbreakerError, match=r"alertmanager\.yml would be overwritten"):
+        export("alerts", tmp_path, ALL, force=False)
+    assert edited.read_text("utf-8") == "mine"
+
+    export("alerts", tmp_path, ALL, force=True)
+    assert "night@corp.test" in edited.read_text("utf-8")
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("", "utf-8")
+
+    with pytest.raises(PgbreakerError, match="cannot write to"):
+        export("alerts", tmp_path / "file/below", GIVEN, force=False)
+
+
+def test_a_block_goes_when_nobody_has_an_address_for_it():
+    text = "a\n  # begin: email\n  to: oncall@example.org\n  # end: email\nb\n"
+
+    assert filled(text, {}) == "a\nb\n"
+    assert filled(text, {"email": "me@corp"}) == "a\n  to: me@corp\nb\n"
+
+
+def test_the_command_says_what_it_wrote_and_what_nobody_hears(tmp_path):
+    urls = ("--grafana-url", "https://g.corp", "--runbook-url", "https://r.corp")
+
+    done = CliRunner().invoke(cli, ["export", "alerts", str(tmp_path), *urls])
+
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path}: " in done.output
+    assert "--watchdog-url" in done.output
