@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak lint types unit integration acceptance packages servers clean
+.PHONY: help demo test check bench soak lint types unit integration acceptance packages servers docs clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,8 +56,12 @@ acceptance: packages $(VENV)/.dev ## the daemon as a process
 packages: ## system packages that tests use, where we may install them
 	@tests/install-packages
 
-servers: $(VENV)/.dev ## PostgreSQL 14, 16 and 18, beside Debian's 15 and the demo's 17
+servers: $(VENV)/.dev ## PostgreSQL 14, 16, 18 beside Debian's 15 and the demo's 17; Prometheus 3
 	@tests/fetch-servers
+	@tests/fetch-prometheus
+
+docs: $(VENV)/.dev ## write what is made from the code anew: references, dashboards
+	$(BIN)/python tests/write-references
 
 clean: ## remove what the commands here have made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

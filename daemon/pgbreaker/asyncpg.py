@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,6 +20,7 @@ from pgbreaker.errors import CallTimeoutError
 from pgbreaker.guard.bulkhead import Bulkhead
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.monitor import Monitor
+from pgbreaker.guard.pools import Use, watch
 from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.guard.target import Target
 from pgbreaker.guard.unit import SessionLostError, Unit
@@ -95,12 +97,14 @@ class ProtectedPool:
             raise ValueError(f"share is above 0 and up to 1, got {share!r}")
         self.pool = pool
         self.target = target
-        self.monitor = Monitor(target, self._status)
+        self.monitor = Monitor(target)
         self.timeout = timeout
         self.acquire_timeout = acquire_timeout
         self._births = Births(pool, target)
         self._most = max(1, int(pool.get_max_size() * share))
         self._places: dict[str, Bulkhead] = {}
+        self._asking = 0  # callers that the pool has yet to answer
+        watch(self, target.name, ProtectedPool._use)
 
     def __repr__(self) -> str:
         return f"<ProtectedPool of {self.target!r}>"
@@ -119,14 +123,20 @@ class ProtectedPool:
     ) -> None:
         await self.close()
 
-    def _status(self) -> dict[str, Any]:
+    def _use(self) -> Use | None:
         pool = self.pool
-        return {
-            "class": type(pool).__name__,
-            "size": pool.get_size(),
-            "idle": pool.get_idle_size(),
-            "max_size": pool.get_max_size(),
-        }
+        if pool.is_closing():
+            return None
+        idle = pool.get_idle_size()
+        use = Use.told(
+            used=pool.get_size() - idle,
+            idle=idle,
+            limit=pool.get_max_size(),
+            asking=self._asking,
+        )
+        # Whoever waits for a place of its operation has not come to the pool yet.
+        queued = sum(place.waiting for place in tuple(self._places.values()))
+        return replace(use, waiters=use.waiters + queued)
 
     def acquire(
         self, *, timeout: Seconds | None = None, operation: str | None = None
@@ -180,6 +190,7 @@ class ProtectedPool:
         is_growing = not pool.get_idle_size() and pool.get_size() < pool.get_max_size()
         if is_growing:
             unit.ask(Phase.CONNECT)
+        self._asking += 1
         try:
             raw = await pool.acquire(timeout=within)
         except BaseException as error:
@@ -189,6 +200,8 @@ class ProtectedPool:
             unit.fail(error)
             unit.drop()
             raise
+        finally:
+            self._asking -= 1
         unit.rest()
         unit.phase = Phase.STATEMENT
         unit.made_at = self._births.of(raw)

@@ -1,4 +1,5 @@
-"""Prometheus: every breaker of the process, read when it is scraped.
+"""Prometheus: every breaker of the process, and every pool behind one, read when it is
+scraped.
 
 The breakers count in plain integers anyway, so that nothing is done for this on the way
 of a call. One registry a process: with `prometheus_client`'s multiprocess mode a custom
@@ -21,6 +22,7 @@ from pgbreaker.core.metric import Family
 from pgbreaker.core.states import MOVES, State
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker, all_breakers
 from pgbreaker.guard.gate import BOUNDS
+from pgbreaker.guard.pools import Use, uses
 
 _B: Final = ("breaker",)
 
@@ -58,6 +60,13 @@ LIBRARY: Final = {
             _B,
         ),
         Family(
+            "pgbreaker_breaker_left_closed_timestamp_seconds",
+            "gauge",
+            "Unix time at which it last left closed, in seconds; 0 when it never did. A"
+            " trial that fails does not change it.",
+            _B,
+        ),
+        Family(
             "pgbreaker_breaker_failure_ratio",
             "gauge",
             "Share of the window that failed, 0 to 1.",
@@ -67,6 +76,12 @@ LIBRARY: Final = {
             "pgbreaker_breaker_failure_ratio_threshold",
             "gauge",
             "Share of the window at which it opens, 0 to 1.",
+            _B,
+        ),
+        Family(
+            "pgbreaker_slow_call_threshold_seconds",
+            "gauge",
+            "Time from which a call counts as slow, in seconds; only where one is set.",
             _B,
         ),
         Family(
@@ -113,9 +128,28 @@ LIBRARY: Final = {
             "Retries not made for want of budget; of the server's breakers together.",
             _B,
         ),
+        Family(
+            "pgbreaker_pool_connections",
+            "gauge",
+            "Connections of the application's pools that are open, by whether a caller"
+            " has them: used, idle. Here `breaker` is the target.",
+            (*_B, "state"),
+        ),
+        Family(
+            "pgbreaker_pool_max_connections",
+            "gauge",
+            "Connections that the pools can have; only where there is a limit.",
+            _B,
+        ),
+        Family(
+            "pgbreaker_pool_waiters",
+            "gauge",
+            "Callers that wait for a connection to be given back, or to be made.",
+            _B,
+        ),
     )
 }
-"""What a library breaker says; the reference in METRICS.md is made of this table."""
+"""What the library says; the reference in METRICS.md is made of this table."""
 
 _OUTCOMES: Final = (
     *("success", "failure", "slow", "ignored", "unreached"),
@@ -126,24 +160,29 @@ _OUTCOMES: Final = (
 def collector() -> "BreakerCollector":
     """A collector over every breaker of the process, for ``registry.register``.
 
-    Breakers whose rules say ``metrics_collection_enabled=False`` are left out.
+    Breakers whose rules say ``metrics_collection_enabled=False`` are left out, and
+    with them the pools of their target.
     """
     return BreakerCollector()
 
 
 class BreakerCollector(Collector):
-    """Tells Prometheus of the breakers that there are when it asks."""
+    """Tells Prometheus of the breakers and pools that there are when it asks."""
 
     def describe(self) -> Iterable[Metric]:
         """The families, without asking any breaker."""
         return [_empty(family) for family in LIBRARY.values()]
 
     def collect(self) -> Iterator[Metric]:
-        """Every sample of every breaker, family by family."""
+        """Every sample of every breaker and pool, family by family."""
         made = {family.name: _empty(family) for family in LIBRARY.values()}
-        for breaker in all_breakers():
-            if breaker.config.metrics_collection_enabled:
-                _fill(made, breaker)
+        shown = [b for b in all_breakers() if b.config.metrics_collection_enabled]
+        for breaker in shown:
+            _fill(made, breaker)
+        targets = {breaker.target for breaker in shown}
+        for target, use in uses().items():
+            if target in targets:
+                _fill_pool(made, target, use)
         yield from made.values()
 
 
@@ -179,11 +218,16 @@ def _fill(made: dict[str, Metric], breaker: PostgreSQLCircuitBreaker) -> None:
         put("pgbreaker_breaker_transitions_total", count, *labels)
     since = breaker.clock.wall_of(core.since)
     put("pgbreaker_breaker_state_since_timestamp_seconds", since)
+    left = breaker.left_closed
+    left_closed = 0.0 if left is None else breaker.clock.wall_of(left)
+    put("pgbreaker_breaker_left_closed_timestamp_seconds", left_closed)
     put(
         "pgbreaker_breaker_failure_ratio",
         core.counts(breaker.clock.now()).failure_ratio,
     )
     put("pgbreaker_breaker_failure_ratio_threshold", core.policy.failure_rate)
+    if core.policy.slow_call is not None:
+        put("pgbreaker_slow_call_threshold_seconds", core.policy.slow_call)
     _fill_calls(made, breaker)
 
 
@@ -210,3 +254,14 @@ def _fill_durations(family: Metric, breaker: PostgreSQLCircuitBreaker) -> None:
     for bound, count in zip(names, below, strict=True):
         family.add_sample(f"{family.name}_bucket", about | {"le": bound}, count)
     family.add_sample(f"{family.name}_count", about, below[-1])
+
+
+def _fill_pool(made: dict[str, Metric], target: str, use: Use) -> None:
+    def put(name: str, value: float, *labels: str) -> None:
+        made[name].add_metric((target, *labels), value)  # type: ignore[attr-defined]
+
+    put("pgbreaker_pool_connections", use.used, "used")
+    put("pgbreaker_pool_connections", use.idle, "idle")
+    if use.max is not None:
+        put("pgbreaker_pool_max_connections", use.max)
+    put("pgbreaker_pool_waiters", use.waiters)

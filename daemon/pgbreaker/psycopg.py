@@ -24,6 +24,7 @@ from psycopg_pool.abc import ACT, CT
 from pgbreaker.core.states import Outcome
 from pgbreaker.core.units import Seconds
 from pgbreaker.guard.outcomes import judge
+from pgbreaker.guard.pools import Use, watch
 from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.guard.target import Target
 from pgbreaker.guard.unit import SessionLostError, Unit
@@ -67,6 +68,7 @@ class AsyncConnectionPool(psycopg_pool.AsyncConnectionPool[ACT]):
         """
         self._guard = _Guard(breaker, operation)  # first: the pool may open itself
         super().__init__(conninfo, connection_class=connection_class, **options)
+        watch(self, self._guard.target.name, _use)
 
     @asynccontextmanager
     async def connection(
@@ -153,6 +155,7 @@ class ConnectionPool(psycopg_pool.ConnectionPool[CT]):
         """
         self._guard = _Guard(breaker, operation)
         super().__init__(conninfo, connection_class=connection_class, **options)
+        watch(self, self._guard.target.name, _use)
 
     @contextmanager
     def connection(self, timeout: float | None = None) -> Iterator[CT]:
@@ -227,20 +230,28 @@ class _Attempt:
 
 
 class _Guard:
-    """What both kinds of pool have in common: nothing in it waits."""
+    """What both kinds of pool have in common: nothing in it waits.
+
+    Attributes:
+        target: The server that the pool connects to.
+    """
 
     def __init__(self, breaker: str | Target, operation: str | None) -> None:
-        self._target = (
+        self.target = (
             breaker if isinstance(breaker, Target) else REGISTRY.target(breaker)
         )
         self._operation = operation
         if operation is not None:
-            self._target.breaker(operation)  # refuses a name that cannot be
-        self._now = self._target.connect.clock.now
+            self.target.breaker(operation)  # refuses a name that cannot be
+        self._now = self.target.connect.clock.now
         self._units: WeakKeyDictionary[_AnyConnection, Unit] = WeakKeyDictionary()
         # Sessions that were made, and when. Those that are gone leave by themselves.
         self._made: WeakKeyDictionary[_AnyConnection, Seconds] = WeakKeyDictionary()
         self._attempts: set[_Attempt] = set()  # under way
+        # Units that wait for a connection. The pool's own queue also holds those who
+        # have given up, until a connection comes back; and a set and not a number, of
+        # which two threads at once could lose a step.
+        self._asking: set[Unit] = set()
         self._trouble: Exception | None = None  # why the last attempt failed
 
     # Connecting, which the pool does when it likes.
@@ -271,7 +282,7 @@ class _Guard:
         Nobody's call has failed by that yet: those who wait for a connection go on
         waiting. But whoever comes next need not wait, too.
         """
-        whole = self._target.connect
+        whole = self.target.connect
         judgement = judge(error, 0.0, None, Phase.CONNECT, strict=True)
         if judgement.above is Outcome.FAILURE and whole.passes:
             whole.hear(attempt.begun, self._now(), judgement.evidence)
@@ -298,13 +309,15 @@ class _Guard:
         Raises:
             CircuitOpenError: There is none.
         """
-        unit = Unit(self._target, self._operation)
+        unit = Unit(self.target, self._operation)
         if self._why_none() is not None:
             unit.ask(Phase.CONNECT)  # it waits for the server, not for its turn
+        self._asking.add(unit)
         return unit
 
     def note_none(self, unit: Unit, error: BaseException) -> None:
         """Report a unit that got no connection, because of *error*."""
+        self._asking.discard(unit)
         why = self._why_none()
         if isinstance(error, _NONE_CAME) and why is not None:
             error.__cause__ = why
@@ -316,6 +329,7 @@ class _Guard:
         unit.drop()
 
     def hand_out(self, unit: Unit, connection: _AnyConnection) -> None:
+        self._asking.discard(unit)
         unit.rest()
         unit.phase = Phase.ACQUIRE  # until the server is asked something
         unit.made_at = self._made.setdefault(connection, self._now())
@@ -344,6 +358,19 @@ class _Guard:
             unit.drop()  # it was never used
         else:
             unit.end()
+
+    def use(self, idle: int, limit: int) -> Use:
+        """How the pool is used that has so many connections idle, and at most."""
+        return Use.told(
+            used=len(self._units), idle=idle, limit=limit, asking=len(self._asking)
+        )
+
+
+def _use(pool: AsyncConnectionPool[Any] | ConnectionPool[Any]) -> Use | None:
+    if pool.closed:
+        return None
+    idle = pool.get_stats()["pool_available"]
+    return pool._guard.use(idle, pool.max_size)
 
 
 # Waiting for answers.

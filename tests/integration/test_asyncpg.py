@@ -1,8 +1,10 @@
 """`pgbreaker.asyncpg.protect` on real servers, and what it does when they die."""
 
 import asyncio
+import gc
 import random
 import time
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -12,6 +14,7 @@ from pgbreaker.asyncpg import protect
 from pgbreaker.core.states import Cause
 from pgbreaker.demo.proxy import Proxy
 from support.guarding import QUICK, outcome, target, totals, until
+from support.scraping import Pooled, pooled
 from support.servers import psql
 
 __all__ = ["target"]
@@ -331,9 +334,121 @@ async def test_a_lost_commit_is_of_unknown_outcome(server, proxied, target):
     raw.terminate()
 
 
+# What is told of the pool.
+
+
+@asynccontextmanager
+async def waiting(pool, callers, **more):
+    """So many callers who ask for a connection, until the block ends."""
+    tasks = [
+        asyncio.create_task(outcome(pool.fetchval("SELECT 1", **more)))
+        for _ in range(callers)
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_scrape_tells_that_a_pool_is_exhausted_and_who_waits(server, target):
+    raw = await open_pool(server, size=2)
+    pool = protect(raw, breaker=target, acquire_timeout=5.0)
+    assert pooled("shop") == Pooled(used=0, idle=1, max=2, waiters=0)
+
+    async with pool.acquire(), pool.acquire():
+        full = pooled("shop")
+        async with waiting(pool, 3):
+            await until(lambda: pooled("shop").waiters == 3)
+            exhausted = pooled("shop")
+    await until(lambda: pooled("shop").idle == 2)
+
+    assert full == Pooled(used=2, idle=0, max=2, waiters=0)
+    assert exhausted == Pooled(used=2, idle=0, max=2, waiters=3)
+    assert pooled("shop") == Pooled(used=0, idle=2, max=2, waiters=0)
+    await pool.close()
+
+
+async def test_callers_who_wait_and_give_up_are_waiters_no_more(server, target):
+    raw = await open_pool(server, size=1)
+    pool = protect(raw, breaker=target, acquire_timeout=5.0)
+    async with pool.acquire():
+        late = await outcome(pool.fetchval("SELECT 1", timeout=0.05))
+        async with waiting(pool, 2):  # and are cancelled
+            await until(lambda: pooled("shop").waiters == 2)
+
+        assert isinstance(late, TimeoutError)
+        assert pooled("shop") == Pooled(used=1, idle=0, max=1, waiters=0)
+    raw.terminate()
+
+
+async def test_callers_in_the_queue_of_their_operation_are_waiters(server, target):
+    raw = await open_pool(server, size=4)
+    pool = protect(raw, breaker=target, acquire_timeout=5.0, share=0.5)
+    for kind in ("read", "write"):
+        await pool.fetchval("SELECT 1", operation=kind)
+
+    async with (
+        pool.acquire(operation="write"),
+        pool.acquire(operation="write"),
+        waiting(pool, 3, operation="write"),
+    ):
+        await until(lambda: pooled("shop").waiters == 3)
+        found = pooled("shop")
+
+    assert (found.used, found.max) == (2, 4)
+    assert pooled("shop").waiters == 0
+    raw.terminate()
+
+
+async def test_a_connection_that_is_being_made_is_waited_for_and_not_used(
+    server, proxied, target
+):
+    raw = await open_pool(server, port=proxied.port, size=2)
+    pool = protect(raw, breaker=target, acquire_timeout=5.0)
+    async with pool.acquire():
+        proxied.blackhole()
+        async with waiting(pool, 2):
+            await until(lambda: pooled("shop").waiters == 2)
+            found = pooled("shop")
+        proxied.restore()
+
+    assert found == Pooled(used=1, idle=0, max=2, waiters=2)
+    raw.terminate()
+
+
+async def test_two_pools_of_one_target_are_told_of_together(server, target):
+    raws = [await open_pool(server, size=size) for size in (1, 3)]
+    one, other = (protect(raw, breaker=target) for raw in raws)
+
+    async with one.acquire(), other.acquire():
+        assert pooled("shop") == Pooled(used=2, idle=0, max=4, waiters=0)
+        status = other.monitor.status()
+    await one.close()
+
+    assert status["pool"] == {"used": 2, "idle": 0, "max": 4, "waiters": 0}
+    assert pooled("shop").max == 3
+    await other.close()
+    assert pooled("shop") == Pooled()
+
+
+async def test_a_pool_that_nobody_has_any_more_is_told_of_no_more(server, target):
+    raw = await open_pool(server, size=1)
+    pool = protect(raw, breaker=target)
+    assert await pool.fetchval("SELECT 1") == 1
+    assert pooled("shop").max == 1
+
+    del pool
+    gc.collect()
+
+    assert pooled("shop") == Pooled()
+    raw.terminate()
+
+
 async def test_the_status_tells_of_the_pool(pool):
     status = await pool.monitor.get_comprehensive_status()
 
     assert status["status"] == "pass"
-    assert status["pool"]["max_size"] == 4
+    assert status["pool"] == {"used": 0, "idle": 1, "max": 4, "waiters": 0}
     assert QUICK.timeout == 0.3

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,9 +17,11 @@ from pgbreaker.core.states import Cause
 from pgbreaker.demo.proxy import Proxy
 from pgbreaker.errors import CircuitOpenError
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
+from pgbreaker.guard.pools import _WATCHED
 from pgbreaker.guard.target import Target
 from pgbreaker.postgres.classify import Phase
 from pgbreaker.psycopg import AsyncConnectionPool, ConnectionPool
+from support.scraping import Pooled, pooled
 from support.servers import fill_connections, psql
 
 State = pgbreaker.State
@@ -811,3 +815,126 @@ def test_threads_reconnect_failed_is_called(fresh_server, target):
         assert ask_blocking(pool) is not None
 
         until_blocking(lambda: told == [pool])
+
+
+# What is told of the pool.
+
+
+@contextlib.asynccontextmanager
+async def working(pool, callers):
+    """So many callers who have a connection or wait for one, until the block ends."""
+
+    async def work():
+        async with pool.connection():
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(work()) for _ in range(callers)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_scrape_tells_that_a_pool_is_exhausted_and_who_waits(server, target):
+    async with opened(server, target, size=2, timeout=5.0) as pool:
+        before = pooled(target.name)
+        async with working(pool, 2):
+            await until(lambda: pooled(target.name).used == 2)
+            full = pooled(target.name)
+            async with working(pool, 3):
+                await until(lambda: pooled(target.name).waiters == 3)
+                exhausted = pooled(target.name)
+            given_up = pooled(target.name)
+        await until(lambda: pooled(target.name).idle == 2)
+        after = pooled(target.name)
+
+    assert before == after == Pooled(used=0, idle=2, max=2, waiters=0)
+    assert full == given_up == Pooled(used=2, idle=0, max=2, waiters=0)
+    assert exhausted == Pooled(used=2, idle=0, max=2, waiters=3)
+    assert pooled(target.name) == Pooled()  # it is closed
+
+
+async def test_callers_whose_time_is_up_are_waiters_no_more(server, target):
+    """The pool's own figure holds them until a connection comes back."""
+    async with opened(server, target, size=1) as pool, pool.connection():
+        errors = [await pool_error(pool, timeout=0.02) for _ in range(3)]
+
+        assert errors == [psycopg_pool.PoolTimeout] * 3
+        assert pool.get_stats()["requests_waiting"] == 3
+        assert pooled(target.name) == Pooled(used=1, idle=0, max=1, waiters=0)
+
+
+async def pool_error(pool, **options):
+    """The class of the error that asking for a connection raises."""
+    try:
+        async with pool.connection(**options):
+            return None
+    except psycopg_pool.PoolTimeout as error:
+        return type(error)
+
+
+def test_a_scrape_tells_it_of_threads_too(server, target):
+    is_over = threading.Event()
+
+    def work(pool):
+        with pool.connection():
+            assert is_over.wait(30)
+
+    with (
+        ConnectionPool(
+            server.dsn(), breaker=target, min_size=2, max_size=2, timeout=30, open=True
+        ) as pool,
+        ThreadPoolExecutor(5) as threads,
+    ):
+        done = [threads.submit(work, pool) for _ in range(5)]
+        try:
+            asyncio.run(until(lambda: pooled(target.name).waiters == 3))
+            asyncio.run(until(lambda: pooled(target.name).used == 2))
+            exhausted = pooled(target.name)
+        finally:
+            is_over.set()
+        for one in done:
+            one.result()
+
+    assert exhausted == Pooled(used=2, idle=0, max=2, waiters=3)
+    assert pooled(target.name) == Pooled()
+
+
+async def test_connections_that_cannot_be_made_are_not_used(server, target):
+    """The pool counts them among its own all the same."""
+    async with Proxy("127.0.0.1", server.port) as proxy:
+        proxy.blackhole()
+        pool = AsyncConnectionPool(
+            server.dsn(port=proxy.port),
+            breaker=target,
+            min_size=2,
+            max_size=2,
+            timeout=5.0,
+            open=False,
+        )
+        closed = pooled(target.name)
+        await pool.open()
+        async with working(pool, 1):
+            await until(lambda: pooled(target.name).waiters == 1)
+            making = pooled(target.name)
+            stats = pool.get_stats()
+        await pool.close()
+        proxy.restore()
+
+    assert closed == Pooled()
+    assert making == Pooled(used=0, idle=0, max=2, waiters=1)
+    assert (stats["pool_size"], stats["pool_available"]) == (2, 0)
+
+
+async def test_a_pool_that_nobody_has_any_more_is_told_of_no_more(server, target):
+    pool = AsyncConnectionPool(server.dsn(), breaker=target, min_size=1, open=False)
+    await pool.open(wait=True)
+    assert pooled(target.name).max == 1
+    await pool.close()
+
+    del pool
+    gc.collect()
+
+    assert target.name not in {entry.target for entry in _WATCHED if entry.pool()}

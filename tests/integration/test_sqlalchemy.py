@@ -5,11 +5,15 @@ stands at.
 """
 
 import asyncio
+import gc
+import threading
 import time
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from weakref import ref
 
 import pytest
-from sqlalchemy import NullPool, create_engine, event, text
+from sqlalchemy import NullPool, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -28,6 +32,7 @@ from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.sqlalchemy import protect
 from pgbreaker.sqlalchemy.engine import target_of
 from support.guarding import QUICK, outcome, target, totals, until
+from support.scraping import Pooled, pooled
 from support.servers import psql
 
 __all__ = ["target"]
@@ -608,3 +613,179 @@ async def test_a_manager_that_is_not_enabled_only_measures(fresh_server, target)
 async def test_a_sessionmaker_without_an_engine_is_told_so():
     with pytest.raises(TypeError, match="has no engine: async_sessionmaker"):
         CircuitBreakerIntegratedSessionManager(async_sessionmaker())
+
+
+# What is told of the pool.
+
+
+@asynccontextmanager
+async def working(engine, callers):
+    """So many callers who have a connection or ask for one, until the block ends."""
+
+    async def work():
+        async with engine.connect():
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(work()) for _ in range(callers)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@contextmanager
+def working_threads(engine, callers):
+    """The same, of threads."""
+    is_over = threading.Event()
+
+    def work():
+        with engine.connect():
+            assert is_over.wait(30)
+
+    with ThreadPoolExecutor(callers) as threads:
+        done = [threads.submit(work) for _ in range(callers)]
+        try:
+            yield
+        finally:
+            is_over.set()
+    for one in done:
+        one.result()
+
+
+async def test_a_scrape_tells_that_a_pool_is_exhausted_and_who_waits(server):
+    url = url_of(server) + "?plugin=pgbreaker&breaker=plugged"
+    engine = create_async_engine(url, pool_size=1, max_overflow=1)
+    before = pooled("plugged")
+
+    async with working(engine, 2):
+        await until(lambda: pooled("plugged").used == 2)
+        full = pooled("plugged")
+        async with working(engine, 3):
+            await until(lambda: pooled("plugged").waiters == 3)
+            exhausted = pooled("plugged")
+        given_up = pooled("plugged")
+    async with engine.connect():
+        pass
+
+    assert before == Pooled(used=0, idle=0, max=2, waiters=0)
+    assert full == Pooled(used=2, idle=0, max=2, waiters=0)
+    assert exhausted == Pooled(used=2, idle=0, max=2, waiters=3)
+    assert given_up == full
+    assert pooled("plugged") == Pooled(used=0, idle=1, max=2, waiters=0)
+    await engine.dispose()
+    REGISTRY.clear()
+
+
+async def test_a_scrape_tells_it_of_threads_too(server, target):
+    engine = create_engine(url_of(server, "psycopg"), pool_size=2, max_overflow=0)
+    protect(engine, breaker=target)
+
+    with working_threads(engine, 5):
+        await until(lambda: pooled("shop").waiters == 3)
+        exhausted = pooled("shop")
+
+    assert exhausted == Pooled(used=2, idle=0, max=2, waiters=3)
+    assert pooled("shop") == Pooled(used=0, idle=2, max=2, waiters=0)
+    engine.dispose()
+
+
+async def test_the_managers_status_tells_the_same(manager, engine):
+    async with working(engine, 4):
+        await until(lambda: pooled("shop").waiters == 1)
+        status = await manager.monitor.get_comprehensive_status()
+
+    assert status["pool"] == {"used": 3, "idle": 0, "max": 3, "waiters": 1}
+
+
+async def test_a_connection_that_is_being_made_is_waited_for_and_not_used(
+    server, target
+):
+    async with (
+        Proxy("127.0.0.1", server.port) as proxy,
+        protected(server, target, port=proxy.port, pool_size=1) as engine,
+        engine.connect(),
+    ):
+        proxy.blackhole()
+        async with working(engine, 2):
+            await until(lambda: pooled("shop").waiters == 2)
+            found = pooled("shop")
+        proxy.restore()
+
+    assert found == Pooled(used=1, idle=0, max=11, waiters=2)
+
+
+async def test_a_pool_without_a_limit_tells_of_none(server, target):
+    options = {"pool_size": 1, "max_overflow": -1}
+    async with protected(server, target, **options) as engine, working(engine, 3):
+        await until(lambda: pooled("shop").used == 3)
+
+        assert pooled("shop") == Pooled(used=3, idle=0, waiters=0)
+
+
+async def test_a_pool_that_keeps_nothing_tells_what_is_out(server, target):
+    async with protected(server, target, poolclass=NullPool) as engine:
+        async with working(engine, 3):
+            await until(lambda: pooled("shop").used == 3)
+            found = pooled("shop")
+        async with engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            raw.detach()
+            detached = pooled("shop")
+
+        assert found == Pooled(used=3, idle=0, waiters=0)
+        assert detached == Pooled(used=0, idle=0, waiters=0)
+
+
+async def test_two_engines_of_one_target_are_told_of_together(server, target):
+    options = {"pool_size": 2, "max_overflow": 0}
+    async with (
+        protected(server, target, **options) as one,
+        protected(server, target, **options) as other,
+        working(one, 1),
+        working(other, 2),
+    ):
+        await until(lambda: pooled("shop").used == 3)
+
+        assert pooled("shop") == Pooled(used=3, idle=0, max=4, waiters=0)
+
+
+async def test_an_engine_that_was_disposed_of_is_told_of_when_it_is_used_again(
+    server, target
+):
+    """`dispose` gives it a new pool, which is nothing yet: most engines end so."""
+    async with protected(server, target, pool_size=1, max_overflow=0) as engine:
+        async with engine.connect() as connection:
+            await engine.dispose()
+            disposed = pooled("shop")
+            await connection.invalidate()  # of the old pool, which nobody disposes of
+        async with working(engine, 2):
+            await until(lambda: pooled("shop").waiters == 1)
+            again = pooled("shop")
+
+    assert disposed == Pooled()
+    assert again == Pooled(used=1, idle=0, max=1, waiters=1)
+
+
+async def test_an_engine_that_nobody_has_any_more_is_told_of_no_more(server, target):
+    engine = create_async_engine(url_of(server))
+    protect(engine, breaker=target)
+    pool = ref(engine.pool)
+    assert pooled("shop").max == 15
+
+    del engine
+    gc.collect()
+
+    assert pool() is None
+    assert pooled("shop") == Pooled()
+
+
+def test_a_pool_of_one_connection_for_all_tells_nothing(server, target):
+    engine = create_engine(url_of(server, "psycopg"), poolclass=StaticPool)
+    protect(engine, breaker=target)
+    with engine.connect() as connection:
+        assert connection.execute(ONE).scalar() == 1
+
+        assert pooled("shop") == Pooled()
+    engine.dispose()

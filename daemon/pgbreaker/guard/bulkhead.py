@@ -46,6 +46,11 @@ class Bulkhead:
         self._queue: deque[Callable[[], None]] = deque()
         join(self)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn now."""
+        return len(self._queue)
+
     def disown(self) -> None:
         """In a forked process: the calls in flight are the parent's."""
         self._lock = threading.RLock()

@@ -94,6 +94,7 @@ class Gate:
         "_errors",
         "_flights",
         "_good_below",
+        "_left_closed",
         "_lock",
         "_now",
         "_refusing",
@@ -144,6 +145,7 @@ class Gate:
         self.fallbacks = self.stale_answers = self.retries = 0
         self._errors = [0] * len(CATEGORIES)
         self._transitions: dict[tuple[State, State, Cause], int] | None = None
+        self._left_closed: Seconds | None = None
         if above is not None:
             above.stand_above(self)
         elif _FREE_THREADED:
@@ -168,6 +170,12 @@ class Gate:
     def state(self) -> State:
         """What callers feel, but for the breaker above."""
         return self._core.state
+
+    @property
+    def left_closed(self) -> Seconds | None:
+        """Moment at which it last left closed, None when it never did. A trial that
+        fails does not change it, so that it tells the length of the whole outage."""
+        return self._left_closed
 
     def calls(self) -> int:
         """Calls since the beginning, refused ones too, of all the breakers that share
@@ -530,6 +538,8 @@ class Gate:
         if move is None:
             return
         self._refusing = None
+        if move.before is State.CLOSED and move.after is not State.CLOSED:
+            self._left_closed = move.at
         if self._transitions is None:
             self._transitions = {}
         key = (move.before, move.after, move.cause)

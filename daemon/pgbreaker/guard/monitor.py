@@ -1,12 +1,12 @@
 """What an application can tell of its breakers, at any time and without asking anybody."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypedDict
 
 from pgbreaker.core.states import State, Transition
 from pgbreaker.guard import events
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
+from pgbreaker.guard.pools import uses
 from pgbreaker.guard.target import Target
 
 
@@ -19,7 +19,8 @@ class Status(TypedDict):
         target: Name of the server.
         enabled: Whether breakers refuse calls at all, or only measure.
         breakers: Name -> `PostgreSQLCircuitBreaker.snapshot`, the one above first.
-        pool: What the connection pool says of itself, where there is one.
+        pool: `Use` of the target's connection pools, all together; empty where there
+            is none that is open.
         retries: What was spent of the budget for retries.
         events: The last transitions, trials and retries, oldest first.
     """
@@ -40,17 +41,8 @@ class Monitor:
         target: The server.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        pool: Callable[[], Mapping[str, Any]] = dict,
-    ) -> None:
-        """
-        Args:
-            pool: What tells of the connection pool.
-        """
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self._pool = pool
 
     async def get_comprehensive_status(self) -> Status:
         """Everything at once. From memory: it never waits for the server."""
@@ -59,12 +51,13 @@ class Monitor:
     def status(self) -> Status:
         """The same, for those who cannot await."""
         budget = self.target.connect.budget
+        use = uses().get(self.target.name)
         return Status(
             status=self.health(),
             target=self.target.name,
             enabled=self.target.is_enabled,
             breakers={b.name: b.snapshot() for b in self.target.breakers},
-            pool=dict(self._pool()),
+            pool={} if use is None else asdict(use),
             retries={
                 "spent": budget.spent,
                 "denied": budget.denied,

@@ -19,9 +19,16 @@ from sqlalchemy.engine import (
     ExceptionContext,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    NullPool,
+    Pool,
+    PoolProxiedConnection,
+    QueuePool,
+)
 
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig, Preset
+from pgbreaker.guard.pools import Use, forget, watch
 from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.guard.target import Target
 from pgbreaker.guard.unit import Unit
@@ -40,9 +47,13 @@ class GuardedPool(Pool):
 
     Attributes:
         target: The server that its connections lead to.
+        asking: Units that it has yet to give a connection. None: nobody has asked it
+            since an engine's `dispose` put it in the place of another.
     """
 
     target: Target
+    # A set and not a number, of which two threads at once could lose a step.
+    asking: set[Unit | None] | None = None
 
     def connect(self) -> PoolProxiedConnection:
         """Ask the breaker, then the pool.
@@ -74,11 +85,80 @@ class GuardedPool(Pool):
             info[_UNIT] = unit
         return fairy
 
+    def _do_get(self) -> ConnectionPoolEntry:
+        asking = self.asking
+        if asking is None:
+            asking = _tell_of(self)
+        unit = _ASKING.get()
+        asking.add(unit)
+        try:
+            return super()._do_get()
+        finally:
+            asking.discard(unit)
+
+    def recreate(self) -> Pool:
+        """The pool that takes the place of this one, which is told of no more."""
+        forget(self)
+        return super().recreate()
+
     # Every connection comes back through here, however it was lost or let go. The event
     # of it costs more than all the rest of the guard; a test holds the name.
     def _return_conn(self, record: ConnectionPoolEntry) -> None:
         _end_unit(record)
         super()._return_conn(record)
+
+
+class GuardedNullPool(GuardedPool):
+    """One that keeps no connection, and so does not know how many are out.
+
+    Attributes:
+        out: The connections that callers have.
+    """
+
+    out: set[ConnectionPoolEntry]
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        made = super()._create_connection()
+        self.out.add(made)
+        return made
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        self.out.discard(record)
+        super()._do_return_conn(record)
+
+
+def _tell_of(pool: GuardedPool) -> set[Unit | None]:
+    """Have a pool told of from now on; gives the set of those who ask it."""
+    read = None
+    if isinstance(pool, QueuePool):
+        read = _use_of_queue
+        pool.checkedin()  # makes the queue, which no other thread's scrape is to do
+    elif isinstance(pool, GuardedNullPool):
+        read = _use_of_null
+        vars(pool).setdefault("out", set())
+    # Of two threads that come here at once, the first one's is everybody's.
+    mine: set[Unit | None] = set()
+    asking: set[Unit | None] = vars(pool).setdefault("asking", mine)
+    if asking is mine and read is not None:
+        watch(pool, pool.target.name, read)
+    return asking
+
+
+def _use_of_queue(pool: Any) -> Use:
+    asking = pool.asking.copy()
+    # The pool counts a connection from before it is made.
+    dialling = sum(unit is not None and unit.phase is Phase.CONNECT for unit in asking)
+    overflow = getattr(pool, "_max_overflow", -1)  # which no method tells
+    return Use.told(
+        used=pool.checkedout() - dialling,
+        idle=pool.checkedin(),
+        limit=None if overflow < 0 else pool.size() + overflow,
+        asking=len(asking),
+    )
+
+
+def _use_of_null(pool: Any) -> Use:
+    return Use.told(used=len(pool.out), idle=0, limit=None, asking=len(pool.asking))
 
 
 def protect(
@@ -113,10 +193,12 @@ def protect(
     # Of the pool's own class, which `dispose` makes the next pool of: so the guard
     # stays, whichever pool it is and whatever it was made with.
     kind = type(pool)
+    guarded = GuardedNullPool if issubclass(kind, NullPool) else GuardedPool
     pool.__class__ = cast(
         "type[Pool]",
-        type(f"Guarded{kind.__name__}", (GuardedPool, kind), {"target": target}),
+        type(f"Guarded{kind.__name__}", (guarded, kind), {"target": target}),
     )
+    _tell_of(cast("GuardedPool", pool))
     _listen(engine, target)
     return target
 

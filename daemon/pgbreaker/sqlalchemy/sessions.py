@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.pool import Pool
 
 from pgbreaker.core.units import Seconds, seconds_of
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
@@ -67,7 +66,7 @@ class CircuitBreakerIntegratedSessionManager(Generic[S]):
         self.target = protect(engine, breaker=breaker, config=config)
         if not enable_circuit_breaker:
             self.target.disable("enable_circuit_breaker=False")
-        self.monitor = Monitor(self.target, lambda: pool_status(engine.pool))
+        self.monitor = Monitor(self.target)
 
     def __repr__(self) -> str:
         return f"<CircuitBreakerIntegratedSessionManager of {self.target!r}>"
@@ -206,14 +205,3 @@ class Working(Generic[S]):
             await self._session.__aexit__(kind, error, trace)
         finally:
             set_operation(self._before)
-
-
-_COUNTS: Final = ("size", "checkedin", "checkedout", "overflow")
-
-
-def pool_status(pool: Pool) -> dict[str, Any]:
-    """What a pool says of itself; the keys that its kind has."""
-    counts = {name: getattr(pool, name, None) for name in _COUNTS}
-    return {"class": type(pool).__name__} | {
-        name: count() for name, count in counts.items() if callable(count)
-    }

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import cache
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from aiohttp.http import HttpProcessingError
 from pgbreaker.clock import Clock
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import PgbreakerError
+from pgbreaker.shipped import shipped
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.web.page import CSP, page
@@ -84,6 +86,7 @@ class Site:
             web.get("/api/v1/breakers", self.breakers),
             web.get("/api/v1/breakers/{target}/{operation}", self.breaker),
             web.get("/health/{target}/{operation}", self.may_send),
+            web.get("/runbooks/{name}", self.runbook),
         ]
 
     async def page(self, _request: web.Request) -> web.Response:
@@ -153,6 +156,14 @@ class Site:
             **{"Retry-After": str(seconds)},
         )
 
+    async def runbook(self, request: web.Request) -> web.Response:
+        """What to do about an alert: for whoever has put the runbooks nowhere else."""
+        runbooks = _runbooks()
+        name = request.match_info["name"]
+        if name not in runbooks:
+            raise _Unknown("runbook", name, runbooks)
+        return web.Response(text=runbooks[name])
+
     def _target_of(self, request: web.Request) -> TargetBoard:
         name = request.match_info["target"]
         if name not in self._board.targets:
@@ -165,6 +176,15 @@ class Site:
         if operation not in target.breakers:
             raise _Unknown("operation", operation, target.breakers)
         return target, operation
+
+
+@cache
+def _runbooks() -> dict[str, str]:
+    return {
+        path.removeprefix("runbooks/"): text
+        for path, text in shipped("alerts")
+        if path.startswith("runbooks/")
+    }
 
 
 class _Unknown(Exception):

@@ -1,0 +1,100 @@
+"""The connection pools of a process, told of when somebody asks.
+
+A pool is read where it stands, and only then; what it does not count itself, whoever
+guards it counts. It is held weakly: one that is closed, or gone, is told of no more.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+from weakref import ref
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a pool is used at a moment.
+
+    Attributes:
+        used: Connections that callers have.
+        idle: Connections that are there for the next one.
+        max: Connections that there can be. None: no limit is known.
+        waiters: Callers that wait for one to be given back, or to be made.
+    """
+
+    used: int
+    idle: int
+    max: int | None
+    waiters: int
+
+    @classmethod
+    def told(cls, *, used: int, idle: int, limit: int | None, asking: int) -> Self:
+        """Of a pool that *asking* callers are asking: who finds one idle waits for
+        none, and is only on the way to it."""
+        return cls(max(0, used), idle, limit, max(0, asking - idle))
+
+    def __add__(self, other: "Use") -> "Use":
+        """Two pools together. Where one has no limit, both have none."""
+        limit = None if self.max is None or other.max is None else self.max + other.max
+        return Use(
+            self.used + other.used,
+            self.idle + other.idle,
+            limit,
+            self.waiters + other.waiters,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watched:
+    """A pool, and how to read it.
+
+    Attributes:
+        target: Name of the server that it connects to.
+        read: Tells how it is used, None once it is closed.
+    """
+
+    pool: ref[Any]
+    target: str
+    read: Callable[[Any], Use | None]
+
+
+# No lock: each step below is one step for every thread, and for a fork.
+_WATCHED: Final[list[_Watched]] = []
+
+
+def watch(pool: P, target: str, read: Callable[[P], Use | None]) -> None:
+    """Have *pool* told of for as long as it is there.
+
+    Args:
+        target: Name of the server that it connects to.
+        read: Tells how it is used, None once it is closed. In any thread, while calls
+            go on; it must not wait.
+    """
+    _drop(lambda there: there is None)
+    _WATCHED.append(_Watched(ref(pool), target, read))
+
+
+def forget(pool: object) -> None:
+    """Tell of *pool* no more."""
+    _drop(lambda there: there is pool)
+
+
+def _drop(is_meant: Callable[[object], bool]) -> None:
+    for watched in tuple(_WATCHED):
+        if is_meant(watched.pool()):
+            with suppress(ValueError):  # another thread was first
+                _WATCHED.remove(watched)
+
+
+def uses() -> dict[str, Use]:
+    """Name of a target -> how its pools are used that are open, all together."""
+    found: dict[str, Use] = {}
+    for watched in tuple(_WATCHED):
+        pool = watched.pool()
+        use = None if pool is None else watched.read(pool)
+        if use is not None:
+            before = found.get(watched.target)
+            found[watched.target] = use if before is None else before + use
+    return found

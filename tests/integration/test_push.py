@@ -1,0 +1,335 @@
+"""From a server that stops to the message in Slack, through a real Alertmanager."""
+
+import asyncio
+import re
+import time
+from contextlib import asynccontextmanager
+from datetime import datetime
+from urllib.request import urlopen
+
+import pytest
+
+from acceptance.conftest import pgbreaker
+from pgbreaker.app import running
+from pgbreaker.core.plan import AlertmanagerPlan, Config, TargetPlan
+from pgbreaker.core.secret import Secret
+from pgbreaker.core.states import State, Transition
+from pgbreaker.sinks.push import HOLD
+from support.alertmanager import (
+    SHIPPED,
+    Alertmanager,
+    alert,
+    alertmanager,
+    shipped_config,
+)
+from support.prometheus import prometheus
+from support.slack import Slack, lint, looks_resolved, slack
+from support.watching import QUICK
+
+RULES = SHIPPED.parent / "pgbreaker.rules.yml"
+OWN = ("target", "operation", "breaker")
+
+
+class Moves:
+    """Remembers when a breaker left closed, in wall time; a sink."""
+
+    def __init__(self) -> None:
+        self.opened: dict[str, float] = {}
+        self._news = asyncio.Event()
+
+    def __call__(self, event) -> None:
+        if isinstance(event, Transition) and event.before is State.CLOSED:
+            self.opened[event.breaker] = time.time()
+            self._news.set()
+
+    async def until_open(self, count: int, within: float = 10.0) -> None:
+        async with asyncio.timeout(within):
+            while len(self.opened) < count:
+                self._news.clear()
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def told(tmp_path, *, faster: float = 1):
+    """Slack, and an Alertmanager that tells it as the shipped configuration says."""
+    async with slack() as receiver:
+        config = shipped_config(tmp_path, receiver, faster=faster)
+        async with alertmanager(config) as telling:
+            yield receiver, telling
+
+
+@asynccontextmanager
+async def watching(server, *urls: str):
+    """The daemon, on *server*, which pushes to Alertmanagers at *urls*."""
+    moves = Moves()
+    config = Config(
+        targets=(
+            TargetPlan(
+                name="main", dsn=Secret(server.dsn(user="pgbreaker")), probes=QUICK
+            ),
+        ),
+        http=("127.0.0.1", 0),
+        alertmanager=AlertmanagerPlan(
+            urls=urls,
+            grafana_url="https://grafana.test",
+            runbook_url="https://runbooks.test",
+            page_url="https://pgbreaker.test",
+        ),
+    )
+    async with running(config, also=[moves]) as daemon:
+        await come_true(lambda: daemon.board.targets["main"].is_up)
+        yield daemon, moves
+
+
+async def come_true(what, within: float = 15.0) -> None:
+    """Wait until *what* holds of the daemon, which tells nobody."""
+    async with asyncio.timeout(within):
+        while not what():  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0.02)
+
+
+async def breakers_on(telling: Alertmanager, what) -> list[dict]:
+    """The alerts of breakers that it holds, once *what* holds of them."""
+
+    async def now() -> list[dict]:
+        held = [
+            one
+            for one in await telling.alerts()
+            if one["labels"]["alertname"] == "PgbreakerBreakerOpen"
+        ]
+        return sorted(held, key=lambda one: one["labels"]["breaker"])
+
+    found = await now()
+    async with asyncio.timeout(15.0):
+        while not what(found):
+            await asyncio.sleep(0.02)
+            found = await now()
+    return found
+
+
+def counters(daemon) -> dict[str, float]:
+    """What its own counters of pushing say, as a scrape sees them."""
+    host, port = daemon.address
+    with urlopen(f"http://{host}:{port}/metrics", timeout=5.0) as answer:
+        text = answer.read().decode()
+    return {
+        name: float(value)
+        for name, value in re.findall(
+            r"(?m)^pgbreaker_alerts_(\w+)_total ([0-9.e+]+)$", text
+        )
+    }
+
+
+async def message(receiver: Slack, *words: str):
+    """The first message that has *words*."""
+    await receiver.until(lambda: bool(receiver.told(*words)), within=10.0)
+    return receiver.told(*words)[0]
+
+
+async def test_a_server_that_stops_is_in_slack_within_a_second(fresh_server, tmp_path):
+    async with (
+        told(tmp_path) as (receiver, telling),
+        watching(fresh_server, telling.url) as (daemon, moves),
+    ):
+        fresh_server.kill()
+        await moves.until_open(3)
+        said = await message(receiver, "BreakerOpen")
+        found = await breakers_on(telling, lambda found: len(found) == 3)
+        seen = await asyncio.to_thread(counters, daemon)
+
+    took = said.arrived - min(moves.opened.values())
+    assert took < 1.0
+    assert lint(said) == []
+    assert said.channel == "#db-critical"
+    assert looks_resolved(said) is False
+    assert [one["labels"] for one in found] == [
+        {
+            "alertname": "PgbreakerBreakerOpen",
+            "severity": "critical",
+            "job": "pgbreaker",
+            "target": "main",
+            "operation": operation,
+            "breaker": f"main/{operation}",
+        }
+        for operation in ("connect", "read", "write")
+    ]
+    assert {one["generatorURL"] for one in found} == {"https://pgbreaker.test"}
+    assert "refused" in found[0]["annotations"]["description"]
+    assert seen == {"pushed": 3.0, "push_failures": 0.0}
+
+
+async def test_what_prometheus_sends_of_it_too_is_one_alert_and_one_message(
+    fresh_server, tmp_path
+):
+    """
+    The rule's alert comes some seconds later, begins later, and is held up longer at
+    first; it ends when the rule no longer holds it.
+    """
+    async with told(tmp_path, faster=60) as (receiver, telling):
+        async with watching(fresh_server, telling.url) as (_, moves):
+            fresh_server.kill()
+            await moves.until_open(3)
+            ours = await breakers_on(telling, lambda found: len(found) == 3)
+            await message(receiver, "BreakerOpen", "(3)")
+
+            of_rule = [
+                alert(
+                    "PgbreakerBreakerOpen",
+                    starts=time.time(),
+                    ends=time.time() + 240,
+                    source="https://prometheus.test/graph",
+                    annotations={
+                        "summary": f"Breaker {one['labels']['breaker']} opened"
+                    },
+                    severity="critical",
+                    job="pgbreaker",
+                    **{name: one["labels"][name] for name in OWN},
+                )
+                for one in ours
+            ]
+            await telling.post(*of_rule)
+            merged = await breakers_on(telling, lambda found: len(found) == 3)
+        ended = [
+            {**one, "endsAt": alert("x", ends=time.time())["endsAt"]} for one in of_rule
+        ]
+        await telling.post(*ended)
+        await receiver.until(
+            lambda: any(map(looks_resolved, receiver.told("BreakerOpen"))), within=10.0
+        )
+
+    assert [one["fingerprint"] for one in merged] == [
+        one["fingerprint"] for one in ours
+    ]
+    assert [one["startsAt"] for one in merged] == [one["startsAt"] for one in ours]
+    states = [looks_resolved(said) for said in receiver.told("BreakerOpen")]
+    assert states == [False, True]
+
+
+async def test_a_real_prometheus_with_the_rules_makes_no_second_alert(
+    fresh_server, tmp_path
+):
+    async with (
+        told(tmp_path, faster=60) as (receiver, telling),
+        watching(fresh_server, telling.url) as (daemon, moves),
+        prometheus(
+            {"pgbreaker": "{}:{}".format(*daemon.address)},
+            rules=[RULES],
+            alertmanager=telling.url.removeprefix("http://"),
+        ) as scraping,
+    ):
+        await scraping.until('up{job="pgbreaker"} == 1', within=15.0)
+        fresh_server.kill()
+        await moves.until_open(3)
+        ours = await breakers_on(telling, lambda found: len(found) == 3)
+        both = await breakers_on(
+            telling,
+            lambda found: all("/graph?" in one["generatorURL"] for one in found),
+        )
+        # A dead man's switch is told about once a second here, as often as groups are
+        # looked at: by its third word, a second message of ours would be there.
+        await telling.post(alert("PgbreakerWatchdog", severity="none"))
+        await receiver.until(lambda: len(receiver.to("watchdog")) == 3, within=15.0)
+
+    assert [one["fingerprint"] for one in both] == [one["fingerprint"] for one in ours]
+    assert [one["startsAt"] for one in both] == [one["startsAt"] for one in ours]
+    assert [one["labels"] for one in both] == [one["labels"] for one in ours]
+    (said,) = receiver.told("BreakerOpen")
+    assert said.arrived - min(moves.opened.values()) < 1.0
+
+
+@pytest.mark.parametrize("how", ["is not there", "hangs"])
+async def test_one_of_two_alertmanagers_delays_neither_alerts_nor_probes_nor_the_end(
+    how, fresh_server, tmp_path
+):
+    accepted: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(
+        lambda _, writer: accepted.append(writer), "127.0.0.1", 0
+    )
+    port = silent.sockets[0].getsockname()[1] if how == "hangs" else 1
+    async with told(tmp_path) as (receiver, telling):
+        urls = (f"http://127.0.0.1:{port}", telling.url)
+        async with watching(fresh_server, *urls) as (daemon, moves):
+            killed = time.time()
+            await asyncio.to_thread(fresh_server.kill)
+            await moves.until_open(3)
+            said = await message(receiver, "BreakerOpen")
+            seen = await asyncio.to_thread(counters, daemon)
+            begun = time.monotonic()
+        ending = time.monotonic() - begun
+    silent.close()
+    for writer in accepted:
+        writer.close()
+
+    assert bool(accepted) == (how == "hangs")
+    assert max(moves.opened.values()) - killed < 2.0
+    assert said.arrived - min(moves.opened.values()) < 1.0
+    assert seen == {"pushed": 3.0, "push_failures": 0.0}
+    assert ending < 3.0
+
+
+async def test_a_breaker_that_closes_again_leaves_its_alert_for_a_while(
+    fresh_server, tmp_path
+):
+    async with (
+        told(tmp_path) as (receiver, telling),
+        watching(fresh_server, telling.url) as (daemon, moves),
+    ):
+        fresh_server.kill()
+        await moves.until_open(3)
+        await message(receiver, "BreakerOpen")
+        await asyncio.to_thread(fresh_server.start)
+        await come_true(lambda: daemon.status == "1 target, all breakers closed")
+        closed = time.time()
+        found = await breakers_on(
+            telling,
+            lambda found: all(
+                one["annotations"]["description"].endswith("succeeded since.")
+                for one in found
+            ),
+        )
+
+    assert [one["status"]["state"] for one in found] == ["active"] * 3
+    ends = [datetime.fromisoformat(one["endsAt"]).timestamp() for one in found]
+    assert all(closed + HOLD - 5.0 < end <= closed + HOLD for end in ends)
+
+
+@pytest.mark.parametrize("severity", ["critical", "warning"])
+async def test_a_test_alert_arrives_where_alerts_of_its_severity_do(severity, tmp_path):
+    async with told(tmp_path, faster=10) as (receiver, telling):
+        done = await asyncio.to_thread(
+            pgbreaker,
+            *("alerts", "test", "--url", telling.url),
+            *("--severity", severity, "--wait"),
+        )
+        said = await message(receiver, "This is a test of pgbreaker's alerts")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"{telling.url}: took it, for slack-{severity}, and has told it on",
+        f"PgbreakerTest takes the route of severity {severity}, job pgbreaker: look there for a message; the alert ends by itself in a minute",
+    ]
+    assert (
+        said.channel
+        == {"critical": "#db-critical", "warning": "#db-warnings"}[severity]
+    )
+    assert "Sent by pgbreaker alerts test on " in said.text
+
+
+async def test_slack_that_refuses_is_told_by_who_tests(tmp_path):
+    async with told(tmp_path, faster=10) as (receiver, telling):
+        receiver.refuse(404)
+        trying = asyncio.create_task(
+            asyncio.to_thread(
+                pgbreaker,
+                *("alerts", "test", "--url", telling.url, "--wait"),
+                timeout=90,
+            )
+        )
+        await receiver.until(lambda: bool(receiver.refused), within=20.0)
+        done = await trying
+
+    assert done.returncode == 1
+    assert done.stdout.startswith(
+        f"{telling.url}: took it, for slack-critical,"
+        " but cannot tell it on; its log says why\n"
+    )
