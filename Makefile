@@ -33,13 +33,14 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/n_targets.py 50
 	$(BIN)/python tests/bench/n_targets.py 1000
 	$(BIN)/python tests/bench/exporter.py
+	$(BIN)/python tests/bench/alerting.py
 
 soak: packages $(VENV)/.bench servers ## what takes half an hour: a server whose every core is busy
 	$(BIN)/python tests/bench/saturation.py
 
 lint: $(VENV)/.dev ## ruff
-	$(BIN)/ruff check daemon tests
-	$(BIN)/ruff format --check daemon tests
+	$(BIN)/ruff check daemon dashboards tests
+	$(BIN)/ruff format --check daemon dashboards tests
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
@@ -62,6 +63,7 @@ servers: $(VENV)/.dev ## PostgreSQL 14, 16, 18 beside Debian's 15 and the demo's
 
 docs: $(VENV)/.dev ## write what is made from the code anew: references, dashboards
 	$(BIN)/python tests/write-references
+	$(BIN)/python -m dashboards.boards
 
 clean: ## remove what the commands here have made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

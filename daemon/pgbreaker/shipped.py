@@ -15,7 +15,7 @@ def shipped(kind: str) -> Iterator[tuple[str, str]]:
     """
     package = files("pgbreaker")
     # In a wheel they are within; in a work tree they stand where everybody looks.
-    for home in (package / "shipped" / kind, package / ".." / ".." / kind):
+    for home in (package / "share" / kind, package / ".." / ".." / kind):
         if home.is_dir():
             yield from _below(home)
             return

@@ -29,6 +29,11 @@ from .queries import (
 _WHERE: Final = f'{CHOSEN},operation=~"$operation|"'
 _DAEMON: Final = f'{CHOSEN},operation=~"$operation"'
 _APPLICATIONS: Final = f'{_WHERE},operation=""'
+# A series begins with the first opening of its kind, so that no growth is seen of it.
+_NOTICED: Final = (
+    "Time from the first bad reading to a daemon's breaker opening, within which 95 % of"
+    " openings lie; the first of a kind since the daemon's start is not among them."
+)
 _LEGEND: Final = "{{breaker}} ({{job}})"
 
 
@@ -45,7 +50,9 @@ def board() -> Dashboard:
             Section("Each of them", [Line(10, [_each()])]),
             Section("Calls that got no answer from the server", [Line(8, _refused())]),
             Section(
-                "Trials, retries, late results", [Line(8, _trials())], is_open=False
+                "Trials, retries, late results",
+                [Line(8, _trials()), Line(8, _retries())],
+                is_open=False,
             ),
         ],
         [boards.jobs(), boards.targets(), boards.operations(), boards.breakers()],
@@ -80,11 +87,10 @@ def _now() -> list[Panel]:
         ),
         panels.number(
             "Time to notice, p95",
-            "From the first bad reading to the opening of a daemon's breaker, within which"
-            " 95 % of openings in the time shown lie.",
+            _NOTICED,
             "histogram_quantile(0.95, sum by (le) ("
             f"{grown('pgbreaker_detection_seconds_bucket', ANY)}))",
-            none="no opening",
+            none="none told",
             unit="s",
             steps=((None, "green"), (2.5, "yellow"), (10, "red")),
         ),
@@ -263,53 +269,54 @@ def _refused() -> list[Panel]:
 
 def _trials() -> list[Panel]:
     trials = lately(_MOVES, _WHERE, 'from="half_open"')
-    retries = rate("pgbreaker_retries_total", _WHERE)
-    denied = rate("pgbreaker_retries_denied_total", _WHERE)
-    late = rate("pgbreaker_late_results_total", _WHERE)
     return [
         panels.graph(
             "Ends of half-open",
             "How trials ended. Recovered is good; relapsed, the server is still away;"
             " expired, a trial never came back.",
-            (
-                f"{by('cause', trials)} > 0",
-                "{{cause}}",
-            ),
+            (f"{by('cause', trials)} > 0", "{{cause}}"),
             none="no trial ended",
             unit="none",
             bars=True,
             colors={"recovered": "green", "relapsed": "red", "expired": "orange"},
         ),
         panels.graph(
-            "Retries",
-            "Calls tried again, and retries not made for want of budget. Denied ones are"
-            " good: an outage is not made worse by them.",
-            (by("job, breaker", retries), f"again {_LEGEND}"),
-            (by("job", denied, "max"), "denied ({{job}})"),
-            none=shared.NO_APPLICATION,
-            unit="reqps",
-        ),
-        panels.graph(
-            "In flight, and late",
-            "Calls that have not come back, and those that came back after the breaker had"
-            " moved. Calls in flight that only grow hang.",
-            (
-                by("job, breaker", pick("pgbreaker_calls_in_flight", _WHERE)),
-                f"in flight {_LEGEND}",
-            ),
-            (f"{by('job, breaker', late)} > 0", f"late a second {_LEGEND}"),
-            none=shared.NO_APPLICATION,
-            unit="none",
-        ),
-        panels.graph(
             "Time to notice",
-            "From the first bad reading to the opening, within which 95 % lie, by what was"
-            " wrong. It is what the ping's interval and deadline allow.",
+            f"{_NOTICED} By what was wrong; it is what the ping's interval and deadline"
+            " allow.",
             (
                 quantile(0.95, "pgbreaker_detection_seconds", ANY, "fault_class"),
                 "{{fault_class}}",
             ),
             none="no breaker opened",
             unit="s",
+            points=True,
+        ),
+    ]
+
+
+def _retries() -> list[Panel]:
+    again = by("job, breaker", rate("pgbreaker_retries_total", _WHERE))
+    denied = by("job", rate("pgbreaker_retries_denied_total", _WHERE), "max")
+    flying = by("job, breaker", pick("pgbreaker_calls_in_flight", _WHERE))
+    late = by("job, breaker", rate("pgbreaker_late_results_total", _WHERE))
+    return [
+        panels.graph(
+            "Retries",
+            "Calls tried again, and retries not made for want of budget, the most of each."
+            " Denied ones are good: an outage is not made worse by them.",
+            (top(4, again), f"again {_LEGEND}"),
+            (top(2, denied), "denied ({{job}})"),
+            none=shared.NO_APPLICATION,
+            unit="reqps",
+        ),
+        panels.graph(
+            "In flight, and late",
+            "Calls that have not come back, and those in a second that came back after the"
+            " breaker had moved, the most of each. Calls in flight that only grow hang.",
+            (top(4, flying), f"in flight {_LEGEND}"),
+            (top(2, late), f"late {_LEGEND}"),
+            none=shared.NO_APPLICATION,
+            unit="none",
         ),
     ]

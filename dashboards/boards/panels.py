@@ -123,6 +123,7 @@ def graph(
     dashed: str | None = None,
     stacked: bool = False,
     bars: bool = False,
+    points: bool = False,
     path: str | None = None,
 ) -> timeseries.Panel:
     """Numbers over time.
@@ -133,13 +134,14 @@ def graph(
         most: Where it ends.
         colors: Name in the legend -> its colour.
         dashed: Which names in the legend are limits themselves, as a pattern.
-        bars: Whether each point stands for what happened since the one before.
+        bars: Whether each point stands for what happened about then.
+        points: Whether single ones, with nothing beside them, are to be seen.
     """
     panel = (
         _described(timeseries.Panel(), title, says, unit, none)
         .line_width(1)
         .fill_opacity(0)
-        .show_points(look.VisibilityMode.NEVER)
+        .show_points(look.VisibilityMode(("never", "auto")[points]))
         .legend(
             common.VizLegendOptions()
             .display_mode(look.LegendDisplayMode.LIST)

@@ -74,7 +74,7 @@ def _month() -> list[Panel]:
             none="no calls",
             unit="percentunit",
             decimals=3,
-            steps=((None, "red"), (0.999, "green")),
+            steps=((None, "blue"),),
         ).time_from(_MONTH),
         panels.number(
             "Calls without an answer",

@@ -1,11 +1,12 @@
-"""How long from OPEN to the message in Slack, by push and a real Alertmanager.
+"""How long from OPEN to the message in Slack, by push and by rules.
 
     python tests/bench/alerting.py [OPENINGS]
 
 Breakers are simulated; all else is what runs: the sink at its real pace, a real
-Alertmanager with the configuration that is shipped, and a receiver in the place of Slack.
-Each opening has a job of its own, so that it makes a group and a message of its own; they
-come one at a time, and then in bursts of three, as when a server goes.
+Prometheus and a real Alertmanager with what is shipped, and a receiver in the place of
+Slack. Each opening has a job of its own, so that it makes a group and a message of its
+own; they come one at a time, and then in bursts of three, as when a server goes. By rules
+they come at any moment of two minutes, in which Prometheus looks every few seconds.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import yaml
+from aiohttp import web
 from report import Table
 
 from pgbreaker.clock import Clock
@@ -31,9 +34,13 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub
 from pgbreaker.sinks.push import pushing
 from support.alertmanager import alertmanager, shipped_config
+from support.prometheus import prometheus
 from support.slack import Slack, slack
 
 GOAL = 500.0  # ms, p99
+GOAL_BY_RULES = 10_000.0
+SPREAD = 120.0  # seconds in which breakers open by rules
+ROOT = Path(__file__).parents[2]
 SEEN = Evidence("refused", "connection refused", probe="ping")
 
 
@@ -79,16 +86,72 @@ async def opening(url: str, receiver: Slack, job: str, operations: list[str]) ->
     return (said.arrived - opened) * 1000
 
 
+class Exporter:
+    """Tells Prometheus of many breakers, each of a job of its own."""
+
+    def __init__(self, count: int) -> None:
+        self.open = dict.fromkeys((f"ruled-{n:04}-" for n in range(count)), 0)
+
+    async def page(self, _request: web.Request) -> web.Response:
+        """What is scraped."""
+        about = 'target="main",operation="read",breaker="main/read",state="open"'
+        lines = [
+            f'pgbreaker_breaker_state{{job="{job}",{about}}} {is_open}\n'
+            for job, is_open in self.open.items()
+        ]
+        return web.Response(text="".join(lines))
+
+    async def serve(self, stack: AsyncExitStack) -> str:
+        """Serve it; gives ``host:port``."""
+        app = web.Application()
+        app.router.add_get("/metrics", self.page)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"127.0.0.1:{runner.addresses[0][1]}"
+
+    async def opening(self, job: str, receiver: Slack) -> float:
+        """Open one at any moment; gives the milliseconds to the message of it."""
+        await asyncio.sleep(random.uniform(0.0, SPREAD))
+        self.open[job], opened = 1, time.time()
+        await receiver.until(lambda: bool(receiver.told(job)), within=60.0)
+        return (receiver.told(job)[0].arrived - opened) * 1000
+
+
+async def by_rules(openings: int, url: str, receiver: Slack) -> list[float]:
+    """Milliseconds to the message of each opening, as shipped."""
+    said = yaml.safe_load(
+        (ROOT / "config/prometheus/prometheus.yml").read_text("utf-8")
+    )
+    (job,) = said["scrape_configs"]
+    async with AsyncExitStack() as stack:
+        exporter = Exporter(openings)
+        running = prometheus(
+            {job["job_name"]: await exporter.serve(stack)},
+            rules=[ROOT / "alerts/pgbreaker.rules.yml"],
+            alertmanager=url.removeprefix("http://"),
+            interval=job["scrape_interval"],
+            evaluation=said["global"]["evaluation_interval"],
+        )
+        prom = await stack.enter_async_context(running)
+        await prom.until("pgbreaker_breaker_state", 30.0)
+        await asyncio.sleep(10.0)  # it finds its Alertmanagers some seconds later
+        return await asyncio.gather(
+            *(exporter.opening(job, receiver) for job in exporter.open)
+        )
+
+
 async def measure(openings: int) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         receiver = await stack.enter_async_context(slack())
         config = shipped_config(folder, receiver)
         telling = await stack.enter_async_context(alertmanager(config))
-        table = Table("OPEN -> message in Slack, by push", "ms")
+        table = Table("OPEN -> message in Slack", "ms")
         for name, operations in (
-            ("one breaker", ["read"]),
-            ("three breakers of a server", list(SERVED)),
+            ("by push, one breaker", ["read"]),
+            ("by push, three breakers of a server", list(SERVED)),
         ):
             took = []
             for number in range(openings):
@@ -96,6 +159,8 @@ async def measure(openings: int) -> int:
                 took.append(await opening(telling.url, receiver, job, operations))
                 await asyncio.sleep(random.uniform(0.0, 0.02))
             table.row(name, took, p99=GOAL)
+        took = await by_rules(openings, telling.url, receiver)
+        table.row("by rules as shipped", took, p99=GOAL_BY_RULES)
     return table.missed
 
 

@@ -66,6 +66,7 @@ async def prometheus(
     rules: Iterable[Path] = (),
     alertmanager: str | None = None,
     interval: str = "1s",
+    evaluation: str | None = None,
     command: Path | None = None,
 ) -> AsyncIterator[Prometheus]:
     """A Prometheus that scrapes *jobs*, for the time of the block.
@@ -74,14 +75,16 @@ async def prometheus(
         jobs: Name -> ``host:port``.
         rules: Files with rules.
         alertmanager: ``host:port`` of who takes alerts.
-        interval: Of scrapes and of evaluations.
+        interval: Of scrapes.
+        evaluation: Of rules. None: as of scrapes.
         command: What starts it; Debian's package when None.
     """
     program = command or need("prometheus", "prometheus")
     folder = Path(tempfile.mkdtemp(prefix="prometheus-"))
     listen = f"127.0.0.1:{free_port()}"
     config = folder / "prometheus.yml"
-    config.write_text(_configuration(jobs, rules, alertmanager, interval), "utf-8")
+    made = _configuration(jobs, rules, alertmanager, interval, evaluation or interval)
+    config.write_text(made, "utf-8")
     log = folder / "log"
     with log.open("wb") as told:
         process = await asyncio.create_subprocess_exec(
@@ -107,16 +110,22 @@ def _configuration(
     rules: Iterable[Path],
     alertmanager: str | None,
     interval: str,
+    evaluation: str,
 ) -> str:
     made: dict[str, Any] = {
         "global": {
             "scrape_interval": interval,
             "scrape_timeout": interval,
-            "evaluation_interval": interval,
+            "evaluation_interval": evaluation,
         },
         "rule_files": [str(path) for path in rules],
         "scrape_configs": [
-            {"job_name": name, "static_configs": [{"targets": [address]}]}
+            {
+                "job_name": name,
+                # A bench plays many jobs at once.
+                "honor_labels": True,
+                "static_configs": [{"targets": [address]}],
+            }
             for name, address in jobs.items()
         ],
     }

@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Self
 
 import asyncpg
+import pytest
 
 from pgbreaker.demo.server import Server, ServerError, find_binaries
 from support.tools import missing
 
 # What tests/fetch-servers brings: a directory for each major.
 FETCHED = Path(__file__).parents[2] / ".venv/servers"
+
+one_server = pytest.mark.parametrize(
+    "breakable_server", [17], ids=["pg17"], indirect=True
+)
+"""For a test of what no server's version makes a difference to: one of them is enough."""
 
 SETTINGS = {"max_connections": "20", "fsync": "off", "full_page_writes": "off"}
 

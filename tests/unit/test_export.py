@@ -1,6 +1,7 @@
 """What is shipped beside the code, handed out with the addresses of others."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from click.testing import CliRunner
 
 from pgbreaker.cli import cli
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.export import export, filled
+from pgbreaker.export import KINDS, export, filled
+from pgbreaker.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
 GIVEN = {
@@ -40,6 +42,22 @@ def test_nothing_of_ours_is_left_in_what_is_handed_out(kind, given, tmp_path):
     assert len(made) == count > 5
     assert not [path for path, text in made.items() if "example.org" in text]
     assert not [path for path, text in made.items() if "# begin:" in text]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wheel_has_all_that_is_handed_out(kind):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+
+    handed_out = {
+        f"{kind}/{path}"
+        for path, _ in shipped(kind)
+        if path.endswith(KINDS[kind]) and path != "README.md"
+    }
+    assert {
+        path for path in handed_out if wheel.get(path) != f"pgbreaker/share/{path}"
+    } == {path for path in handed_out if path.startswith("alerts/runbooks/")}
+    assert wheel["alerts/runbooks"] == "pgbreaker/share/alerts/runbooks"
 
 
 def test_alerts_come_with_their_runbooks_routes_and_messages(tmp_path):

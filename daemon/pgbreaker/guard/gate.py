@@ -50,6 +50,8 @@ when all others are taken away."""
 
 BRISK: Final[Seconds] = BOUNDS[0]
 
+_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+
 UNCOUNTED: Final = Slice(PASS)  # calls that are part of others, or that nobody counts
 
 ENDED: Final = (
@@ -173,8 +175,9 @@ class Gate:
 
     @property
     def left_closed(self) -> Seconds | None:
-        """Moment at which it last left closed, None when it never did. A trial that
-        fails does not change it, so that it tells the length of the whole outage."""
+        """Moment at which it last ceased to let calls pass as a matter of course, None
+        when it never did. A trial that fails does not change it, so that it tells the
+        length of the whole outage."""
         return self._left_closed
 
     def calls(self) -> int:
@@ -538,7 +541,9 @@ class Gate:
         if move is None:
             return
         self._refusing = None
-        if move.before is State.CLOSED and move.after is not State.CLOSED:
+        # As the daemon has it: a move that an operator's word hides, nobody feels.
+        is_felt = move.override is None
+        if is_felt and move.after in _SHUT and move.before not in _SHUT:
             self._left_closed = move.at
         if self._transitions is None:
             self._transitions = {}

@@ -57,6 +57,21 @@ def _windows(title: str, step: int, begins: int, **windows: int) -> dict[str, An
     }
 
 
+def _failed(title: str, record: str, step: str, at: str, count: int) -> dict[str, Any]:
+    """Four in a step, of two processes."""
+    expr = f"round(breaker:pgbreaker_calls:{record}, 10)"
+    return {
+        "name": f"failed calls within {title}",
+        "interval": step,
+        "input_series": [
+            _series(_calls("a", "failure", "one"), "0+1x400"),
+            _series(_calls("a", "cut", "two"), "0+1x400"),
+            _series(_calls("a", "rejected", "two"), "0+2x400"),
+        ],
+        "promql_expr_test": [_expects(at, expr, '{job="shop", breaker="a"}', count)],
+    }
+
+
 def _of_instances(name: str, labels: str, one: str, two: str) -> list[dict[str, str]]:
     return [
         _series(f'{name}{{instance="one", {labels}}}', one),
@@ -96,6 +111,8 @@ EVERY_15S: Final[list[dict[str, Any]]] = [
             _series(_calls("a", "failure", "one"), "0+3x40"),
             _series(_calls("a", "cut", "two"), "0+6x40"),
             _series(_calls("a", "rejected", "two"), "0+60x40"),
+            # For a minute alone.
+            _series(_calls("new", "success", "one"), "0x36 3+3x3"),
             _series(_calls("idle", "success", "one"), "5x40"),
             _series(_calls("idle", "failure", "one"), "0x40"),
         ],
@@ -108,7 +125,14 @@ EVERY_15S: Final[list[dict[str, Any]]] = [
             ),
             _expects(
                 "10m",
-                "round(breaker:pgbreaker_calls:failure_ratio_rate2m, 0.001)",
+                'round(breaker:pgbreaker_calls:rate2m{breaker="new"}, 0.05)',
+                '{job="shop", breaker="new"}',
+                0.1,
+            ),
+            _expects(
+                "10m",
+                "round(breaker:pgbreaker_calls:failure_ratio_rate2m"
+                '{breaker=~"a|idle"}, 0.001)',
                 f"{{{_POOL}}}",
                 0.6,
             ),
@@ -165,25 +189,10 @@ EVERY_15S: Final[list[dict[str, Any]]] = [
 
 EVERY_100S: Final[list[dict[str, Any]]] = [
     _windows("hours", 100, 25200, of_30m=1800, of_1h=3600, of_2h=7200, of_6h=21600),
+    _failed("six hours", "error_increase6h", "100s", "10h", 860),
 ]
 
 EVERY_30M: Final[list[dict[str, Any]]] = [
     _windows("days", 1800, 280_800, of_1d=86400, of_3d=259_200),
-    {
-        "name": "failed calls of two processes within three days",
-        "interval": "30m",
-        "input_series": [
-            _series(_calls("a", "failure", "one"), "0+1x200"),
-            _series(_calls("a", "cut", "two"), "0+1x200"),
-            _series(_calls("a", "rejected", "two"), "0+2x200"),
-        ],
-        "promql_expr_test": [
-            _expects(
-                "96h",
-                "round(breaker:pgbreaker_calls:error_increase3d, 10)",
-                f"{{{_POOL}}}",
-                580,
-            )
-        ],
-    },
+    _failed("three days", "error_increase3d", "30m", "96h", 580),
 ]

@@ -186,6 +186,8 @@ class Row:
         slack: How exactly all this is held.
         step: Time between scrapes, and between evaluations.
         alone: Whether there is but one actor, called "bad".
+        twice: Whether there is another process to which all of them are well, and
+            whose word does not count against the first one's.
     """
 
     alert: str
@@ -207,6 +209,7 @@ class Row:
     slack: str = "15s"
     step: str = "15s"
     alone: bool = False
+    twice: bool = False
 
     @property
     def name(self) -> str:
@@ -272,9 +275,13 @@ class Row:
             act = Act(begins // step, lasts // step, after, step)
             for one in self.series:
                 name = one.of(actor)
-                if name not in seen:
-                    seen.add(name)
-                    yield {"series": name, "values": one.values(shows, act)}
+                shown = {name: one.values(shows, act)}
+                if self.twice:
+                    other = name.replace('instance="one"', 'instance="two"')
+                    shown.setdefault(other, one.values("good", act))
+                for each in shown.keys() - seen:
+                    seen.add(each)
+                    yield {"series": each, "values": shown[each]}
 
     def _check(self, at: int, told: Mapping[str, Said] | tuple[()]) -> dict[str, Any]:
         alerts = [self._alert(actor, self.says[actor]) for actor in told]

@@ -153,14 +153,31 @@ def test_an_operator_takes_a_breaker_out_of_closed_too(registry):
     breaker = PostgreSQLCircuitBreaker("forced", clock=time.clock)
     left = "pgbreaker_breaker_left_closed_timestamp_seconds"
 
-    breaker.force(State.CLOSED, "it stays so")
-    assert value(registry, left, "forced") == 0
+    for passing in (State.CLOSED, State.DISABLED, State.METRICS_ONLY):
+        breaker.force(passing, "all pass")
+        assert value(registry, left, "forced") == 0
     breaker.force(State.FORCED_OPEN, "maintenance")
     forced = time.at
     time.advance(60)
     breaker.resume()
 
     assert value(registry, left, "forced") == forced
+
+
+def test_what_an_operators_word_hides_is_felt_when_it_ends(registry):
+    time = ManualClock(100)
+    breaker = PostgreSQLCircuitBreaker("shadow", clock=time.clock)
+    left = "pgbreaker_breaker_left_closed_timestamp_seconds"
+    breaker.force(State.METRICS_ONLY, "only looking")
+
+    fail(breaker)
+    hidden = value(registry, left, "shadow")
+    time.advance(60)
+    breaker.resume()
+
+    assert breaker.core.computed_state is State.OPEN
+    assert hidden == 0
+    assert value(registry, left, "shadow") == time.at
 
 
 def test_the_threshold_of_slow_calls_is_there_only_where_one_is_set(registry):

@@ -61,6 +61,22 @@ async def served():
         yield served
 
 
+async def test_the_runbook_of_an_alert_is_text_that_a_browser_shows(served):
+    answer, body = await served.get("/runbooks/PgbreakerTargetDown.md")
+
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert "## Mitigation" in body
+
+
+@pytest.mark.parametrize("name", ["Nothing.md", "..%2fslack.tmpl", "slack.tmpl"])
+async def test_nothing_else_that_is_shipped_is_a_runbook(served, name):
+    answer, body = await served.get(f"/runbooks/{name}")
+
+    assert answer.status == 404
+    assert "no runbook is called" in body["detail"]
+
+
 async def test_a_breaker_is_what_other_programs_expect(served):
     served.scene.open("connect")
     served.scene.time.now += 0.5
