@@ -103,9 +103,7 @@ STATES: Final = (
 
 def state(where: str, labels: str = EACH) -> str:
     """The worst state of the breakers with the same *labels*, as a place in `STATES`."""
-    series = [pick("pgbreaker_breaker_state", where, f'state="{s}"') for s in STATES]
-    told = " or ".join(f"{place} * {one}" for place, one in enumerate(series))
-    return by(labels, told, "max")
+    return _place("pgbreaker_breaker_state", where, STATES, labels)
 
 
 # As above; what the daemon cannot say is worse than a server of which it says little good.
@@ -114,11 +112,17 @@ CONDITIONS: Final = ("up", "degraded", "unknown", "down")
 
 def condition(where: str, labels: str) -> str:
     """The state of the servers with the same *labels*, as a place in `CONDITIONS`."""
-    series = [
-        pick("pgbreaker_target_state", where, f'state="{one}"') for one in CONDITIONS
-    ]
-    told = " or ".join(f"{place} * {one}" for place, one in enumerate(series))
-    return by(labels, told, "max")
+    return _place("pgbreaker_target_state", where, CONDITIONS, labels)
+
+
+def _place(metric: str, where: str, states: tuple[str, ...], labels: str) -> str:
+    # Of every state there is a series of 0 or 1: where the others are 0, it is the first.
+    told = (
+        f"{place} * " + pick(metric, where, f'state="{state}"')
+        for place, state in enumerate(states)
+        if place > 0
+    )
+    return by(labels, " or ".join(told), "max")
 
 
 def out_of_closed(where: str) -> str:

@@ -124,7 +124,7 @@ async def by_rules(openings: int, url: str, receiver: Slack) -> list[float]:
     said = yaml.safe_load(
         (ROOT / "config/prometheus/prometheus.yml").read_text("utf-8")
     )
-    (job,) = said["scrape_configs"]
+    job = next(j for j in said["scrape_configs"] if j["job_name"] == "pgbreaker")
     async with AsyncExitStack() as stack:
         exporter = Exporter(openings)
         running = prometheus(

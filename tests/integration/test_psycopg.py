@@ -920,8 +920,8 @@ async def test_connections_that_cannot_be_made_are_not_used(server, target):
             await until(lambda: pooled(target.name).waiters == 1)
             making = pooled(target.name)
             stats = pool.get_stats()
+        proxy.restore()  # first: closing waits for whoever connects
         await pool.close()
-        proxy.restore()
 
     assert closed == Pooled()
     assert making == Pooled(used=0, idle=0, max=2, waiters=1)

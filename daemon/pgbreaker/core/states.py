@@ -143,6 +143,19 @@ class Transition:
     evidence: Evidence | None = None
     override: State | None = None
 
+    @property
+    def leaves_closed(self) -> bool:
+        """Whether calls passed until now, and from now on, as they feel it, do not.
+
+        A move that an operator's word hides is none that they feel. One who lets them
+        all pass has closed it for them: when he hands back, it leaves closed.
+        """
+        is_felt = self.override is None
+        return is_felt and self.after in _SHUT and self.before not in _SHUT
+
+
+_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+
 
 @dataclass(frozen=True, slots=True)
 class Permit:

@@ -50,7 +50,6 @@ when all others are taken away."""
 
 BRISK: Final[Seconds] = BOUNDS[0]
 
-_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 
 UNCOUNTED: Final = Slice(PASS)  # calls that are part of others, or that nobody counts
 
@@ -541,9 +540,7 @@ class Gate:
         if move is None:
             return
         self._refusing = None
-        # As the daemon has it: a move that an operator's word hides, nobody feels.
-        is_felt = move.override is None
-        if is_felt and move.after in _SHUT and move.before not in _SHUT:
+        if move.leaves_closed:
             self._left_closed = move.at
         if self._transitions is None:
             self._transitions = {}

@@ -9,7 +9,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
-from pgbreaker.core.states import State, Transition
+from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
 
@@ -24,7 +24,6 @@ class Condition(StrEnum):
 
 
 _NOTHING_THERE: Final = (Finding.ABSENT, Finding.DENIED)
-_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
 _OF_ONE_SERVER: Final = ("started", "counters_since", "backend_pid")
 
 
@@ -126,10 +125,7 @@ class TargetBoard:
         """Note that a breaker moved."""
         at = self._clock.wall_of(move.at)
         self.moved[operation] = at
-        # A move that an operator's word hides is none that callers feel. One who lets
-        # them all pass has closed it for them: when he hands back, it leaves closed.
-        is_felt = move.override is None
-        if is_felt and move.after in _SHUT and move.before not in _SHUT:
+        if move.leaves_closed:
             self.left_closed[operation] = at
 
     def _learn(self, probe: str, values: Seen) -> None:

@@ -92,7 +92,9 @@ class Series:
         """Its samples, in promtool's words."""
         amount = self.trouble.get(actor, self.good)
         if isinstance(amount, Once):
-            return f"0x{act.before - 1} {amount.by:g}x{act.during + act.after - 1}"
+            # From 3 and not from 0, which increase() knows to be the beginning.
+            grown = f"{3 + amount.by:g}x{act.during + act.after - 1}"
+            return f"3x{act.before - 1} {grown}"
         runs = ((act.before, self.good), (act.during, amount), (act.after, self.good))
         show = {"gauge": _gauge, "counter": _counter, "clock": _clock}[self.kind]
         return " ".join(show(runs, act.step))

@@ -314,10 +314,10 @@ _DAEMON: Final = (
                 "pgbreaker_alerts_push_failures_total{$J}",
                 bad=0.1,
                 under=Once(1),
-                over=1 / 60,
+                over=1 / 400,
             ),
         ),
-        says={"bad": "30", "over": "5"},
+        says={"bad": "30", "over": "1"},
         labels=JOB,
         severity="warning",
         summary="The daemon of job $t reaches no Alertmanager",
@@ -339,14 +339,14 @@ _DAEMON: Final = (
                 '{job="alertmanager", instance="one", integration="$t"}',
                 bad=0.1,
                 under=Once(1),
-                over=1 / 60,
+                over=1 / 400,
             ),
             counter(
                 "alertmanager_notifications_total"
                 '{job="alertmanager", instance="one", integration="$t"}',
                 bad=0.2,
                 under=0.2,
-                over=1 / 60,
+                over=1 / 400,
             ),
         ),
         says={"bad": "50%", "over": "100%"},
@@ -380,6 +380,8 @@ _BREAKERS: Final = (
         description="Neither the connection that pgbreaker held to $t nor a new one answers."
         " Seen last: refused.",
         board="pgbreaker-target?var-target=$t",
+        step="5s",
+        slack="5s",
         waits="15s",
         keeps="2m",
     ),
@@ -537,7 +539,10 @@ _BREAKERS: Final = (
     Row(
         alert="BreakerFlapping",
         twice=True,
-        series=(_moves("confirmed", bad=Once(4), under=Once(2), over=Once(3)),),
+        series=(
+            _moves("confirmed", bad=Once(3), under=Once(1), over=Once(2)),
+            _moves("failure_rate", bad=Once(1), under=Once(1), over=Once(1)),
+        ),
         says={"bad": "4", "over": "3"},
         labels=BREAKER,
         severity="warning",
@@ -547,7 +552,8 @@ _BREAKERS: Final = (
         board="pgbreaker-breakers?var-breaker=$t/read",
         waits="0s",
         keeps="10m",
-        begins="30m",
+        # Less than a window of data: increase() makes a little more of it.
+        begins="5m",
         lasts="15s",
         lingers="29m30s",
         slack="30s",
@@ -685,6 +691,7 @@ _SLOWNESS: Final = (
     ),
     _slow(
         "of statements",
+        twice=True,
         series=(
             gauge(
                 "pgbreaker_statement_mean_seconds_ratio{$T}",
@@ -977,6 +984,8 @@ _POOLS: Final = (
         " Applications have taken {0} of the slots that are for them. Most are those of app"
         " (80).{1}",
         board="pgbreaker-target?var-target=$t",
+        step="5s",
+        slack="5s",
         waits="15s",
         keeps="2m",
     ),
@@ -1238,12 +1247,13 @@ _SERVER: Final = (
     ),
     Row(
         alert="ArchiverFailing",
+        twice=True,
         series=(
             counter(
                 "pgbreaker_archiver_failed_total{$T}",
                 bad=0.05,
                 under=Once(1),
-                over=1 / 60,
+                over=1 / 800,
                 gone=0.05,
             ),
             gauge("pgbreaker_target_up{$T}", 1, gone=0),
