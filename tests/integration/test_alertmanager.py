@@ -526,8 +526,14 @@ CASES = [
     Case(
         "a target that is down leaves what is not a matter of calls",
         [of("TargetDown", **DB)],
-        [of("LockedOut", **DB), of("RunwayShort", **DB), of("BreakerFlapping", **READ)],
-        {"TargetDown", "LockedOut", "RunwayShort", "BreakerFlapping"},
+        [of("RunwayShort", **DB), of("BreakerFlapping", **READ)],
+        {"TargetDown", "RunwayShort", "BreakerFlapping"},
+    ),
+    Case(
+        "a monitor that is not let in cannot say that the server is down",
+        [of("LockedOut", **DB)],
+        [of("TargetDown", **DB)],
+        {"LockedOut"},
     ),
     Case(
         "a stale probe explains warnings of the target, and nothing critical",

@@ -267,7 +267,7 @@ class Row:
 
     def _samples(self, until: int) -> Iterator[dict[str, str]]:
         step, begins = seconds(self.step), seconds(self.begins)
-        seen = set()
+        seen: set[str] = set()
         for actor in self.actors:
             lasts, shows = self._lasts, actor
             if self._is_timed and actor in ("under", "over"):
