@@ -169,6 +169,8 @@ def _ask(url: str, path: str, *, timeout: float = 5.0) -> Any:  # noqa: ANN401 -
         _fail(f"{address} answered {error.code} {error.reason}", FAILED)
     except (URLError, TimeoutError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, OSError) and reason.strerror:
+            reason = reason.strerror.lower()
         _fail(
             f"no daemon answers at {url}: {reason}"
             " (is it running? --url or PGBREAKER_URL say where)",
@@ -271,6 +273,12 @@ def healthcheck(url: str) -> None:
     click.echo("healthy")
 
 
+_UNHEARD: Final = {
+    "watchdog-url": "when Prometheus or Alertmanager itself is down",
+    "email": "when Slack itself fails, but by Slack",
+}
+
+
 @cli.command()
 @click.argument("kind", type=click.Choice(["alerts", "dashboards"]))
 @click.argument("into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
@@ -291,11 +299,10 @@ def export(kind: str, into: Path, force: bool, **addresses: str | None) -> None:
     }
     count = hand_out(kind, into, given, force=force)
     click.echo(f"{into}: {counted(count, 'file')}")
-    if kind == "alerts" and "watchdog-url" not in given:
-        click.echo(
-            "without --watchdog-url nobody hears when Prometheus or Alertmanager itself"
-            " is down"
-        )
+    if kind == "alerts":
+        for option, when in _UNHEARD.items():
+            if option not in given:
+                click.echo(f"without --{option} nobody hears {when}")
 
 
 @cli.group()

@@ -5,6 +5,7 @@ The files are text with placeholders at ``example.org``. None of them is ever wr
 one left in it: a button in a message that leads nowhere costs minutes at night.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,13 +32,24 @@ PLACEHOLDERS: Final[Mapping[str, str]] = {
 }
 _BLOCKS: Final[Mapping[str, str]] = {"watchdog": "watchdog-url", "email": "email"}
 
-_LEFT: Final = re.compile(r"[\w.-]+[.@]example\.org")
-_URL: Final = re.compile(r"https?://[^\s\"'<>{}\\]+")
-_PLAIN: Final = re.compile(r"[\w.+:@\[\]-]+")
+_LEFT: Final = re.compile(r"[\w.-]+[.@]example\.org(?![\w-]|\.\w)")
+
+# What follows an address that others are made of must be ours alone, and what is before
+# the @ of one is a password that every message would tell.
+_BASE: Final = re.compile(r"https?://[\w.:\[\]-]+(/[\w.~%/-]*)?")
+_LIKE: Final[Mapping[str, re.Pattern[str]]] = {
+    "grafana-url": _BASE,
+    "runbook-url": _BASE,
+    "watchdog-url": re.compile(r"https?://[\w.:\[\]-]+([/?][^\s\"'<>{}\\@]*)?"),
+    "email": re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"),
+    "smtp": re.compile(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}"),
+}
 
 
 def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> int:
-    """Write the files of *kind* below *into*, all of them or none.
+    """Write the files of *kind* below *into*, each at one blow.
+
+    Nothing is written when a placeholder would be left, or what somebody changed be lost.
 
     Args:
         given: Option -> address, of those in `PLACEHOLDERS` that were given.
@@ -51,8 +63,10 @@ def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> i
             that would be overwritten; *into* cannot be written to.
     """
     addresses = {name: _checked(name, text) for name, text in given.items()}
+    if "smtp" in addresses and "email" not in addresses:
+        raise PgbreakerError("--smtp is of use to --email alone; say that, too")
     made = {
-        path: filled(text, addresses)
+        path: filled(text, addresses).encode()
         for path, text in shipped(kind)
         if path.endswith(KINDS[kind]) and path != "README.md"
     }
@@ -61,12 +75,24 @@ def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> i
         if not force:
             _refuse_edited(into, made)
         for path, text in made.items():
-            place = into / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, "utf-8")
+            _write(into / path, text)
     except OSError as error:
-        raise PgbreakerError(f"cannot write to {into}: {error.strerror}") from None
+        raise PgbreakerError(
+            f"cannot write {error.filename or into}: {error.strerror}"
+        ) from None
     return len(made)
+
+
+def _write(place: Path, text: bytes) -> None:
+    """Write a file, whoever reads it meanwhile."""
+    # Prometheus and Alertmanager are other users, whatever our umask; nothing is secret.
+    for folder in reversed([f for f in place.parents if not f.exists()]):
+        folder.mkdir()
+        folder.chmod(0o755)
+    new = place.with_name(f".{place.name}.new")
+    new.write_bytes(text)
+    new.chmod(0o644)
+    os.replace(new, place)
 
 
 def filled(text: str, given: Mapping[str, str]) -> str:
@@ -82,15 +108,15 @@ def filled(text: str, given: Mapping[str, str]) -> str:
 
 
 def _checked(option: str, text: str) -> str:
-    pattern, like = (_PLAIN, PLACEHOLDERS[option])
-    if option.endswith("-url"):
-        pattern = _URL
-    if not pattern.fullmatch(text):
-        raise PgbreakerError(f"--{option} {text!r} is no address; write it like {like}")
-    return text.rstrip("/")
+    if not _LIKE[option].fullmatch(text):
+        raise PgbreakerError(
+            f"--{option} {text!r} is no address of that kind; write it like"
+            f" {PLACEHOLDERS[option]}"
+        )
+    return text.rstrip("/") if _LIKE[option] is _BASE else text
 
 
-def _refuse_left(kind: str, made: Mapping[str, str]) -> None:
+def _refuse_left(kind: str, made: Mapping[str, bytes]) -> None:
     places = list(_left(made))
     if not places:
         return
@@ -107,18 +133,18 @@ def _refuse_left(kind: str, made: Mapping[str, str]) -> None:
     )
 
 
-def _left(made: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+def _left(made: Mapping[str, bytes]) -> Iterator[tuple[str, int, str]]:
     for path, text in made.items():
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.decode().splitlines(), 1):
             for found in _LEFT.findall(line):
                 yield path, number, found
 
 
-def _refuse_edited(into: Path, made: Mapping[str, str]) -> None:
+def _refuse_edited(into: Path, made: Mapping[str, bytes]) -> None:
     edited = [
         path
         for path, text in made.items()
-        if (into / path).exists() and (into / path).read_text("utf-8") != text
+        if (into / path).exists() and (into / path).read_bytes() != text
     ]
     if edited:
         more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""

@@ -342,7 +342,7 @@ def _locks() -> list[Panel]:
             "Waiting for locks",
             "Sessions that wait for a lock, and those that they wait for."
             f" {LOCKS.alert} fires from {LOCKS.value:g} on: end the session at the front,"
-            " pgbreaker explain names it.",
+            " `pgbreaker probe TARGET --config FILE --debug` names it.",
             (by("target", pick("pgbreaker_lock_waiters", TARGET), "max"), "waiting"),
             (by("target", pick("pgbreaker_lock_blockers", TARGET), "max"), "blocking"),
             (
@@ -561,8 +561,8 @@ def _load() -> list[Panel]:
 def _help() -> Panel:
     return panels.note(
         "Where to go from here",
-        "`pgbreaker explain TARGET/OPERATION` says in one sentence why a breaker is where"
-        " it is; `pgbreaker probe TARGET --debug` asks the server now, step by step.\n\n"
+        "`pgbreaker status` says in one sentence why a breaker is where"
+        " it is; `pgbreaker probe TARGET --config FILE --debug` asks the server now, step by step.\n\n"
         "- *connect* alone is open: out of slots, or logins are slow. See **Pools**.\n"
         "- *write* alone is open: read-only, in recovery, or commits hang. See"
         " *Replication and WAL* above.\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.servers import one_server
 from support.tools import need
 
 PROBES = ("ping", "login", "commit", "identity")  # of the sentinel, and of two rounds
@@ -81,6 +82,7 @@ def watch(url: str, seconds: float) -> tuple[dict[str, float], float]:
     return longest, slowest
 
 
+@one_server
 @pytest.mark.parametrize("step", [-3600, 3600])
 def test_a_wall_clock_that_jumps_an_hour_leaves_no_gap(
     daemon, server, wall, step, tmp_path

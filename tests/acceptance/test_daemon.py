@@ -8,12 +8,14 @@ import subprocess
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from acceptance.conftest import PROGRAM, pgbreaker
 from support.otlp import attributes, collector
+from support.servers import one_breakable_server
 
 NOWHERE = "postgresql://nobody:hunter2@127.0.0.1:1/app"
 
@@ -59,6 +61,7 @@ def test_it_ends_within_ten_seconds_while_everything_is_down(daemon, config, num
     assert "Traceback" not in words
 
 
+@one_breakable_server
 def test_it_ends_while_a_server_is_frozen_and_streams_are_open(daemon, fresh_server):
     running = daemon("--dsn", fresh_server.dsn(user="pgbreaker"))
     running.until(lambda s: s["targets"][0]["state"] == "up")
@@ -172,6 +175,7 @@ def test_no_secret_leaves_it(daemon, config, fresh_server):
     assert "hunter2" not in seen
 
 
+@one_breakable_server
 async def test_probes_and_transitions_arrive_as_traces(daemon, config, fresh_server):
     async with collector() as collecting:
         otlp = f"otlp: {{endpoint: '{collecting.url}', sample: 100%}}\n"
@@ -330,37 +334,49 @@ def test_the_version_is_the_packages():
 # The demo.
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "opens"),
-    [
-        ("crash", {"connect", "read", "write"}),
-        ("freeze", {"connect", "read", "write"}),
-        ("exhaust", {"connect"}),
-        ("lock", set()),
-        ("slow", {"connect", "read"}),
-    ],
-)
-def test_the_demo_shows_each_fault_and_leaves_nothing_behind(fault, opens):
+DEMOS = {
+    "crash": {"connect", "read", "write"},
+    "freeze": {"connect", "read", "write"},
+    "exhaust": {"connect"},
+    "lock": set(),
+    "slow": {"connect", "read"},
+}
+
+
+@pytest.fixture(scope="module")
+def demos():
+    """Fault -> what its demo said, and what all of them left behind. They run at the
+    same time: each waits most of its time."""
     before = set(os.listdir("/tmp"))
 
-    done = pgbreaker("demo", "--listen", "127.0.0.1:0", timeout=120, FAULT=fault)
+    def show(fault: str):
+        return pgbreaker("demo", "--listen", "127.0.0.1:0", timeout=120, FAULT=fault)
 
-    assert done.returncode == 0, done.stderr
-    opened = {
-        line.partition("primary/")[2].partition(":")[0]
-        for line in done.stdout.splitlines()
-        if "-> open" in line
-    }
-    closed = {
-        line.partition("primary/")[2].partition(":")[0]
-        for line in done.stdout.splitlines()
-        if "-> closed" in line
-    }
+    with ThreadPoolExecutor(len(DEMOS)) as together:
+        shown = dict(zip(DEMOS, together.map(show, DEMOS), strict=True))
+    return shown, left_behind(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "opens"), DEMOS.items(), ids=DEMOS)
+def test_the_demo_shows_each_fault(demos, fault, opens):
+    done = demos[0][fault]
+
+    opened, closed = (
+        {
+            line.partition("primary/")[2].partition(":")[0]
+            for line in done.stdout.splitlines()
+            if move in line
+        }
+        for move in ("-> open", "-> closed")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
     assert opened == opens, done.stdout
     assert closed == opens, done.stdout
-    assert done.stderr == ""
-    assert left_behind(before) == set()
+
+
+def test_the_demo_leaves_nothing_behind(demos):
+    assert demos[1] == set()
 
 
 def left_behind(before: set[str]) -> set[str]:

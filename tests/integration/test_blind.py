@@ -26,7 +26,7 @@ from pgbreaker.core.secret import Secret
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Event, Hub
 from pgbreaker.sinks.metrics import Metrics
-from support.servers import psql, running_server
+from support.servers import one_server, psql, running_server
 from support.tools import need
 from support.watching import Watching
 
@@ -134,6 +134,7 @@ def fetch(running_one: Daemon, path: str) -> tuple[int, str]:
 # 1. The wall clock.
 
 
+@one_server
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
 async def test_every_round_goes_on_when_the_wall_clock_jumps(
     server, step, skewed, monkeypatch
@@ -276,6 +277,7 @@ async def never(late: float = 0.0) -> None:
     await asyncio.Event().wait()
 
 
+@one_server
 async def test_a_round_that_hangs_makes_the_daemon_unhealthy_and_no_other_late(
     server, skewed
 ):

@@ -15,7 +15,14 @@ from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import Cause, State
 from pgbreaker.demo.proxy import Proxy
 from pgbreaker.sinks.board import Condition
-from support.servers import count_connections, fill_connections, lock_relation, psql
+from support.servers import (
+    count_connections,
+    fill_connections,
+    lock_relation,
+    one_breakable_server,
+    one_server,
+    psql,
+)
 from support.watching import DEFAULT, FAST, QUICK, QUICKENED, Watching
 
 ALL = {"connect", "read", "write"}
@@ -62,6 +69,7 @@ async def test_a_backend_killed_is_ridden_through(fresh_server, watching):
     assert len(watching.openings) <= 3  # each breaker once, or not at all
 
 
+@one_breakable_server
 @pytest.mark.parametrize(
     ("probes", "within"), [(DEFAULT, 2.6), (FAST, 1.2)], ids=["default", "fast"]
 )
@@ -78,6 +86,7 @@ async def test_a_server_that_freezes_opens_all(fresh_server, probes, within):
     assert {move.evidence.code for move in watching.openings} == {"timeout"}
 
 
+@one_server
 async def test_a_black_hole_opens_all_and_no_session_is_left_behind(server):
     async with Proxy("127.0.0.1", server.port) as proxy:
         dsn = server.dsn(user="pgbreaker", port=proxy.port)
@@ -92,6 +101,7 @@ async def test_a_black_hole_opens_all_and_no_session_is_left_behind(server):
             assert count_connections(server, "pgbreaker") <= 3
 
 
+@one_server
 async def test_a_long_way_to_the_server_is_slow_and_not_a_dead_server(server):
     """A question is two round trips and a login five: late is not gone."""
     async with (
@@ -111,6 +121,7 @@ async def test_a_long_way_to_the_server_is_slow_and_not_a_dead_server(server):
         assert Finding.OK in {r.finding for r in watching.readings("identity")[-3:]}
 
 
+@one_server
 async def test_connections_reset_on_the_way_open_all(server):
     async with (
         Proxy("127.0.0.1", server.port) as proxy,
@@ -277,6 +288,7 @@ def watching_pgbench(server):
 # Where there was nothing from the start.
 
 
+@one_breakable_server
 async def test_a_server_that_is_not_there_at_start_is_a_state(fresh_server):
     await asyncio.to_thread(fresh_server.stop, "fast")
     async with Watching(fresh_server.dsn(user="pgbreaker")) as watching:
@@ -300,6 +312,7 @@ async def test_a_name_that_does_not_resolve_is_a_state():
 # What holds in every fault.
 
 
+@one_breakable_server
 @pytest.mark.parametrize("fault", ["kill", "freeze", "full", "locked"])
 async def test_there_are_never_more_than_three_connections(fresh_server, fault):
     """Counted at the server, often, by a session of somebody else's."""

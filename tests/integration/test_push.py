@@ -23,7 +23,7 @@ from support.alertmanager import (
     shipped_config,
 )
 from support.prometheus import prometheus
-from support.servers import one_server
+from support.servers import one_breakable_server
 from support.slack import Slack, lint, looks_resolved, slack
 from support.watching import QUICK
 
@@ -127,7 +127,7 @@ async def message(receiver: Slack, *words: str):
     return receiver.told(*words)[0]
 
 
-@one_server
+@one_breakable_server
 async def test_a_server_that_stops_is_in_slack_within_a_second(fresh_server, tmp_path):
     async with (
         told(tmp_path) as (receiver, telling),
@@ -160,7 +160,7 @@ async def test_a_server_that_stops_is_in_slack_within_a_second(fresh_server, tmp
     assert seen == {"pushed": 3.0, "push_failures": 0.0}
 
 
-@one_server
+@one_breakable_server
 async def test_what_prometheus_sends_of_it_too_is_one_alert_and_one_message(
     fresh_server, tmp_path
 ):
@@ -208,7 +208,7 @@ async def test_what_prometheus_sends_of_it_too_is_one_alert_and_one_message(
     assert states == [False, True]
 
 
-@one_server
+@one_breakable_server
 async def test_a_real_prometheus_with_the_rules_makes_no_second_alert(
     fresh_server, tmp_path
 ):
@@ -241,7 +241,7 @@ async def test_a_real_prometheus_with_the_rules_makes_no_second_alert(
     assert said.arrived - min(moves.opened.values()) < 1.0
 
 
-@one_server
+@one_breakable_server
 @pytest.mark.parametrize("how", ["is not there", "hangs"])
 async def test_one_of_two_alertmanagers_delays_neither_alerts_nor_probes_nor_the_end(
     how, fresh_server, tmp_path
@@ -272,7 +272,7 @@ async def test_one_of_two_alertmanagers_delays_neither_alerts_nor_probes_nor_the
     assert ending < 3.0
 
 
-@one_server
+@one_breakable_server
 async def test_a_breaker_that_closes_again_leaves_its_alert_for_a_while(
     fresh_server, tmp_path
 ):

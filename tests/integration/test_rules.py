@@ -5,10 +5,8 @@ Their behaviour is the table in rules/table.py.
 
 import re
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 
-import promql_parser
 import pytest
 import yaml
 
@@ -16,7 +14,6 @@ from integration.rules.promtool import write, write_recorded
 from integration.rules.table import RATIOS, ROWS
 from pgbreaker.sinks.metrics import Metrics
 from support.boards import Scene
-from support.servers import psql
 from support.tools import missing, need
 
 ROOT = Path(__file__).parents[2]
@@ -216,20 +213,6 @@ def _sections(path: Path) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def _blocks(language: str, text: str) -> list[str]:
-    """What stands in fenced blocks of *language*."""
-    return re.findall(rf"^```(?:{language})\n(.+?)^```$", text, re.M | re.S)
-
-
-def _diagnosis(language: str) -> list[tuple[str, str]]:
-    """Name of the runbook, and a block of its diagnosis."""
-    return [
-        (path.stem, block)
-        for path in sorted(RUNBOOKS.glob("*.md"))
-        for block in _blocks(language, _sections(path)["Diagnosis"])
-    ]
-
-
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
     assert {path.stem for path in RUNBOOKS.glob("*.md")} == set(ALERTS)
 
@@ -253,35 +236,3 @@ def test_the_readme_leads_to_every_runbook(name):
     assert re.search(
         rf"^\| \[{name}\]\(runbooks/{name}\.md\) \| {severity} \| .+ \|$", readme, re.M
     )
-
-
-def test_a_server_takes_every_question_of_a_runbook(server):
-    """At three in the morning nobody mends a query."""
-    blocks = _diagnosis("sql")
-
-    assert blocks
-    for _, block in blocks:
-        psql(server, block)  # asserts that it is taken
-
-
-@pytest.mark.parametrize(("name", "query"), _diagnosis("promql"))
-def test_every_query_of_a_runbook_is_one(name, query):
-    promql_parser.parse(query)
-
-    ours = set(re.findall(r"\bpgbreaker_\w+", query))
-    documented = (ROOT / "daemon" / "METRICS.md").read_text("utf-8")
-    recorded = " ".join(rule["record"] for rule in ALL if "record" in rule)
-    known = set(re.findall(r"\bpgbreaker_\w+", documented + recorded))
-    assert {re.sub(r"_bucket$", "", metric) for metric in ours} <= known, name
-
-
-def test_the_commands_in_runbooks_are_ones_that_there_are():
-    from pgbreaker.cli import cli
-
-    asked = defaultdict(set)
-    for path in RUNBOOKS.glob("*.md"):
-        for verb in re.findall(r"^pgbreaker ([a-z-]+)", path.read_text("utf-8"), re.M):
-            asked[verb].add(path.stem)
-
-    assert asked
-    assert set(asked) <= set(cli.commands), asked

@@ -16,10 +16,14 @@ from support.tools import missing
 # What tests/fetch-servers brings: a directory for each major.
 FETCHED = Path(__file__).parents[2] / ".venv/servers"
 
-one_server = pytest.mark.parametrize(
-    "breakable_server", [17], ids=["pg17"], indirect=True
-)
-"""For a test of what no server's version makes a difference to: one of them is enough."""
+
+def _of_one_version(fixture: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(fixture, [17], ids=["pg17"], indirect=True)
+
+
+# For tests of what no server's version makes a difference to, and that take their time.
+one_server = _of_one_version("server")
+one_breakable_server = _of_one_version("breakable_server")
 
 SETTINGS = {"max_connections": "20", "fsync": "off", "full_page_writes": "off"}
 

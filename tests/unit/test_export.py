@@ -1,6 +1,7 @@
 """What is shipped beside the code, handed out with the addresses of others."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -135,13 +136,39 @@ def test_what_is_left_is_refused_with_its_place_and_what_helps(missing, says, tm
         ("grafana-url", "grafana.corp"),
         ("runbook-url", 'https://wiki.corp/"x'),
         ("watchdog-url", "https://x.corp/{{ a }}"),
+        ("grafana-url", "https://g.corp/?orgId=2"),
+        ("grafana-url", "https://me:secret@g.corp"),
+        ("runbook-url", "https://wiki.corp/#runbooks"),
+        ("watchdog-url", "https://me:secret@x.corp/"),
         ("email", "me at corp"),
+        ("email", "a:b@c:"),
         ("smtp", "mail corp"),
+        ("smtp", "mail.corp"),
     ],
 )
 def test_what_is_no_address_is_refused(option, text, tmp_path):
     with pytest.raises(PgbreakerError, match=f"--{option}"):
         export("alerts", tmp_path, ALL | {option: text}, force=False)
+
+
+def test_a_server_for_mail_is_nothing_without_somebody_to_write_to(tmp_path):
+    with pytest.raises(PgbreakerError, match="--email"):
+        export("alerts", tmp_path, GIVEN | {"smtp": "mail.corp:25"}, force=False)
+
+
+def test_a_slash_at_the_end_is_the_dead_mans_own(tmp_path):
+    given = GIVEN | {"watchdog-url": "https://dead.corp/x/"}
+
+    export("alerts", tmp_path, given, force=False)
+
+    made = (tmp_path / "alertmanager.yml").read_text("utf-8")
+    assert "url: https://dead.corp/x/\n" in made
+
+
+def test_a_host_that_only_begins_like_a_placeholder_is_an_address(tmp_path):
+    given = GIVEN | {"grafana-url": "https://g.example.organics.corp"}
+
+    assert export("alerts", tmp_path, given, force=False)
 
 
 def test_our_own_placeholder_is_no_address_either(tmp_path):
@@ -165,10 +192,36 @@ def test_what_somebody_changed_is_overwritten_only_when_told_to(tmp_path):
     assert "night@corp.test" in edited.read_text("utf-8")
 
 
+def test_what_is_there_and_is_no_text_is_not_overwritten_either(tmp_path):
+    (tmp_path / "slack.tmpl").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(PgbreakerError, match=r"slack\.tmpl would be overwritten"):
+        export("alerts", tmp_path, GIVEN, force=False)
+
+
+def test_others_may_read_it_whatever_the_mask_of_who_wrote_it(tmp_path):
+    before = os.umask(0o077)
+    try:
+        export("alerts", tmp_path / "new", GIVEN, force=False)
+    finally:
+        os.umask(before)
+
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "new").rglob("*")}
+    assert modes == {0o644, 0o755}
+    assert not list((tmp_path / "new").rglob(".*"))
+
+
+def test_who_fails_in_the_middle_says_where(tmp_path):
+    (tmp_path / "runbooks/PgbreakerDown.md").mkdir(parents=True)
+
+    with pytest.raises(PgbreakerError, match=r"cannot write .*PgbreakerDown\.md"):
+        export("alerts", tmp_path, GIVEN, force=True)
+
+
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path):
     (tmp_path / "file").write_text("", "utf-8")
 
-    with pytest.raises(PgbreakerError, match="cannot write to"):
+    with pytest.raises(PgbreakerError, match=r"cannot write .*below"):
         export("alerts", tmp_path / "file/below", GIVEN, force=False)
 
 

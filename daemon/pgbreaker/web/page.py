@@ -1,5 +1,6 @@
-"""A page for people: every target and breaker, and why. Plain HTML, no script."""
+"""Pages for people: every target and breaker, and why. Plain HTML, no script."""
 
+from collections.abc import Iterable
 from html import escape
 from typing import Any, Final
 
@@ -30,15 +31,28 @@ def page(status: dict[str, Any], version: str) -> str:
     """Write the page of *status*, as `Views.status` gives it."""
     targets = status["targets"]
     body = "\n".join(_target(target) for target in targets)
+    footer = f"""
+<footer>pgbreaker {escape(version)}, as of {escape(status["time"])}; reloads every 5 s.
+<a href="metrics">metrics</a> <a href="api/v1/status">status</a>
+<a href="runbooks/">runbooks</a></footer>"""
+    again = '<meta http-equiv="refresh" content="5">'
+    return _document(_verdict(targets), body + footer, head=again)
+
+
+def contents(names: Iterable[str]) -> str:
+    """Write the page that leads to the runbooks of *names*."""
+    lines = [f'<li><a href="{escape(name)}">{escape(name)}</a></li>' for name in names]
+    return _document("Runbooks", "<ul>" + "\n".join(lines) + "</ul>")
+
+
+def _document(title: str, body: str, *, head: str = "") -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="5"><title>{escape(_verdict(targets))}</title>
+{head}<title>{escape(title)}</title>
 <link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>
-<h1>{escape(_verdict(targets))}</h1>
+<h1>{escape(title)}</h1>
 {body}
-<footer>pgbreaker {escape(version)}, as of {escape(status["time"])}; reloads every 5 s.
-<a href="metrics">metrics</a> <a href="api/v1/status">status</a></footer>
 </body></html>
 """
 

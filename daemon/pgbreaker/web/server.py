@@ -19,7 +19,7 @@ from pgbreaker.errors import PgbreakerError
 from pgbreaker.shipped import shipped
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.metrics import Metrics
-from pgbreaker.web.page import CSP, page
+from pgbreaker.web.page import CSP, contents, page
 from pgbreaker.web.views import Views
 
 _HEADER: Final = 8 * 1024  # bytes of one header, and of the request line
@@ -86,14 +86,13 @@ class Site:
             web.get("/api/v1/breakers", self.breakers),
             web.get("/api/v1/breakers/{target}/{operation}", self.breaker),
             web.get("/health/{target}/{operation}", self.may_send),
+            web.get("/runbooks/", self.runbooks),
             web.get("/runbooks/{name}", self.runbook),
         ]
 
     async def page(self, _request: web.Request) -> web.Response:
         """The page for people."""
-        text = page(self._views.status(), self._version)
-        headers = {"Content-Security-Policy": CSP}
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        return _html(page(self._views.status(), self._version))
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """What Prometheus scrapes, sent while it is being written."""
@@ -156,6 +155,10 @@ class Site:
             **{"Retry-After": str(seconds)},
         )
 
+    async def runbooks(self, _request: web.Request) -> web.Response:
+        """The runbooks there are."""
+        return _html(contents(_runbooks()))
+
     async def runbook(self, request: web.Request) -> web.Response:
         """What to do about an alert: for whoever has put the runbooks nowhere else."""
         runbooks = _runbooks()
@@ -176,6 +179,11 @@ class Site:
         if operation not in target.breakers:
             raise _Unknown("operation", operation, target.breakers)
         return target, operation
+
+
+def _html(text: str) -> web.Response:
+    headers = {"Content-Security-Policy": CSP}
+    return web.Response(text=text, content_type="text/html", headers=headers)
 
 
 @cache

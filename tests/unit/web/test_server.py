@@ -1,6 +1,7 @@
 """Every address, on a server that really listens."""
 
 import asyncio
+import re
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -67,6 +68,16 @@ async def test_the_runbook_of_an_alert_is_text_that_a_browser_shows(served):
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert "## Mitigation" in body
+
+
+async def test_a_page_leads_to_every_runbook(served):
+    answer, body = await served.get("/runbooks/")
+
+    names = re.findall(r'<a href="(\w+\.md)">', body)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "PgbreakerTargetDown.md" in names
+    for name in names:
+        assert (await served.get(f"/runbooks/{name}"))[0].status == 200
 
 
 @pytest.mark.parametrize("name", ["Nothing.md", "..%2fslack.tmpl", "slack.tmpl"])
