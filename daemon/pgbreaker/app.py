@@ -105,23 +105,8 @@ async def running(
     async with AsyncExitStack() as stack:
         board = Board((_board(plan, clock) for plan in config.targets), clock)
         metrics = Metrics(board, __version__, _shown(config))
-        sinks: list[Sink] = [board, metrics, LogSink(board), *also]
-        if config.otlp is not None:
-            traces = open_traces(
-                config.otlp.endpoint, config.otlp.sample, board, clock, __version__
-            )
-            stack.push_async_callback(traces.close)
-            sinks.insert(1, traces)  # before the metrics, which ask it for exemplars
-            metrics.lead_to(traces)
-        if config.alertmanager is not None:
-            # Ends after the patrols and the schedule: nothing moves a breaker by then.
-            push = await stack.enter_async_context(
-                pushing(config.alertmanager, board, clock)
-            )
-            metrics.own(ALERTS_PUSHED, lambda: push.pushed)
-            metrics.own(PUSH_FAILURES, lambda: push.failures)
-            sinks.append(push)
-        hub = Hub(sinks)
+        sinks = await _sinks(config, board, metrics, clock, stack)
+        hub = Hub([*sinks, *also])
         schedule = Schedule(clock)
         metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)
         metrics.own(SKIPPED, lambda: schedule.skipped)
@@ -161,6 +146,30 @@ async def running(
         pulse.start()
         stack.callback(pulse.stop)
         yield daemon
+
+
+async def _sinks(
+    config: Config, board: Board, metrics: Metrics, clock: Clock, stack: AsyncExitStack
+) -> list[Sink]:
+    """Those who are told of every event, each after those whom it asks.
+
+    They end after the patrols and the schedule: nothing moves a breaker by then.
+    """
+    sinks: list[Sink] = [board, metrics, LogSink(board)]
+    if config.otlp is not None:
+        traces = open_traces(
+            config.otlp.endpoint, config.otlp.sample, board, clock, __version__
+        )
+        stack.push_async_callback(traces.close)
+        sinks.insert(1, traces)  # before the metrics, which ask it for exemplars
+        metrics.lead_to(traces)
+    if config.alertmanager is not None:
+        pushed = pushing(config.alertmanager, board, clock)
+        push = await stack.enter_async_context(pushed)
+        metrics.own(ALERTS_PUSHED, lambda: push.pushed)
+        metrics.own(PUSH_FAILURES, lambda: push.failures)
+        sinks.append(push)
+    return sinks
 
 
 async def settle(daemon: Daemon) -> None:

@@ -128,7 +128,7 @@ class ProtectedPool:
         if pool.is_closing():
             return None
         idle = pool.get_idle_size()
-        use = Use.told(
+        use = Use.of(
             used=pool.get_size() - idle,
             idle=idle,
             limit=pool.get_max_size(),

@@ -8,7 +8,6 @@ import asyncio
 import json
 import socket
 import sys
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from pgbreaker.errors import ConfigError, PgbreakerError
 
 if TYPE_CHECKING:
     from pgbreaker.core.plan import AlertmanagerPlan
-    from pgbreaker.sinks.alertmanager import Tried
+    from pgbreaker.sinks.alertmanager import Sent, Tried
 
 FAILED: Final = 1
 UNREACHABLE: Final = 69
@@ -320,9 +319,10 @@ def alerts() -> None:
     show_default=True,
     help="Whose route the alert takes.",
 )
-@click.option("--wait", is_flag=True, help="Wait, up to a minute, until it is told on.")
+@click.option("--wait", is_flag=True, help="Wait, up to a minute, until it is sent on.")
 def try_alerts(path: Path | None, url: str | None, severity: str, wait: bool) -> None:
     """Send a test alert through every Alertmanager of the configuration."""
+    from pgbreaker.clock import Clock
     from pgbreaker.sinks.alertmanager import TEST, TEST_LASTS, send_test
 
     plan = _alertmanagers(path, url)
@@ -331,20 +331,21 @@ def try_alerts(path: Path | None, url: str | None, severity: str, wait: bool) ->
             plan,
             severity,
             sender=f"pgbreaker alerts test on {socket.gethostname()}",
-            at=time.time(),
+            clock=Clock(),
             mark=uuid.uuid4().hex[:8],
             patience=TEST_LASTS if wait else 0.0,
         )
     )
     for one in tried:
         click.echo(f"{one.url}: {_said(one)}")
-    click.echo(
-        f"{TEST} takes the route of severity {severity}, job {plan.job}: look there"
-        " for a message; the alert ends by itself in a minute"
-    )
+    if any(one.answer.took for one in tried):
+        click.echo(
+            f"{TEST} takes the route of severity {severity}, job {plan.job}: look there"
+            " for a message; the alert ends by itself in a minute"
+        )
     if any(one.answer.status is None for one in tried):
         sys.exit(UNREACHABLE)
-    if any(not one.answer.took or one.told == 0 for one in tried):
+    if any(not one.answer.took or (wait and not one.is_sent) for one in tried):
         sys.exit(FAILED)
 
 
@@ -361,7 +362,9 @@ def _alertmanagers(path: Path | None, url: str | None) -> "AlertmanagerPlan":
     if here is not None:  # the file still says under which labels
         return here if plan is None else replace(plan, urls=here.urls)
     if plan is None:
-        raise ConfigError((f"{path}: no alertmanager is configured; add its urls",))
+        raise ConfigError(
+            (f"{path}: no alertmanager is configured; add its urls, or say --url URL",)
+        )
     return plan
 
 
@@ -376,13 +379,25 @@ def _said(tried: "Tried") -> str:
         parts.append(f"for {', '.join(tried.receivers)}")
     if tried.is_muted:
         parts.append("which are not told: a silence or another alert mutes it")
-    elif tried.told:
-        parts.append("and has told it on")
-    elif tried.refused:
-        parts.append("but cannot tell it on; its log says why")
-    elif tried.told is not None:
-        parts.append("but has not told it on within a minute")
+    if tried.doubt:
+        parts.append(f"whether a message went out is not known: {tried.doubt}")
+    if tried.sent is not None:
+        parts += [_went(name, sent) for name, sent in tried.sent.items()]
+        if not tried.sent:
+            parts.append("by which nothing is sent")
     return ", ".join(parts)
+
+
+def _went(integration: str, sent: "Sent") -> str:
+    if not sent.messages:
+        why = ": its log says why" if sent.failures else " within a minute"
+        return f"no message went out by {integration}{why}"
+    beside = (
+        f", beside {counted(sent.failures, 'failure')}: its log says why"
+        if sent.failures
+        else ""
+    )
+    return f"a message went out by {integration}{beside}"
 
 
 @cli.command()

@@ -361,7 +361,7 @@ class _Guard:
 
     def use(self, idle: int, limit: int) -> Use:
         """How the pool is used that has so many connections idle, and at most."""
-        return Use.told(
+        return Use.of(
             used=len(self._units), idle=idle, limit=limit, asking=len(self._asking)
         )
 

@@ -27,7 +27,7 @@ from support.alertmanager import (
     alertmanager,
     shipped_config,
 )
-from support.slack import Message, Slack, lint, looks_resolved, slack
+from support.slack import LINK, Message, Slack, lint, looks_resolved, slack
 from support.tools import missing, need
 
 RULES = SHIPPED.parent / "pgbreaker.rules.yml"
@@ -265,14 +265,24 @@ async def test_every_alert_of_the_rules_makes_a_good_message(each_stage):
     assert all(len(message.buttons) == 4 for message in receiver.messages)
 
 
-@pytest.mark.parametrize("longer", [0, 400], ids=["linked", "not linked"])
+@pytest.mark.parametrize(
+    ("sign", "tail", "is_linked"),
+    [
+        ("s", "", True),
+        ("s", "z" * 400, False),
+        ("<", "&a", True),  # escaped, it has 119 characters of 120
+        ("&", "&&&", False),
+        ('"', '"', False),
+    ],
+    ids=["linked", "long link", "escaped", "long once escaped", "quoted"],
+)
 async def test_five_hundred_alerts_with_long_words_are_a_message_that_slack_takes(
-    tmp_path, longer
+    tmp_path, sign, tail, is_linked
 ):
     names = [f"{number:03}" + "x" * 60 for number in range(500)]
     words = {
-        "summary": "Breaker " + "s" * 200,
-        "description": "d" * 900,
+        "summary": "Breaker " + sign * 200,
+        "description": "d" + sign * 900,
         "runbook_url": RUNBOOK,
     }
 
@@ -280,7 +290,7 @@ async def test_five_hundred_alerts_with_long_words_are_a_message_that_slack_take
         return [
             opened(
                 name,
-                annotations=words | {"dashboard_url": GRAFANA + name + "z" * longer},
+                annotations=words | {"dashboard_url": GRAFANA + name + tail},
                 ends=ends,
             )
             for name in names
@@ -293,9 +303,9 @@ async def test_five_hundred_alerts_with_long_words_are_a_message_that_slack_take
         await receiver.until(lambda: receiver.told("RESOLVED", "(500)"), within=10)
 
     assert {m.title: lint(m) for m in receiver.messages if lint(m)} == {}
-    assert receiver.messages[-1].title == (
-        ":white_check_mark: RESOLVED BreakerOpen on 500 targets"
-    )
+    last = receiver.messages[-1]
+    assert last.title == ":white_check_mark: RESOLVED BreakerOpen on 500 targets"
+    assert len(LINK.findall(last.text)) == (8 if is_linked else 0)
 
 
 ODD = 'a<b> & "c"|d\\E( *'
@@ -862,6 +872,14 @@ def test_the_newest_tool_takes_the_file(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_however_fast_a_group_waits_for_what_is_posted_at_once(tmp_path):
+    """Or tests of one message would hang on luck."""
+    written = shipped_config(tmp_path, Slack(), faster=1000).read_text("utf-8")
+
+    waits = re.findall(r"group_wait: (\d+)ms", written)
+    assert set(map(int, waits)) == {0, 100}  # the dead man's switch waits for nothing
+
+
 @pytest.mark.parametrize("block", ["watchdog", "email"])
 def test_without_a_block_the_file_is_good(amtool, tmp_path, block):
     text, dropped = re.subn(
@@ -874,7 +892,7 @@ def test_without_a_block_the_file_is_good(amtool, tmp_path, block):
 
     amtool("check-config", tmp_path / "alertmanager.yml")
 
-    assert dropped == 1
+    assert dropped
     assert {"name": block} in yaml.safe_load(text)["receivers"]
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import random
 import time
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -13,7 +12,7 @@ from pgbreaker import CallTimeoutError, CircuitOpenError, State
 from pgbreaker.asyncpg import protect
 from pgbreaker.core.states import Cause
 from pgbreaker.demo.proxy import Proxy
-from support.guarding import QUICK, outcome, target, totals, until
+from support.guarding import QUICK, at_once, outcome, target, totals, until
 from support.scraping import Pooled, pooled
 from support.servers import psql
 
@@ -337,19 +336,9 @@ async def test_a_lost_commit_is_of_unknown_outcome(server, proxied, target):
 # What is told of the pool.
 
 
-@asynccontextmanager
-async def waiting(pool, callers, **more):
+def waiting(pool, callers, **more):
     """So many callers who ask for a connection, until the block ends."""
-    tasks = [
-        asyncio.create_task(outcome(pool.fetchval("SELECT 1", **more)))
-        for _ in range(callers)
-    ]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    return at_once(lambda: outcome(pool.fetchval("SELECT 1", **more)), callers)
 
 
 async def test_a_scrape_tells_that_a_pool_is_exhausted_and_who_waits(server, target):

@@ -5,6 +5,8 @@ import contextlib
 import asyncpg
 import pytest
 
+from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.monitor.outlook import Outlook
 from pgbreaker.probes.absent import AbsentError
 from pgbreaker.probes.blocking import BLOCKING
 from pgbreaker.probes.database import DATABASE
@@ -402,6 +404,37 @@ async def test_sessions_that_end_badly_are_counted_in_all_databases(server, crow
         for end in ("killed", "abandoned", "fatal")
     }
     assert more == {"killed": 1, "abandoned": 1, "fatal": 0}
+
+
+async def test_a_database_that_is_dropped_takes_no_ends_of_sessions_along(
+    server, crowd
+):
+    """Its own statistics go; a counter that fell would be taken for a new one."""
+    outlook, ends = Outlook(), []
+
+    async def look():
+        values = await ask(server, DATABASE)
+        reading = Reading("orders", "database", 0.0, 0.0, Finding.OK, values)
+        ends.append(outlook.take(reading)["session_ends_killed"])
+        return values["sessions_killed"]
+
+    async def kill(database):
+        killed = await crowd.join(user="postgres", database=database)
+        psql(server, f"SELECT pg_terminate_backend({pid(killed)}, 5000)")
+        await quiet(server)
+
+    psql(server, "CREATE DATABASE passing")
+    await kill("app")
+    await look()
+    await kill("passing")
+    before = await look()
+    psql(server, "DROP DATABASE passing")
+    after = await look()
+    await kill("app")
+    await look()
+
+    assert after == before - 1
+    assert ends == [0, 1, 1, 2]
 
 
 async def test_connections_are_told_by_database_and_user(server, crowd):

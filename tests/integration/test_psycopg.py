@@ -21,6 +21,7 @@ from pgbreaker.guard.pools import _WATCHED
 from pgbreaker.guard.target import Target
 from pgbreaker.postgres.classify import Phase
 from pgbreaker.psycopg import AsyncConnectionPool, ConnectionPool
+from support.guarding import at_once
 from support.scraping import Pooled, pooled
 from support.servers import fill_connections, psql
 
@@ -820,21 +821,14 @@ def test_threads_reconnect_failed_is_called(fresh_server, target):
 # What is told of the pool.
 
 
-@contextlib.asynccontextmanager
-async def working(pool, callers):
+def working(pool, callers):
     """So many callers who have a connection or wait for one, until the block ends."""
 
     async def work():
         async with pool.connection():
             await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(work()) for _ in range(callers)]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    return at_once(work, callers)
 
 
 async def test_a_scrape_tells_that_a_pool_is_exhausted_and_who_waits(server, target):

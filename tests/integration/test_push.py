@@ -4,17 +4,19 @@ import asyncio
 import re
 import time
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from urllib.request import urlopen
 
+import aiohttp
 import pytest
 
 from acceptance.conftest import pgbreaker
 from pgbreaker.app import running
+from pgbreaker.clock import Clock
 from pgbreaker.core.plan import AlertmanagerPlan, Config, TargetPlan
 from pgbreaker.core.secret import Secret
-from pgbreaker.core.states import State, Transition
-from pgbreaker.sinks.push import HOLD
+from pgbreaker.core.states import Outcome, State, Transition
+from pgbreaker.sinks.push import HOLD, Pace, pushing
 from support.alertmanager import (
     SHIPPED,
     Alertmanager,
@@ -22,6 +24,7 @@ from support.alertmanager import (
     alertmanager,
     shipped_config,
 )
+from support.boards import Scene
 from support.prometheus import prometheus
 from support.servers import one_breakable_server
 from support.slack import Slack, lint, looks_resolved, slack
@@ -295,35 +298,93 @@ async def test_a_breaker_that_closes_again_leaves_its_alert_for_a_while(
         )
 
     assert [one["status"]["state"] for one in found] == ["active"] * 3
-    ends = [datetime.fromisoformat(one["endsAt"]).timestamp() for one in found]
+    ends = [instant(one["endsAt"]) for one in found]
     assert all(closed + HOLD - 5.0 < end <= closed + HOLD for end in ends)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 180.0, 600.0])
+async def test_a_daemon_whose_clock_is_wrong_is_heard_and_ends_its_alert_in_time(
+    ahead, tmp_path
+):
+    scene = Scene()
+    clock = Clock(now=lambda: scene.time.now, wall=lambda: time.time() + ahead)
+    async with told(tmp_path) as (receiver, telling):
+        plan = AlertmanagerPlan(urls=(telling.url,))
+        async with pushing(plan, scene.board, clock, Pace(renew=0.2)) as push:
+            scene.also(push)
+            begun = time.time()
+            observe(scene, Outcome.FAILURE, confirmed=True)
+            said = await message(receiver, "BreakerOpen")
+            corrected = await breakers_on(
+                telling, lambda found: abs(instant(found[0]["startsAt"]) - begun) < 5.0
+            )
+            for _ in range(2):
+                scene.time.now += 1.0
+                observe(scene, Outcome.SUCCESS)
+            closed = time.time()
+            ended = await breakers_on(
+                telling,
+                lambda found: abs(instant(found[0]["endsAt"]) - closed - HOLD) < 5.0,
+            )
+
+    assert said.arrived - begun < 2.0
+    assert looks_resolved(said) is False
+    assert len(corrected) == len(ended) == 1
+    assert ended[0]["status"]["state"] == "active"
+
+
+def observe(scene: Scene, outcome: Outcome, **more) -> None:
+    breaker = scene.board.targets["main"].breakers["read"]
+    for move in breaker.observe(outcome, scene.time.now, **more):
+        scene.hub.publish(move)
+
+
+def instant(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+async def try_once(telling: Alertmanager, receiver: Slack, severity: str):
+    """Test it once: what came of the command, and the message."""
+    seen = len(receiver.told("PgbreakerTest"))
+    done = await asyncio.to_thread(
+        pgbreaker,
+        *("alerts", "test", "--url", telling.url, "--severity", severity, "--wait"),
+    )
+    await receiver.until(
+        lambda: len(receiver.told("PgbreakerTest")) > seen, within=10.0
+    )
+    return done, receiver.told("PgbreakerTest")[seen]
 
 
 @pytest.mark.parametrize("severity", ["critical", "warning"])
 async def test_a_test_alert_arrives_where_alerts_of_its_severity_do(severity, tmp_path):
+    """And so does the next one, which is not a part of the first one's group."""
     async with told(tmp_path, faster=10) as (receiver, telling):
-        done = await asyncio.to_thread(
-            pgbreaker,
-            *("alerts", "test", "--url", telling.url),
-            *("--severity", severity, "--wait"),
-        )
-        said = await message(receiver, "This is a test of pgbreaker's alerts")
+        done, said = await try_once(telling, receiver, severity)
+        _, again = await try_once(telling, receiver, severity)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        f"{telling.url}: took it, for slack-{severity}, and has told it on",
+        f"{telling.url}: took it, for slack-{severity}, a message went out by slack",
         f"PgbreakerTest takes the route of severity {severity}, job pgbreaker: look there for a message; the alert ends by itself in a minute",
     ]
     assert (
         said.channel
         == {"critical": "#db-critical", "warning": "#db-warnings"}[severity]
     )
+    assert said.title.endswith("This is a test of pgbreaker's alerts")
+    assert again.title == said.title
+    assert again.footer != said.footer  # which names the group
+    assert lint(said) == []
     assert "Sent by pgbreaker alerts test on " in said.text
 
 
 async def test_slack_that_refuses_is_told_by_who_tests(tmp_path):
-    async with told(tmp_path, faster=10) as (receiver, telling):
+    """Whatever goes out elsewhere meanwhile, such as a dead man's switch."""
+    async with told(tmp_path, faster=30) as (receiver, telling):
         receiver.refuse(404)
+        await telling.post(alert("PgbreakerWatchdog", severity="none"))
+        await receiver.until(lambda: len(receiver.to("watchdog")) == 2, within=10.0)
         trying = asyncio.create_task(
             asyncio.to_thread(
                 pgbreaker,
@@ -333,9 +394,46 @@ async def test_slack_that_refuses_is_told_by_who_tests(tmp_path):
         )
         await receiver.until(lambda: bool(receiver.refused), within=20.0)
         done = await trying
+        beats = len(receiver.to("watchdog"))
+
+    assert done.returncode == 1
+    assert beats > 2
+    assert done.stdout.startswith(
+        f"{telling.url}: took it, for slack-critical,"
+        " no message went out by slack: its log says why\n"
+    )
+
+
+async def test_a_test_that_a_silence_mutes_is_told_as_such(tmp_path):
+    async with told(tmp_path, faster=10) as (receiver, telling):
+        await silence(telling, alertname="PgbreakerTest")
+        done = await asyncio.to_thread(
+            pgbreaker, *("alerts", "test", "--url", telling.url, "--wait")
+        )
 
     assert done.returncode == 1
     assert done.stdout.startswith(
         f"{telling.url}: took it, for slack-critical,"
-        " but cannot tell it on; its log says why\n"
+        " which are not told: a silence or another alert mutes it\n"
     )
+    assert receiver.messages == []
+
+
+async def silence(telling: Alertmanager, **labels: str) -> None:
+    """Silence alerts with *labels* for a while."""
+    now = datetime.now(UTC)
+    body = {
+        "matchers": [
+            {"name": name, "value": value, "isRegex": False}
+            for name, value in labels.items()
+        ],
+        "startsAt": now.isoformat(),
+        "endsAt": (now + timedelta(hours=1)).isoformat(),
+        "createdBy": "a test",
+        "comment": "to see it muted",
+    }
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{telling.url}/api/v2/silences", json=body) as answer,
+    ):
+        assert answer.status == 200, await answer.text()

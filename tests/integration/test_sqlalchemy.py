@@ -31,7 +31,7 @@ from pgbreaker.demo.proxy import Proxy
 from pgbreaker.guard.registry import REGISTRY
 from pgbreaker.sqlalchemy import protect
 from pgbreaker.sqlalchemy.engine import target_of
-from support.guarding import QUICK, outcome, target, totals, until
+from support.guarding import QUICK, at_once, outcome, target, totals, until
 from support.scraping import Pooled, pooled
 from support.servers import psql
 
@@ -618,21 +618,14 @@ async def test_a_sessionmaker_without_an_engine_is_told_so():
 # What is told of the pool.
 
 
-@asynccontextmanager
-async def working(engine, callers):
+def working(engine, callers):
     """So many callers who have a connection or ask for one, until the block ends."""
 
     async def work():
         async with engine.connect():
             await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(work()) for _ in range(callers)]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    return at_once(work, callers)
 
 
 @contextmanager

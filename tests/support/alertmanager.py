@@ -1,11 +1,9 @@
 """Real Alertmanagers on loopback, with the configuration that is shipped."""
 
-import asyncio
 import io
 import json
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from support.process import free_port, running
 from support.slack import Slack
 from support.tools import need
 
@@ -24,8 +23,6 @@ TEMPLATE = ROOT / "alerts/slack.tmpl"
 # What tests/fetch-prometheus brings.
 FETCHED = ROOT / ".venv/servers/prometheus-3/usr"
 
-READY_WITHIN = 20.0
-STOPPED_WITHIN = 10.0
 SHORTEST = 0.1  # seconds
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
@@ -76,63 +73,21 @@ async def alertmanager(
     if not command:
         command = (need("prometheus-alertmanager", "prometheus-alertmanager"),)
     folder = Path(tempfile.mkdtemp(prefix="alertmanager-"))
-    url = f"http://127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{free_port()}"
     log = folder / "log"
-    with log.open("wb") as told:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            f"--config.file={config}",
-            f"--storage.path={folder / 'data'}",
-            f"--web.listen-address={url.removeprefix('http://')}",
-            "--web.external-url=https://alertmanager.test",
-            "--web.route-prefix=/",
-            "--cluster.listen-address=",
-            stdout=told,
-            stderr=told,
-        )
+    arguments = (
+        f"--config.file={config}",
+        f"--storage.path={folder / 'data'}",
+        f"--web.listen-address={listen}",
+        "--web.external-url=https://alertmanager.test",
+        "--web.route-prefix=/",
+        "--cluster.listen-address=",
+    )
     try:
-        await _ready(process, url, log)
-        yield Alertmanager(url, log)
+        async with running(*command, *arguments, url=f"http://{listen}", log=log):
+            yield Alertmanager(f"http://{listen}", log)
     finally:
-        await _stop(process)
         shutil.rmtree(folder)
-
-
-async def _ready(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
-    """Wait until it answers; fails with its log when it ends or takes too long."""
-    try:
-        async with asyncio.timeout(READY_WITHIN), aiohttp.ClientSession() as http:
-            while process.returncode is None:
-                try:
-                    async with http.get(f"{url}/-/ready") as answer:
-                        if answer.status == 200:
-                            return
-                except aiohttp.ClientConnectionError:
-                    pass  # not yet
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pass
-    said = await asyncio.to_thread(log.read_text, "utf-8")
-    raise AssertionError(f"Alertmanager is not ready: {said}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOPPED_WITHIN):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
 
 
 def shipped_config(folder: Path, receiver: Slack, *, faster: float = 1) -> Path:
@@ -154,13 +109,11 @@ def shipped_config(folder: Path, receiver: Slack, *, faster: float = 1) -> Path:
     text = replace(
         r"https://deadman\.example\.org\S*", receiver.address("watchdog"), text
     )
-    text = replace(r"(?s) *# begin: email\n.*?# end: email", hook, text)
+    text = replace(r"(?s) *# begin: email\n +email_configs:.*?# end: email", hook, text)
     text = replace(r"\S*slack\.tmpl\b", str(TEMPLATE), text)
     text = re.sub(
         r"(group_wait|group_interval|repeat_interval): (\d+)(ms|s|m|h)\b",
-        lambda wait: (
-            f"{wait[1]}: {int(wait[2]) * SECONDS[wait[3]] * 1000 / faster:.0f}ms"
-        ),
+        lambda wait: f"{wait[1]}: {shorter(int(wait[2]) * SECONDS[wait[3]], faster)}",
         text,
     )
     written = folder / "alertmanager.yml"
@@ -169,7 +122,8 @@ def shipped_config(folder: Path, receiver: Slack, *, faster: float = 1) -> Path:
 
 
 def shorter(seconds: float, faster: float) -> str:
-    """*seconds* divided by *faster*, as the configuration has it."""
+    """*seconds* divided by *faster*, as the configuration has it; `SHORTEST` if that is
+    less, and was more."""
     return f"{max(seconds / faster, min(seconds, SHORTEST)) * 1000:.0f}ms"
 
 

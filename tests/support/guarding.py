@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -40,6 +41,20 @@ async def outcome(call: Awaitable[object]) -> object:
         return await call
     except Exception as error:
         return error
+
+
+@asynccontextmanager
+async def at_once(
+    call: Callable[[], Coroutine[object, object, object]], callers: int
+) -> AsyncIterator[None]:
+    """So many callers who make *call*, until the block ends; that cancels them."""
+    tasks = [asyncio.create_task(call()) for _ in range(callers)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def totals(breaker: PostgreSQLCircuitBreaker) -> dict[str, int]:

@@ -12,11 +12,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from support.alertmanager import free_port
+from support.process import free_port, running
 from support.tools import need
-
-READY_WITHIN = 20.0
-STOPPED_WITHIN = 10.0
 
 
 class Prometheus:
@@ -86,22 +83,20 @@ async def prometheus(
     made = _configuration(jobs, rules, alertmanager, interval, evaluation or interval)
     config.write_text(made, "utf-8")
     log = folder / "log"
-    with log.open("wb") as told:
-        process = await asyncio.create_subprocess_exec(
-            str(program),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address={listen}",
-            "--enable-feature=exemplar-storage",
-            stdout=told,
-            stderr=told,
-        )
+    url = f"http://{listen}"
+    arguments = (
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={listen}",
+        "--enable-feature=exemplar-storage",
+    )
     try:
-        async with aiohttp.ClientSession() as http:
-            await _ready(process, f"http://{listen}", http, log)
-            yield Prometheus(f"http://{listen}", http)
+        async with (
+            running(program, *arguments, url=url, log=log),
+            aiohttp.ClientSession() as http,
+        ):
+            yield Prometheus(url, http)
     finally:
-        await _stop(process)
         shutil.rmtree(folder)
 
 
@@ -133,34 +128,3 @@ def _configuration(
         there = [{"targets": [alertmanager]}]
         made["alerting"] = {"alertmanagers": [{"static_configs": there}]}
     return yaml.safe_dump(made)
-
-
-async def _ready(
-    process: asyncio.subprocess.Process,
-    url: str,
-    http: aiohttp.ClientSession,
-    log: Path,
-) -> None:
-    deadline = time.monotonic() + READY_WITHIN
-    while process.returncode is None and time.monotonic() < deadline:
-        try:
-            async with http.get(f"{url}/-/ready") as answer:
-                if answer.status == 200:
-                    return
-        except aiohttp.ClientConnectionError:
-            pass  # not yet
-        await asyncio.sleep(0.02)
-    said = await asyncio.to_thread(log.read_text, "utf-8")
-    raise AssertionError(f"Prometheus is not ready: {said}")
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOPPED_WITHIN):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()

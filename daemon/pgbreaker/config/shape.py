@@ -495,7 +495,9 @@ class AlertmanagerShape(Model):
     ]
     job: Annotated[
         Annotated[str, BeforeValidator(_job)],
-        Field(description="the `job_name` by which Prometheus scrapes the daemon"),
+        Field(
+            description="the `job_name` by which Prometheus scrapes the daemon; where it is another, change it in the rule `PgbreakerDown` too, which else fires for ever"
+        ),
     ] = "pgbreaker"
     labels: Annotated[
         Annotated[dict[str, str], BeforeValidator(_external_labels)],

@@ -32,6 +32,7 @@ from pgbreaker.core.states import (
     OVERRIDES,
     PASS,
     POOL,
+    SHUT,
     UNWEIGHED,
     Cause,
     Evidence,
@@ -193,7 +194,7 @@ class Breaker:
     @property
     def passes(self) -> bool:
         """Whether a call made now would pass as a matter of course."""
-        return self.state not in (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+        return self.state not in SHUT
 
     @property
     def computed_passes(self) -> bool:

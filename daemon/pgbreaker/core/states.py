@@ -64,6 +64,10 @@ OVERRIDES: Final = (
 """The states that an operator may ask for; the machine goes on behind them."""
 
 
+SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+"""The states in which calls do not pass as a matter of course."""
+
+
 class Outcome(StrEnum):
     """What a call came to."""
 
@@ -151,10 +155,7 @@ class Transition:
         all pass has closed it for them: when he hands back, it leaves closed.
         """
         is_felt = self.override is None
-        return is_felt and self.after in _SHUT and self.before not in _SHUT
-
-
-_SHUT: Final = (State.OPEN, State.HALF_OPEN, State.FORCED_OPEN)
+        return is_felt and self.after in SHUT and self.before not in SHUT
 
 
 @dataclass(frozen=True, slots=True)

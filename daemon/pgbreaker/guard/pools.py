@@ -4,6 +4,7 @@ A pool is read where it stands, and only then; what it does not count itself, wh
 guards it counts. It is held weakly: one that is closed, or gone, is told of no more.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, Final, Self, TypeVar
 from weakref import ref
 
 P = TypeVar("P")
+
+log = logging.getLogger("pgbreaker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Use:
     waiters: int
 
     @classmethod
-    def told(cls, *, used: int, idle: int, limit: int | None, asking: int) -> Self:
+    def of(cls, *, used: int, idle: int, limit: int | None, asking: int) -> Self:
         """Of a pool that *asking* callers are asking: who finds one idle waits for
         none, and is only on the way to it."""
         return cls(max(0, used), idle, limit, max(0, asking - idle))
@@ -46,18 +49,34 @@ class Use:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Watched:
     """A pool, and how to read it.
 
     Attributes:
         target: Name of the server that it connects to.
         read: Tells how it is used, None once it is closed.
+        is_complained_of: Whether the log has it that it could not be read.
     """
 
     pool: ref[Any]
     target: str
     read: Callable[[Any], Use | None]
+    is_complained_of: bool = False
+
+    def use(self) -> Use | None:
+        """How it is used. None: it is closed, gone, or cannot be read."""
+        pool = self.pool()
+        if pool is None:
+            return None
+        try:
+            return self.read(pool)
+        except Exception:
+            # The others, and all that is told of breakers, are there all the same.
+            if not self.is_complained_of:
+                self.is_complained_of = True
+                log.exception("a pool of %s cannot be read", self.target)
+            return None
 
 
 # No lock: each step below is one step for every thread, and for a fork.
@@ -70,7 +89,8 @@ def watch(pool: P, target: str, read: Callable[[P], Use | None]) -> None:
     Args:
         target: Name of the server that it connects to.
         read: Tells how it is used, None once it is closed. In any thread, while calls
-            go on; it must not wait.
+            go on; it must not wait. While it raises, this pool is left out, which is
+            logged once.
     """
     _drop(lambda there: there is None)
     _WATCHED.append(_Watched(ref(pool), target, read))
@@ -92,8 +112,7 @@ def uses() -> dict[str, Use]:
     """Name of a target -> how its pools are used that are open, all together."""
     found: dict[str, Use] = {}
     for watched in tuple(_WATCHED):
-        pool = watched.pool()
-        use = None if pool is None else watched.read(pool)
+        use = watched.use()
         if use is not None:
             before = found.get(watched.target)
             found[watched.target] = use if before is None else before + use

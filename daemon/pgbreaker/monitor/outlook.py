@@ -1,4 +1,5 @@
-"""What is to come of what probes saw: how long until something runs out.
+"""What follows from what probes saw before: how long until something runs out, how much
+more a count has become.
 
 All of it warns, none of it opens a breaker.
 """
@@ -6,7 +7,7 @@ All of it warns, none of it opens a breaker.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pgbreaker.core.metric import Shown, gauge
+from pgbreaker.core.metric import Shown, counter, gauge
 from pgbreaker.core.reading import NOTHING, Reading, Row, Seen
 from pgbreaker.core.runway import Runway
 from pgbreaker.core.units import Seconds, Share
@@ -17,6 +18,8 @@ _RUNWAY_SAYS: Final = (
     " all that is on it, or by WAL that is not archived) are used up at the present rate,"
     " of each kind the soonest; absent while it cannot be told."
 )
+
+_ENDS: Final = ("abandoned", "fatal", "killed")
 
 OUTLOOK: Final[tuple[Shown, ...]] = (
     gauge(
@@ -38,6 +41,16 @@ OUTLOOK: Final[tuple[Shown, ...]] = (
         "pgbreaker_statement_mean_seconds_ratio",
         "Mean time of a statement lately, as a multiple of what is usual here.",
         "statement_mean_ratio",
+    ),
+    *(
+        counter(
+            "pgbreaker_session_ends_total",
+            "Sessions that ended badly, in all databases, since the daemon first saw the"
+            " server: abandoned by the client, by a fatal error, or killed by an operator.",
+            f"session_ends_{end}",
+            labels={"end": end},
+        )
+        for end in _ENDS
     ),
 )
 
@@ -71,6 +84,7 @@ class Outlook:
         self._sequences: dict[str, Runway] = {}
         self._slots: dict[str, Runway] = {}
         self._statements = _Usual()
+        self._ends = {end: _Growth() for end in _ENDS}
         self._takers: dict[str, Callable[[Seconds, Seen], Seen]] = {
             "saturation": self._take_saturation,
             "database": self._take_database,
@@ -112,6 +126,10 @@ class Outlook:
             "multixact_runway_seconds": _ahead(
                 self._multixact, at, _number(seen, "mxid_age_max"), limit
             ),
+            **{
+                f"session_ends_{end}": growth.take(_number(seen, f"sessions_{end}"))
+                for end, growth in self._ends.items()
+            },
         }
 
     def _take_maintenance(self, at: Seconds, seen: Seen) -> Seen:
@@ -191,6 +209,26 @@ class _Usual:
         weight = max(1 - 0.5 ** (since / self._HALF_LIFE), 1 / self._learnt)
         self._usual += weight * (mean - self._usual)
         return ratio
+
+
+class _Growth:
+    """By how much a count has grown since it was first seen.
+
+    The sum over all databases falls when one is dropped or its statistics are reset;
+    Prometheus would take what is left for new. What grew unseen before that is lost.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._grown = 0.0
+
+    def take(self, count: float | None) -> float | None:
+        """Take the count; returns its growth, None while nothing is known of it."""
+        if count is not None:
+            if self._last is not None:
+                self._grown += max(0.0, count - self._last)
+            self._last = count
+        return None if self._last is None else self._grown
 
 
 def _soonest(

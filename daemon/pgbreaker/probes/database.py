@@ -144,15 +144,6 @@ DATABASE: Final = Probe(
             "sessions",
         ),
         *(
-            counter(
-                "pgbreaker_session_ends_total",
-                "Sessions that ended badly, in all databases: abandoned by the client, by a fatal error, or killed by an operator.",
-                f"sessions_{end}",
-                labels={"end": end},
-            )
-            for end in ("abandoned", "fatal", "killed")
-        ),
-        *(
             gauge(
                 f"pgbreaker_{what}_age_ratio",
                 f"Age of the oldest {whose} of the database as a share of the 2^31 that there can be; near 1 the server refuses to write.",

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any, Final, TypeAlias
 
 import aiohttp
+import yaml
 
 from pgbreaker import __version__
+from pgbreaker.clock import Clock
 from pgbreaker.core.plan import AlertmanagerPlan
 from pgbreaker.core.text import tidy, words_of
 from pgbreaker.core.units import Seconds, lasting
@@ -23,8 +27,9 @@ TEST_LASTS: Final[Seconds] = 60.0
 _CONNECT_WITHIN: Final[Seconds] = 0.5
 _KEEP_ALIVE: Final[Seconds] = 75.0  # past the next renewal
 _MOST_READ: Final = 1024  # bytes of an answer
-_LOOK: Final[Seconds] = 0.2  # between two looks at whether it was told on
-_RETRIES: Final[Seconds] = 5.0  # after a refusal; Alertmanager tries again in less
+_DATED_WITHIN: Final[Seconds] = 2.0  # a date has whole seconds, and was on its way
+_LOOK: Final[Seconds] = 0.2  # between two looks at whether a message went out
+_RETRIES: Final[Seconds] = 3.0  # after a refusal; Alertmanager tries again in less
 
 
 def written(
@@ -32,22 +37,25 @@ def written(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     *,
-    starts: float,
-    ends: float,
+    starts: float | None,
+    ends: float | None,
 ) -> dict[str, Any]:
     """Write an alert as the API wants it.
 
     Args:
         labels: What it has besides those of the plan.
-        starts: Wall time since which it is on.
-        ends: Wall time from which it is not, unless it is posted again.
+        starts: Wall time since which it is on. None: since Alertmanager gets it.
+        ends: Wall time from which it is not, unless it is posted again. None: that is
+            for Alertmanager to say, by its own clock and ``resolve_timeout``.
     """
     alert: dict[str, Any] = {
         "labels": {**plan.labels, "job": plan.job, **labels},
         "annotations": dict(annotations),
-        "startsAt": _moment(starts),
-        "endsAt": _moment(ends),
     }
+    if starts is not None:
+        alert["startsAt"] = _moment(starts)
+    if ends is not None:
+        alert["endsAt"] = _moment(ends)
     if plan.page_url:
         alert["generatorURL"] = plan.page_url
     return alert
@@ -64,10 +72,12 @@ class Answer:
     Attributes:
         status: The HTTP status. None: there was no answer.
         text: What was said, or why there was no answer, in one line.
+        date: Wall time of the answer by the clock of whoever gave it. None: unknown.
     """
 
     status: int | None
     text: str = ""
+    date: float | None = None
 
     @property
     def took(self) -> bool:
@@ -84,7 +94,21 @@ Post: TypeAlias = Callable[[str, bytes], Awaitable[Answer]]
 """Posts alerts, in JSON, to the Alertmanager at a base URL."""
 
 
-async def ask(
+def lead(answer: Answer, wall: float, *, known: Seconds = 0.0) -> Seconds:
+    """By how much the clock of whoever gave *answer* is ahead of ours.
+
+    Args:
+        wall: Wall time by ours.
+        known: What this was before. It stays unless the answer's date speaks against
+            it, so that it does not change with each answer.
+    """
+    if answer.date is None:
+        return known
+    ahead = answer.date - wall
+    return known if abs(ahead - known) <= _DATED_WITHIN else ahead
+
+
+async def offer(
     post: Post, url: str, alerts: list[dict[str, Any]], within: Seconds
 ) -> Answer:
     """Post *alerts*, and give the answer up after *within* seconds."""
@@ -119,11 +143,23 @@ def posting(session: aiohttp.ClientSession) -> Post:
                 allow_redirects=False,  # which would make a GET of it
             ) as answer:
                 said = await answer.content.read(_MOST_READ)
-                return Answer(answer.status, _first_line(answer.reason, said))
+                return Answer(
+                    answer.status,
+                    _first_line(answer.reason, said),
+                    _date(answer),
+                )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, _why(error))
 
     return post
+
+
+def _date(answer: aiohttp.ClientResponse) -> float | None:
+    try:
+        read = parsedate_tz(answer.headers.get("Date", ""))
+        return None if read is None else mktime_tz(read)
+    except (ValueError, OverflowError):  # the 31st of February
+        return None
 
 
 def _first_line(reason: str | None, said: bytes) -> str:
@@ -142,6 +178,19 @@ def _why(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What an Alertmanager sent by one integration since a test.
+
+    Attributes:
+        messages: Those that went out; it does not say of which alerts.
+        failures: Tries that failed.
+    """
+
+    messages: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """What came of a test alert at one Alertmanager.
 
@@ -149,17 +198,25 @@ class Tried:
         url: Where it is.
         answer: What it said to the alert.
         receivers: Where its routes send the alert; empty when it does not say.
-        is_muted: Whether a silence, or another alert, keeps it from being told.
-        told: Messages that it got rid of since. None: nobody waited for that.
-        refused: Tries that failed since.
+        is_muted: Whether a silence, or another alert, keeps it from being sent.
+        sent: Integration of these receivers, such as ``slack`` -> what was sent by it
+            since; empty when they have none. None: nobody waited, or it is not known.
+        doubt: Why it is not known of all of them; empty when it is.
     """
 
     url: str
     answer: Answer
     receivers: tuple[str, ...] = ()
     is_muted: bool = False
-    told: int | None = None
-    refused: int = 0
+    sent: Mapping[str, Sent] | None = None
+    doubt: str = ""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether messages went out by all integrations, and nothing failed."""
+        if not self.sent or self.doubt:
+            return False
+        return all(one.messages and not one.failures for one in self.sent.values())
 
 
 async def send_test(
@@ -167,7 +224,7 @@ async def send_test(
     severity: str,
     *,
     sender: str,
-    at: float,
+    clock: Clock,
     mark: str,
     patience: Seconds = 0.0,
 ) -> list[Tried]:
@@ -175,93 +232,198 @@ async def send_test(
 
     Args:
         sender: Who sends it, and from where, for people.
-        at: Wall time at which.
         mark: Tells this test from others, which would be the same alert.
-        patience: Seconds to wait until it is told on. 0: that is not looked at.
+        patience: Seconds to wait until a message went out. 0: that is not looked at.
     """
-    alert = written(
-        plan,
-        {"alertname": TEST, "severity": severity, "test": mark},
-        {
-            "summary": "This is a test of pgbreaker's alerts",
-            "description": f"Sent by {sender} at {_moment(at)}. Nothing is wrong, and"
-            f" nothing is to be done; it ends by itself.",
-        },
-        starts=at,
-        ends=at + TEST_LASTS,
-    )
+    trial = _Test(plan, severity, sender, mark)
     async with session() as http:
-        trials = (_Trial(http, url, patience) for url in plan.urls)
-        return list(await asyncio.gather(*(t.send(alert, mark) for t in trials)))
+        trials = (_Trial(http, url, clock, patience) for url in plan.urls)
+        return list(await asyncio.gather(*(t.send(trial) for t in trials)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """What is sent, to whomever."""
+
+    plan: AlertmanagerPlan
+    severity: str
+    sender: str
+    mark: str
+
+    def written(self, at: float, ahead: Seconds) -> dict[str, Any]:
+        """Write it, as of *at*, for a clock that is ahead of ours by so much."""
+        return written(
+            self.plan,
+            {"alertname": TEST, "severity": self.severity, "test": self.mark},
+            {
+                "summary": "This is a test of pgbreaker's alerts",
+                "description": f"Sent by {self.sender} at {_moment(at)}. Nothing is"
+                f" wrong, and nothing is to be done; it ends by itself.",
+            },
+            starts=at + ahead,
+            ends=at + ahead + TEST_LASTS,
+        )
 
 
 class _Trial:
     """A test of one Alertmanager."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, patience: Seconds
+        self, session: aiohttp.ClientSession, url: str, clock: Clock, patience: Seconds
     ) -> None:
         self._session = session
         self._url = url
+        self._clock = clock
         self._patience = patience
 
-    async def send(self, alert: dict[str, Any], mark: str) -> Tried:
-        """Send *alert*, and see where it goes."""
-        before = await self._messages() if self._patience else None
+    async def send(self, test: _Test) -> Tried:
+        """Send it, and see where it goes."""
+        status = await self._get("/api/v2/status")
+        before = (await self._get("/metrics")).text if self._patience else ""
+        wall = self._clock.wall()
+        alert = test.written(wall, lead(status, wall))
         post = posting(self._session)
-        tried = Tried(self._url, await ask(post, self._url, [alert], ANSWERED_WITHIN))
-        if not tried.answer.took:
+        answer = await offer(post, self._url, [alert], ANSWERED_WITHIN)
+        tried = Tried(self._url, answer)
+        if not answer.took:
             return tried
-        tried = await self._routed(tried, mark)
-        if before is None or tried.is_muted:
+        tried = await self._routed(tried, test.mark)
+        if not self._patience or tried.is_muted:
             return tried
-        return await self._told(tried, before)
+        return await self._sent(tried, _Outlets.read(status.text), before)
 
     async def _routed(self, tried: Tried, mark: str) -> Tried:
         said = await self._get("/api/v2/alerts", filter=f'test="{mark}"')
         try:
-            (known,) = json.loads(said)
+            (known,) = json.loads(said.text)
             receivers = tuple(str(receiver["name"]) for receiver in known["receivers"])
             is_muted = known["status"]["state"] == "suppressed"
         except (ValueError, LookupError, TypeError):
             return tried  # it took the alert, and need not say more
         return replace(tried, receivers=receivers, is_muted=is_muted)
 
-    async def _told(self, tried: Tried, before: tuple[int, int]) -> Tried:
-        """Wait until it has told somebody, or seems to have given up trying."""
+    async def _sent(self, tried: Tried, outlets: "_Outlets", before: str) -> Tried:
+        """Wait until messages went out, or it seems to have given up trying."""
+        if not before:
+            return replace(tried, doubt="it serves no /metrics")
+        used = outlets.of(tried.receivers)
+        if used is None:
+            return replace(tried, doubt="it does not say by what its receivers send")
+        if doubt := outlets.doubt(tried.receivers, before):
+            tried, used = replace(tried, doubt=doubt), used - {_WEBHOOK}
+            if not used:
+                return tried
+        old = _counts(before, tried.receivers)
         loop = asyncio.get_running_loop()
-        told = refused = 0
         until = loop.time() + self._patience
-        while not told and loop.time() < until:
+        sent = dict.fromkeys(sorted(used), Sent())
+        were_out = hurries = False
+        while used and loop.time() < until:
             await asyncio.sleep(_LOOK)
-            sent, failed = await self._messages() or before
-            now_refused = max(0, failed - before[1])  # less: it was restarted
-            told = max(0, sent - before[0] - now_refused)
-            if now_refused and not refused:
-                until = min(until, loop.time() + _RETRIES)
-            refused = now_refused
-        return replace(tried, told=told, refused=refused)
+            if now := (await self._get("/metrics")).text:
+                new = _counts(now, tried.receivers)
+                sent = {name: _between(old.get(name), new.get(name)) for name in sent}
+            if not hurries and any(one.failures for one in sent.values()):
+                hurries, until = True, min(until, loop.time() + _RETRIES)
+            are_out = all(one.messages for one in sent.values())
+            if are_out and were_out:  # twice: a try is counted before its failure is
+                break
+            were_out = are_out
+        return replace(tried, sent=sent)
 
-    async def _messages(self) -> tuple[int, int] | None:
-        """How many messages it has tried to send, and how many of the tries failed."""
-        said = await self._get("/metrics")
-        if not said:
-            return None
-        sent = failed = 0.0
-        for line in said.splitlines():
-            if line.startswith("alertmanager_notification_requests_total"):
-                sent += float(line.rpartition(" ")[2])
-            elif line.startswith("alertmanager_notification_requests_failed_total"):
-                failed += float(line.rpartition(" ")[2])
-        return int(sent), int(failed)
-
-    async def _get(self, path: str, **parameters: str) -> str:
-        """What it says there; nothing when it does not."""
+    async def _get(self, path: str, **parameters: str) -> Answer:
+        """What it says there, whole; nothing when it does not."""
         try:
             async with (
                 asyncio.timeout(ANSWERED_WITHIN),
                 self._session.get(self._url + path, params=parameters) as answer,
             ):
-                return await answer.text() if answer.status == 200 else ""
+                said = await answer.text() if answer.status == 200 else ""
+                return Answer(answer.status, said, _date(answer))
         except (aiohttp.ClientError, OSError, ValueError):
-            return ""
+            return Answer(None)
+
+
+# What it counts, and by what.
+
+_WEBHOOK: Final = "webhook"
+_COUNT: Final = re.compile(
+    r"^alertmanager_notification_requests(?P<failed>_failed)?_total"
+    r"\{(?P<labels>.*)\} (?P<value>\S+)",
+    re.MULTILINE,
+)
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+def _counts(metrics: str, receivers: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Integration -> tries to send by it, and how many of them failed.
+
+    Of *receivers* alone, if receivers are told apart: that is a feature of newer ones,
+    which has to be switched on.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for found in _COUNT.finditer(metrics):
+        labels = dict(_LABEL.findall(found["labels"]))
+        if labels.get("receiver_name") not in (None, *receivers):
+            continue
+        name = labels.get("integration", "")
+        tries, failures = counts.get(name, (0, 0))
+        value = int(float(found["value"]))
+        if found["failed"]:
+            counts[name] = tries, failures + value
+        else:
+            counts[name] = tries + value, failures
+    return counts
+
+
+def _between(old: tuple[int, int] | None, new: tuple[int, int] | None) -> Sent:
+    tries, failures = (
+        max(0, after - before)  # less: it was restarted
+        for before, after in zip(old or (0, 0), new or (0, 0), strict=True)
+    )
+    return Sent(max(0, tries - failures), failures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outlets:
+    """By which integrations each receiver sends; empty when that is not known."""
+
+    known: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, status: str) -> "_Outlets":
+        """Read them from what an Alertmanager says of itself."""
+        try:
+            config = yaml.safe_load(json.loads(status)["config"]["original"])
+            return cls(
+                {
+                    str(receiver["name"]): frozenset(
+                        key.removesuffix("_configs")
+                        for key, configs in receiver.items()
+                        if key.endswith("_configs") and configs
+                    )
+                    for receiver in config["receivers"]
+                }
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            return cls()
+
+    def of(self, receivers: Iterable[str]) -> frozenset[str] | None:
+        """The integrations of *receivers*. None: it does not say of all, or of any."""
+        found = [self.known.get(name) for name in receivers]
+        if not found or None in found:
+            return None
+        return frozenset().union(*(used for used in found if used))
+
+    def doubt(self, receivers: Iterable[str], metrics: str) -> str:
+        """Why *metrics* do not tell what *receivers* sent; empty when they do.
+
+        Webhooks of others are the dead man's switch, for one, which goes out each
+        minute. Other integrations are taken at their word.
+        """
+        receivers = set(receivers)
+        users = {name for name, used in self.known.items() if _WEBHOOK in used}
+        is_shared = bool(users & receivers and users - receivers)
+        if is_shared and "receiver_name=" not in metrics:
+            return "its /metrics count the webhooks of all receivers together"
+        return ""

@@ -1,8 +1,11 @@
 """Alerts pushed to Alertmanager the moment that a breaker opens.
 
 Prometheus sends the same alert, one scrape and one evaluation later. Labels are those of
-its rule `PgbreakerBreakerOpen`, so that Alertmanager makes one alert of both; times are
-those of the rule, so that neither resolves what the other still holds up.
+its rule `PgbreakerBreakerOpen`, so that Alertmanager makes one alert of both, and it
+stays as long after the closing as the rule holds it, so that neither resolves what the
+other still holds up. Clocks need not agree: while a breaker is open Alertmanager's own
+decides how long the alert lasts, and other times are told by that clock, which is known
+since the first answer.
 
 `Alerts` knows what is on and does no I/O; `Push` is the sink. An Alertmanager keeps no
 alert that nobody renews, so what is sent is made from what is on, never queued: memory
@@ -20,13 +23,15 @@ from typing import Any, Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.plan import AlertmanagerPlan
-from pgbreaker.core.states import Evidence, State, Transition
+from pgbreaker.core.states import Cause, Evidence, State, Transition
+from pgbreaker.core.text import words_of
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.alertmanager import (
     ANSWERED_WITHIN,
     Answer,
     Post,
-    ask,
+    lead,
+    offer,
     posting,
     session,
     written,
@@ -39,9 +44,12 @@ log = logging.getLogger(__name__)
 ALERT: Final = "PgbreakerBreakerOpen"
 SEVERITY: Final = "critical"
 HOLD: Final[Seconds] = 120.0
-"""How long an alert stays after its breaker closed: the rule's ``keep_firing_for``. An
-alert that nobody renews ends after it, too."""
+"""How long an alert stays after its breaker closed: the rule's ``keep_firing_for``."""
 
+# Clocks further apart than this are worth a word: people compare what they show.
+_APART: Final[Seconds] = 30.0
+# What opened no longer ago begins when an Alertmanager gets it, whose clock is not known.
+_FRESH: Final[Seconds] = 2.0
 # In one post; writing more would keep the loop from others for longer than 10 ms.
 _MOST: Final = 500
 _ON: Final = (State.OPEN, State.HALF_OPEN)  # one condition, as in the rule
@@ -54,7 +62,9 @@ class Pace:
     Attributes:
         gather: Seconds for which an opening waits for others, to be told with them: a
             server that goes takes three breakers, a host takes all of its servers.
-        renew: Seconds between two tellings of an alert that is on.
+        renew: Seconds between two tellings of an alert that is on. When the rule ends
+            what is still on, Prometheus says so each minute, and until the next telling
+            that is what Alertmanager believes.
         within: Seconds for an Alertmanager's answer, connecting included.
         again: Seconds from a failure to the next try; each further failure doubles it.
         rarest: The longest that this becomes.
@@ -62,7 +72,7 @@ class Pace:
     """
 
     gather: Seconds = 0.05
-    renew: Seconds = 30.0
+    renew: Seconds = 10.0
     within: Seconds = ANSWERED_WITHIN
     again: Seconds = 0.5
     rarest: Seconds = 30.0
@@ -80,7 +90,7 @@ class _Alert:
         starts: Wall time at which the breaker left closed.
         reason: Why it did.
         evidence: What was seen last by then, None when nothing was.
-        closed: Moment at which it closed again. None: it has not.
+        closing: The move by which it closed again. None: it has not.
         edition: Number of what is to be told of it now; larger is later.
         taken: Number of what an Alertmanager took last.
     """
@@ -89,7 +99,7 @@ class _Alert:
     reason: str
     evidence: Evidence | None
     edition: int
-    closed: Seconds | None = None
+    closing: Transition | None = None
     taken: int = 0
 
 
@@ -103,15 +113,12 @@ class Alerts:
         self._known: dict[str, _Alert] = {}
         self._editions = itertools.count(1)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def take(self, move: Transition) -> str | None:
         """Note a move. Returns the breaker that there is news of, None for none."""
         if move.override is not None:
             return None  # nobody feels it, and the rule does not see it
         alert = self._known.get(move.breaker)
-        is_on = alert is not None and alert.closed is None
+        is_on = alert is not None and alert.closing is None
         if move.after in _ON:
             if is_on:
                 return None
@@ -122,7 +129,7 @@ class Alerts:
                 starts, move.reason, move.evidence, next(self._editions)
             )
         elif alert is not None and is_on:
-            alert.closed, alert.edition = move.at, next(self._editions)
+            alert.closing, alert.edition = move, next(self._editions)
         else:
             return None
         return move.breaker
@@ -130,7 +137,7 @@ class Alerts:
     def renew(self) -> list[str]:
         """Name the breakers whose alert is to be told again to stay on."""
         self._forget()
-        names = [name for name, alert in self._known.items() if alert.closed is None]
+        names = [name for name, alert in self._known.items() if alert.closing is None]
         for name in names:
             self._known[name].edition = next(self._editions)
         return names
@@ -154,23 +161,32 @@ class Alerts:
         return True
 
     def _forget(self) -> None:
-        """Forget what Alertmanager, too, has seen the end of by now."""
+        """Forget what has been held for as long as the rule holds it."""
         over = [name for name, alert in self._known.items() if self._is_over(alert)]
         for name in over:
             del self._known[name]
 
     def _is_over(self, alert: _Alert) -> bool:
-        closed = alert.closed
-        return closed is not None and self._clock.now() - closed >= HOLD
+        closing = alert.closing
+        return closing is not None and self._clock.now() - closing.at >= HOLD
 
-    def written(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Write the alerts of *names* as Alertmanager's API wants them."""
-        return [self._written(name, self._known[name]) for name in names]
+    def written(
+        self, names: Iterable[str], *, ahead: Seconds | None = 0.0
+    ) -> list[dict[str, Any]]:
+        """Write the alerts of *names* as Alertmanager's API wants them.
 
-    def _written(self, name: str, alert: _Alert) -> dict[str, Any]:
-        clock, plan = self._clock, self._plan
+        Args:
+            ahead: By how much the clock of that Alertmanager is ahead of ours. None: it
+                is not known.
+        """
+        return [self._written(name, self._known[name], ahead) for name in names]
+
+    def _written(
+        self, name: str, alert: _Alert, ahead: Seconds | None
+    ) -> dict[str, Any]:
+        plan = self._plan
         target, operation = self._board.home(name)
-        last = clock.wall() if alert.closed is None else clock.wall_of(alert.closed)
+        starts, ends = self._times(alert, ahead)
         own = {"target": target, "operation": operation, "breaker": name}
         links = {}
         if plan.grafana_url:
@@ -187,10 +203,24 @@ class Alerts:
                 "description": _described(name, alert),
                 **links,
             },
-            # A wall clock that was set back would else have it begin after its end.
-            starts=min(alert.starts, last),
-            ends=last + HOLD,
+            starts=starts,
+            ends=ends,
         )
+
+    def _times(
+        self, alert: _Alert, ahead: Seconds | None
+    ) -> tuple[float | None, float | None]:
+        """When it begins and ends, as `written` has it."""
+        shift = ahead or 0.0
+        closing = alert.closing
+        if closing is None:
+            now = self._clock.wall()
+            if ahead is None and now - alert.starts <= _FRESH:
+                return None, None
+            return min(alert.starts, now) + shift, None
+        closed = self._clock.wall_of(closing.at)
+        # A wall clock that was set back would else have it begin after its end.
+        return min(alert.starts, closed) + shift, closed + HOLD + shift
 
 
 def _described(name: str, alert: _Alert) -> str:
@@ -200,11 +230,18 @@ def _described(name: str, alert: _Alert) -> str:
     elif alert.evidence is not None and alert.evidence.probe:
         seen = f"{seen} (probe {alert.evidence.probe})"
     last = f" Seen last: {seen}." if seen else ""
-    end = "" if alert.closed is None else " Trials have succeeded since."
     return (
         f"Callers of {name} are told at once instead of waiting, until trials succeed."
-        f" Why it opened: {alert.reason}.{last}{end}"
+        f" Why it opened: {alert.reason}.{last}{_end(alert.closing)}"
     )
+
+
+def _end(closing: Transition | None) -> str:
+    if closing is None:
+        return ""
+    if closing.cause is Cause.RECOVERED:
+        return " Trials have succeeded since."
+    return f" Since then an operator has put it to {closing.reason}."
 
 
 # Telling it.
@@ -236,6 +273,8 @@ class _Alertmanager:
         self._news = asyncio.Event()
         self._pause: Seconds = 0.0
         self._away_since: Seconds | None = None
+        self._is_faulty = False
+        self._ahead: Seconds | None = None  # its clock, of ours
 
     def tell(self, names: Iterable[str]) -> None:
         """Have it told of these, soon."""
@@ -248,9 +287,10 @@ class _Alertmanager:
         while True:
             await self._due()
             self._news.clear()
-            if await self._offer(pace.within):
+            took = await self._offer(pace.within)
+            if took:
                 self._pause = 0.0
-            else:
+            elif took is False:
                 self._pause = min(pace.rarest, max(pace.again, 2 * self._pause))
 
     async def _due(self) -> None:
@@ -259,7 +299,8 @@ class _Alertmanager:
         if self._pause:
             # News does not wait for the next try, but nor does it hammer.
             await asyncio.sleep(self._pace.again)
-            rest = self._pause - self._pace.again
+            if self._owed:
+                rest = self._pause - self._pace.again
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(rest):
                 await self._news.wait()
@@ -273,13 +314,17 @@ class _Alertmanager:
             if not await self._offer(left):
                 return
 
-    async def _offer(self, within: Seconds) -> bool:
-        """Post the first part of what it is owed. Returns whether it took that."""
+    async def _offer(self, within: Seconds) -> bool | None:
+        """Offer the first part of what it is owed.
+
+        Returns:
+            Whether it took that; None when it is owed nothing, and was not asked.
+        """
         editions = self._first_part()
         if not editions:
-            return True
-        alerts = self._alerts.written(editions)
-        answer = await ask(self._post, self.url, alerts, within)
+            return None
+        answer = await self._answer(editions, within)
+        self._compare(answer)
         if not answer.took:
             self._missed(answer)
             return False
@@ -293,6 +338,35 @@ class _Alertmanager:
         self._took(fresh)
         return True
 
+    async def _answer(self, names: Iterable[str], within: Seconds) -> Answer:
+        try:
+            alerts = self._alerts.written(names, ahead=self._ahead)
+            return await offer(self._post, self.url, alerts, within)
+        except Exception as fault:  # of ours: the next try may go well, and it counts
+            if not self._is_faulty:
+                log.critical(
+                    "telling Alertmanager %s of alerts fails, which is a fault of ours",
+                    self.url,
+                    exc_info=fault,
+                )
+            self._is_faulty = True
+            return Answer(None, f"{type(fault).__name__}: {words_of(fault)}")
+
+    def _compare(self, answer: Answer) -> None:
+        """Note by how much its clock is ahead, and say so once when that is much."""
+        if answer.date is None:
+            return
+        known = self._ahead or 0.0
+        ahead = lead(answer, self._clock.wall(), known=known)
+        if abs(ahead) > _APART >= abs(known):
+            log.warning(
+                "the clock of Alertmanager %s is %s %s ours; alerts have its times",
+                self.url,
+                lasting(abs(ahead)),
+                "ahead of" if ahead > 0 else "behind",
+            )
+        self._ahead = ahead
+
     def _first_part(self) -> dict[str, int]:
         """Name what it is told of next, with the numbers of that."""
         is_on = set(self._alerts.names())
@@ -303,7 +377,7 @@ class _Alertmanager:
     def _missed(self, answer: Answer) -> None:
         # It may have been restarted, and knows nothing then of what it took before.
         self._owed |= dict.fromkeys(self._alerts.names())
-        if not self._pause:  # the first of a series
+        if self._away_since is None:  # the first of a series
             self._away_since = self._clock.now()
             log.warning("Alertmanager %s takes no alerts: %s", self.url, answer)
         self._count(False, 0)
@@ -313,6 +387,7 @@ class _Alertmanager:
             away = lasting(self._clock.now() - self._away_since)
             log.info("Alertmanager %s takes alerts again, after %s", self.url, away)
             self._away_since = None
+        self._is_faulty = False
         self._count(True, fresh)
 
 
@@ -390,13 +465,23 @@ class Push:
         """Tell what is still to be told, as far as that goes in a short time.
 
         What is on is not ended: whoever starts the daemon again finds it there, and
-        else it ends by itself.
+        else it ends by itself, after Alertmanager's ``resolve_timeout``.
         """
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._pace.parting)
-        await asyncio.gather(*(a.part() for a in self._alertmanagers))
+        partings = await asyncio.gather(
+            *(alertmanager.part() for alertmanager in self._alertmanagers),
+            return_exceptions=True,  # the others are to be told all the same
+        )
+        for alertmanager, fault in zip(self._alertmanagers, partings, strict=True):
+            if fault is not None:
+                log.critical(
+                    "parting from Alertmanager %s failed, which is a fault of ours",
+                    alertmanager.url,
+                    exc_info=fault,
+                )
 
 
 def _tell_fall(task: asyncio.Task[None]) -> None:

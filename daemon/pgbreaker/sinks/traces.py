@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
     Span,
     SpanContext,
@@ -84,7 +85,10 @@ class Traces:
         resource = Resource.create(
             {"service.name": "pgbreaker", "service.version": version}
         )
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        # Who samples is `sample` alone, and not what OTEL_TRACES_SAMPLER says.
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False
+        )
         self._queue = _Queue(self._exporter)
         self._provider.add_span_processor(self._queue)
         self._tracer = self._provider.get_tracer("pgbreaker", version)
@@ -106,7 +110,7 @@ class Traces:
 
     @property
     def failed(self) -> int:
-        """Spans that it did not take, or that found the queue full."""
+        """Spans that did not reach it, those left out for a full queue too."""
         return self._exporter.failed + self._queue.dropped
 
     def __call__(self, event: Event) -> None:
@@ -144,7 +148,7 @@ class Traces:
         if failed:
             span.set_status(Status(StatusCode.ERROR, str(reading.evidence or "")))
         self._open = (span, begun + int(reading.took * 1e9), reading.target)
-        self._current = span.get_span_context()
+        self._lead_to(span)
         asyncio.get_running_loop().call_soon(self._end)
 
     def _trials(self, reading: Reading) -> list[str]:
@@ -183,7 +187,13 @@ class Traces:
             attributes=found,
         )
         span.end(now)
-        self._current = span.get_span_context()
+        self._lead_to(span)
+
+    def _lead_to(self, span: Span) -> None:
+        """Have what is told of the event lead to *span*, if it is one that is sent:
+        with OTEL_SDK_DISABLED none is."""
+        context = span.get_span_context()
+        self._current = context if context.trace_flags.sampled else None
 
     def _end(self) -> None:
         if self._open is not None:
@@ -305,8 +315,8 @@ class _Counting(SpanExporter):
 class _Queue(BatchSpanProcessor):
     """Keeps spans until a thread of its own sends them.
 
-    Its like drops the oldest silently when there are too many; this drops what comes
-    then, and counts it.
+    Its like drops the oldest when it is full, and says so in the log. This drops what
+    comes then, before it is full, and counts it.
 
     Attributes:
         dropped: Spans that it did not take.

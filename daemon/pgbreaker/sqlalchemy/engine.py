@@ -149,7 +149,7 @@ def _use_of_queue(pool: Any) -> Use:
     # The pool counts a connection from before it is made.
     dialling = sum(unit is not None and unit.phase is Phase.CONNECT for unit in asking)
     overflow = getattr(pool, "_max_overflow", -1)  # which no method tells
-    return Use.told(
+    return Use.of(
         used=pool.checkedout() - dialling,
         idle=pool.checkedin(),
         limit=None if overflow < 0 else pool.size() + overflow,
@@ -158,7 +158,7 @@ def _use_of_queue(pool: Any) -> Use:
 
 
 def _use_of_null(pool: Any) -> Use:
-    return Use.told(used=len(pool.out), idle=0, limit=None, asking=len(pool.asking))
+    return Use.of(used=len(pool.out), idle=0, limit=None, asking=len(pool.asking))
 
 
 def protect(

@@ -49,6 +49,12 @@ def _moves(cause: str, of: str = "$B", **trouble: Once) -> Series:
     return counter(f"pgbreaker_breaker_transitions_total{{{of}, {about}}}", **trouble)
 
 
+_OWN_STATE: Final = (
+    'pgbreaker_breaker_state{{job="pgbreaker", instance="$t", target="$t",'
+    ' operation="read", breaker="$t/read", state="{}"}}'
+)
+
+
 # -- The daemon ------------------------------------------------------------------------
 
 _DAEMON: Final = (
@@ -457,6 +463,32 @@ _BREAKERS: Final = (
         lasts="1m",
         slack="30s",
         by="15s",
+    ),
+    *(
+        # Not scraped before its trouble either, so that what holds after it is what was
+        # seen in it: by each of them, of itself.
+        Row(
+            alert="BreakerOpen",
+            title=title,
+            series=(
+                gauge(_OWN_STATE.format("open"), None, bad=1, over=0, under=0),
+                gauge(_OWN_STATE.format("half_open"), None, bad=0, over=1, under=0),
+                gauge('up{job="pgbreaker", instance="$t"}', up, bad=1, over=1, under=1),
+            ),
+            labels=BREAKER,
+            severity="critical",
+            summary="Breaker $t/read opened",
+            description="Calls fail, so callers of $t/read are told at once instead of"
+            " waiting. It closes by itself when trial calls succeed.",
+            board="pgbreaker-breakers?var-breaker=$t/read",
+            waits="0s",
+            keeps="2m",
+            lingers=lingers,
+        )
+        for title, up, lingers in (
+            ("that cannot be scraped any more", 0, "14m45s"),
+            ("that is no longer to be scraped", None, "0s"),
+        )
     ),
     Row(
         alert="BreakerOpen",

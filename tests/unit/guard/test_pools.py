@@ -71,6 +71,33 @@ def test_one_that_is_closed_is_told_of_no_more(watched):
     assert "closing" not in uses()
 
 
+def test_one_that_cannot_be_read_is_left_out_and_said_once(watched, caplog):
+    def fail(_pool):
+        raise RuntimeError("closed meanwhile")
+
+    broken = Pool(None)
+    watch(broken, "mixed", fail)
+    watched("mixed", FULL)
+
+    told = [uses()["mixed"] for _ in range(3)]
+
+    assert told == [FULL] * 3
+    (said,) = caplog.records
+    assert said.getMessage() == "a pool of mixed cannot be read"
+    assert "closed meanwhile" in caplog.text
+    assert Monitor(Target("mixed")).status()["pool"]["used"] == 4
+
+
+def test_each_that_cannot_be_read_is_said_of(caplog):
+    pools = [Pool(None), Pool(None)]
+    for pool in pools:
+        watch(pool, "broken", lambda pool: pool.nothing)
+
+    assert "broken" not in uses()
+
+    assert len(caplog.records) == 2
+
+
 def test_one_that_is_gone_leaves_nothing_behind(watched):
     watched("kept", FULL)
     for _ in range(100):
@@ -95,7 +122,7 @@ def test_one_that_is_forgotten_is_told_of_no_more_and_the_others_are(watched):
     ("asking", "idle", "waiters"), [(0, 0, 0), (3, 0, 3), (3, 2, 1), (1, 4, 0)]
 )
 def test_who_finds_a_connection_idle_does_not_wait(asking, idle, waiters):
-    use = Use.told(used=1, idle=idle, limit=5, asking=asking)
+    use = Use.of(used=1, idle=idle, limit=5, asking=asking)
 
     assert use.waiters == waiters
 

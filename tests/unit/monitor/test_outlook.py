@@ -88,13 +88,27 @@ def test_a_vacuum_that_freezes_starts_the_count_anew():
     for age in values:
         said = watched.take(xid_age_max=age, mxid_age_max=age, xid_limit=2**31)
 
-    assert said == {"xid_runway_seconds": None, "multixact_runway_seconds": None}
+    assert said["xid_runway_seconds"] is said["multixact_runway_seconds"] is None
 
 
 def test_a_server_without_these_values_has_no_runway():
     watched = Watched("database", 15.0)
 
     assert set(watched.take(xid_age_max=None).values()) == {None}
+
+
+# Sessions.
+
+
+def test_a_count_goes_on_where_it_was_when_that_of_the_server_falls():
+    watched = Watched("database", 15.0)
+
+    counts = [
+        watched.take(sessions_killed=killed)["session_ends_killed"]
+        for killed in (700, 703, 3, 3, 5, 0, 1)
+    ]
+
+    assert counts == [0, 3, 3, 3, 5, 5, 6]
 
 
 # Sequences and slots.

@@ -45,8 +45,8 @@ from pgbreaker.sinks.metrics import (
     FAMILIES,
     OWN,
     Metrics,
-    _Target,
 )
+from pgbreaker.sinks.tally import Tally
 from support.boards import Scene, Stopped
 from support.tools import need
 
@@ -904,7 +904,7 @@ async def test_it_is_what_the_usual_writer_makes_of_an_equal_registry(
     counts = Counter(name, FAMILIES[name].help, ("target", "code"), registry=registry)
     for code in NOTICES:
         counts.labels("main", code)
-    bounds = metrics._targets["main"].pings.bounds
+    bounds = metrics._tallies["main"].pings.bounds
     name = "pgbreaker_probe_duration_seconds"
     labels = {"target": "main", "probe": "ping"}
     theirs = labelled(TheirHistogram, name, FAMILIES[name].help, labels, buckets=bounds)
@@ -1086,5 +1086,5 @@ async def test_nothing_that_was_written_is_kept():
 def test_a_row_of_the_table_for_each_metric():
     assert len(FAMILIES) == len(_WRITTEN)
     written = set(_WRITTEN.values())
-    there_are = {f for name, f in vars(_Target).items() if name.endswith("_lines")}
+    there_are = {f for name, f in vars(Tally).items() if name.endswith("_lines")}
     assert written == there_are

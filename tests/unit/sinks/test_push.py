@@ -8,7 +8,8 @@ import re
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,14 @@ from pgbreaker.config import for_alertmanager, parse
 from pgbreaker.core.plan import AlertmanagerPlan
 from pgbreaker.core.states import Outcome, Override, State
 from pgbreaker.errors import ConfigError
-from pgbreaker.sinks.alertmanager import Answer, posting, session
+from pgbreaker.sinks.alertmanager import (
+    Answer,
+    Sent,
+    lead,
+    posting,
+    send_test,
+    session,
+)
 from pgbreaker.sinks.push import HOLD, Alerts, Pace, Push, pushing
 from support.boards import FULL, Scene
 
@@ -153,7 +161,7 @@ def test_an_opening_is_an_alert_with_its_numbers():
     described = alert["annotations"]["description"]
     assert described.count("53300 sorry, too many clients already") == 1
     assert seconds(alert["startsAt"]) == scene.clock.wall()
-    assert seconds(alert["endsAt"]) == scene.clock.wall() + HOLD
+    assert "endsAt" not in alert  # Alertmanager's clock decides
 
 
 def test_what_was_seen_last_is_told_when_the_reason_does_not_tell_it():
@@ -232,7 +240,7 @@ def test_what_callers_do_not_feel_or_somebody_has_asked_for_is_no_alert(state):
     fail(scene)
 
     assert breaker.computed_state is State.OPEN
-    assert (news, len(alerts)) == ([], 0)
+    assert (news, alerts.names()) == ([], [])
 
 
 def test_an_operator_who_takes_over_ends_the_alert():
@@ -245,6 +253,9 @@ def test_an_operator_who_takes_over_ends_the_alert():
 
     assert news == ["main/read"] * 2
     assert alerts.renew() == []
+    assert only(alerts)["annotations"]["description"].endswith(
+        " Since then an operator has put it to disabled by me (x)."
+    )
 
 
 def test_an_alert_never_begins_after_its_end_whatever_the_wall_clock_does():
@@ -255,9 +266,12 @@ def test_an_alert_never_begins_after_its_end_whatever_the_wall_clock_does():
     fail(scene)
 
     wall[0] -= 3600.0
+    begun = only(alerts)
+    recover(scene)
+    ended = only(alerts)
 
-    alert = only(alerts)
-    assert seconds(alert["startsAt"]) <= wall[0] < seconds(alert["endsAt"])
+    assert seconds(begun["startsAt"]) <= wall[0]
+    assert seconds(ended["startsAt"]) < seconds(ended["endsAt"]) <= wall[0] + HOLD
 
 
 def test_memory_is_bounded_by_the_breakers():
@@ -269,7 +283,41 @@ def test_memory_is_bounded_by_the_breakers():
         for name in scene.board.targets:
             recover(scene, f"{name}/read")
 
-    assert len(alerts) <= 20
+    assert len(alerts.names()) <= 20
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+def test_an_alert_has_the_times_of_whoever_is_told(ahead):
+    scene, alerts, _ = watched()
+    fail(scene)
+    begun = scene.clock.wall()
+    recover(scene)
+    closed = scene.clock.wall()
+
+    (alert,) = alerts.written(alerts.names(), ahead=ahead)
+
+    assert seconds(alert["startsAt"]) == begun + ahead
+    assert seconds(alert["endsAt"]) == closed + HOLD + ahead
+
+
+@pytest.mark.parametrize(
+    ("date", "known", "found"),
+    [
+        (None, 0.0, 0.0),
+        (None, 40.0, 40.0),
+        (1001.5, 0.0, 0.0),
+        (1040.0, 39.0, 39.0),
+        (1040.0, 0.0, 40.0),
+        (960.0, 40.0, -40.0),
+        (1000.0, 40.0, 0.0),
+    ],
+)
+def test_the_lead_of_a_clock_changes_only_by_more_than_dates_are_exact(
+    date, known, found
+):
+    answer = Answer(200, "OK", date)
+
+    assert lead(answer, 1000.0, known=known) == pytest.approx(found)
 
 
 # The rule's alert and ours are one.
@@ -457,6 +505,111 @@ async def test_every_outage_is_told_of_anew_and_news_after_one_goes_at_once(capl
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
         "Alertmanager http://one takes no alerts: connection refused"
     ] * 2
+
+
+async def test_an_outage_is_one_even_when_nothing_is_on_for_a_while(caplog):
+    caplog.set_level(logging.INFO)
+    scene, takers = Scene(), Takers(one=DOWN)
+    pace = replace(QUICK, again=0.05, rarest=0.2)
+
+    async with pushed_to(takers, scene, pace=pace) as push:
+        fail(scene, "main/read")
+        await settled(lambda: push.failures >= 3)
+        recover(scene, "main/read")
+        scene.time.now += HOLD
+        seen = len(takers.posts)
+        await asyncio.sleep(2.5 * pace.rarest)  # it would have been asked by now
+        idle = len(takers.posts) - seen
+        fail(scene, "main/write")
+        await takers.until(lambda: breakers(takers)[-1] == {"main/write"})
+        begun = time.monotonic()
+        await takers.until(lambda: len(takers.posts) >= seen + idle + 2)
+        paused = time.monotonic() - begun
+        takers.answers.clear()
+        await settled(lambda: push.pushed == 1)
+
+    assert idle <= 1  # it may have been under way
+    assert paused >= 0.15  # not the first pause of all
+    said = [r.getMessage() for r in caplog.records]
+    assert [line.partition(", ")[0] for line in said] == [
+        "Alertmanager http://one takes no alerts: connection refused",
+        "Alertmanager http://one takes alerts again",
+    ]
+
+
+async def test_the_clock_of_an_alertmanager_is_its_own_business(caplog):
+    scene, takers = Scene(), Takers()
+    far = scene.clock.wall() - 180.0
+    takers.answers = {"http://one": replace(TOOK, date=far)}
+
+    async with pushed_to(takers, scene, pace=replace(QUICK, renew=0.05)) as push:
+        fail(scene)
+        await settled(lambda: push.pushed >= 3)
+        recover(scene)
+        closed = scene.clock.wall()
+        await takers.until(lambda: "endsAt" in flat(takers)[-1])
+
+    assert seconds(flat(takers)[-1]["endsAt"]) == closed - 180.0 + HOLD
+    assert [r.getMessage() for r in caplog.records] == [
+        "the clock of Alertmanager http://one is 3 min 0 s behind ours; alerts have its times"
+    ]
+
+
+async def test_an_alert_of_its_future_is_offered_anew_by_its_own_clock():
+    """Alertmanager refuses what begins after it would end."""
+    scene, takers = Scene(), Takers(one=DOWN)
+    theirs = scene.clock.wall() - 600.0
+
+    async with pushed_to(takers, scene):
+        fail(scene)
+        await takers.until(lambda: takers.posts)
+        scene.time.now += 10.0
+        takers.answers = {"http://one": Answer(400, "Bad Request", theirs + 10.0)}
+        await takers.until(lambda: len(takers.posts) == 3)
+
+    first, refused, corrected = flat(takers)[:3]
+    assert "startsAt" not in first
+    assert seconds(refused["startsAt"]) == theirs + 600.0
+    assert seconds(corrected["startsAt"]) == theirs
+
+
+class Faulty(Takers):
+    """One of which is told by code with a fault, for as long as *is_faulty*."""
+
+    is_faulty = True
+
+    async def __call__(self, url: str, body: bytes) -> Answer:
+        if self.is_faulty and url == "http://one":
+            self.posts.append((url, json.loads(body)))
+            raise RuntimeError("boom")
+        return await super().__call__(url, body)
+
+
+async def test_a_fault_of_ours_is_a_failure_that_is_told_and_tried_again(caplog):
+    scene, takers = Scene(), Faulty()
+
+    async with pushed_to(takers, scene) as push:
+        fail(scene)
+        await settled(lambda: push.failures >= 3)
+        takers.is_faulty = False
+        await settled(lambda: push.pushed == 1)
+
+    (fault,) = [r for r in caplog.records if r.levelno == logging.CRITICAL]
+    assert fault.exc_info is not None
+    assert isinstance(fault.exc_info[1], RuntimeError)
+    assert "http://one" in fault.getMessage()
+    (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.getMessage().endswith("takes no alerts: RuntimeError: boom")
+
+
+async def test_a_fault_of_ours_at_the_end_leaves_the_others_their_last_post():
+    scene, takers = Scene(), Faulty()
+
+    async with pushed_to(takers, scene, TWO, replace(QUICK, gather=60.0)) as push:
+        fail(scene)
+
+    assert len(takers.to("two")) == 1
+    assert (push.pushed, push.failures) == (1, 0)
 
 
 async def test_retries_come_ever_more_seldom_and_news_does_not_wait_for_them():
@@ -845,9 +998,8 @@ async def test_one_that_is_not_there_goes_before_one_that_refuses():
     done = await tried("--url", "http://127.0.0.1:1")
 
     assert done.returncode == 69
-    assert done.stdout.startswith(
-        "http://127.0.0.1:1: does not answer: connection refused\n"
-    )
+    # And nothing of where to look for a message.
+    assert done.stdout == "http://127.0.0.1:1: does not answer: connection refused\n"
 
 
 @pytest.mark.parametrize(
@@ -855,7 +1007,7 @@ async def test_one_that_is_not_there_goes_before_one_that_refuses():
     [
         ((), 2, "say --config FILE, or --url URL"),
         (("--url", "am:9093"), 78, "--url: not an address; write it like http"),
-        (("--config", "FILE"), 78, "no alertmanager is configured; add its urls"),
+        (("--config", "FILE"), 78, "is configured; add its urls, or say --url URL"),
         (("--config", "FILE", "--url", "http://127.0.0.1:1"), 69, ""),
     ],
     ids=["nothing", "no address", "nothing configured", "an address besides"],
@@ -868,3 +1020,231 @@ async def test_what_is_not_to_be_tried_is_said(arguments, code, said, tmp_path):
 
     assert done.returncode == code
     assert said in done.stderr
+
+
+# What became of the test.
+
+RECEIVERS = """
+receivers:
+  - name: nowhere
+  - {name: to-slack, slack_configs: [{channel: a}]}
+  - {name: to-both, slack_configs: [{channel: a}], email_configs: [{to: b}]}
+  - {name: to-hook, webhook_configs: [{url: c}]}
+  - {name: watchdog, webhook_configs: [{url: d}]}
+"""
+
+
+def page(*counts: tuple[str, int, int]) -> str:
+    """Counts as they are on /metrics: labels, tries, and tries that failed."""
+    return "".join(
+        f"alertmanager_notification_requests_total{{{labels}}} {tries}\n"
+        f"alertmanager_notification_requests_failed_total{{{labels}}} {failures}\n"
+        f'alertmanager_notifications_failed_total{{{labels},reason="other"}} 7\n'
+        for labels, tries, failures in counts
+    )
+
+
+SLACK, EMAIL, HOOK = (f'integration="{name}"' for name in ("slack", "email", "webhook"))
+NAMED = f'{HOOK},receiver_name="{{}}"'
+BEFORE = page((SLACK, 3, 1), (EMAIL, 2, 0), (HOOK, 5, 0))
+
+
+@asynccontextmanager
+async def saying(*pages: str, receiver="to-slack", state="active", config=RECEIVERS):
+    """An Alertmanager that takes all, and says so of itself.
+
+    Args:
+        pages: Its /metrics at each look, the last one from then on.
+    """
+    looks = itertools.chain(pages, itertools.repeat(pages[-1] if pages else ""))
+
+    async def answer(request: web.Request) -> web.Response:
+        match request.method, request.path:
+            case "GET", "/api/v2/status":
+                return web.json_response({"config": {"original": config}})
+            case "GET", "/api/v2/alerts":
+                routed = {"receivers": [{"name": receiver}], "status": {"state": state}}
+                return web.json_response([routed])
+            case "GET", "/metrics" if pages:
+                return web.Response(text=next(looks))
+            case "POST", "/api/v2/alerts":
+                return web.Response()
+        return web.Response(status=404)
+
+    async with elsewhere(answer) as url:
+        yield url
+
+
+@asynccontextmanager
+async def elsewhere(answer):
+    """Somebody who answers whatever is asked, for the time of the block."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def sent_to(url: str, patience: float = 0.7):
+    """What comes of a test alert there."""
+    plan = AlertmanagerPlan(urls=(url,))
+    (one,) = await send_test(
+        plan, "critical", sender="me", clock=Clock(), mark="x", patience=patience
+    )
+    return one
+
+
+async def test_a_message_that_goes_out_is_seen_to():
+    after = page((SLACK, 4, 1), (EMAIL, 2, 0), (HOOK, 6, 0))
+    async with saying(BEFORE, after) as url:
+        one = await sent_to(url, patience=30.0)
+
+    assert one.receivers == ("to-slack",)
+    assert (one.sent, one.doubt, one.is_sent) == ({"slack": Sent(1, 0)}, "", True)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "after", "sent"),
+    [
+        ("to-slack", page((SLACK, 3, 1), (HOOK, 9, 0)), {"slack": Sent(0, 0)}),
+        ("to-slack", page((SLACK, 5, 3), (HOOK, 9, 0)), {"slack": Sent(0, 2)}),
+        ("to-slack", page((SLACK, 5, 2)), {"slack": Sent(1, 1)}),
+        ("to-slack", page((SLACK, 0, 0)), {"slack": Sent(0, 0)}),
+        ("to-slack", "", {"slack": Sent(0, 0)}),
+        (
+            "to-both",
+            page((SLACK, 4, 1), (EMAIL, 2, 0)),
+            {"email": Sent(0, 0), "slack": Sent(1, 0)},
+        ),
+        ("nowhere", page((SLACK, 4, 1), (HOOK, 9, 0)), {}),
+    ],
+    ids=[
+        *("of others", "failed", "failed at first", "restarted", "gone"),
+        *("by one of two", "nowhere"),
+    ],
+)
+async def test_what_is_not_sent_or_failed_meanwhile_is_never_sent(
+    receiver, after, sent
+):
+    async with saying(BEFORE, after, receiver=receiver) as url:
+        one = await sent_to(url)
+
+    assert (one.sent, one.doubt, one.is_sent) == (sent, "", False)
+
+
+async def test_a_failure_that_is_counted_after_its_try_is_none_the_less():
+    tries = [page((SLACK, *count)) for count in ((0, 0), (1, 0), (1, 1))]
+    async with saying(*tries) as url:
+        one = await sent_to(url)
+
+    assert (one.sent, one.is_sent) == ({"slack": Sent(0, 1)}, False)
+
+
+@pytest.mark.parametrize(
+    ("pages", "more", "doubt"),
+    [
+        ((), {}, "it serves no /metrics"),
+        ((BEFORE,), {"config": "{"}, "it does not say by what its receivers send"),
+        ((BEFORE,), {"receiver": "x"}, "it does not say by what its receivers send"),
+        (
+            (BEFORE, page((HOOK, 6, 0))),
+            {"receiver": "to-hook"},
+            "its /metrics count the webhooks of all receivers together",
+        ),
+    ],
+)
+async def test_what_is_not_known_is_not_taken_for_sent(pages, more, doubt):
+    async with saying(*pages, **more) as url:
+        one = await sent_to(url)
+
+    assert (one.sent, one.doubt, one.is_sent) == (None, doubt, False)
+
+
+@pytest.mark.parametrize("ours", [0, 1])
+async def test_receivers_that_are_told_apart_are_not_taken_for_each_other(ours):
+    pages = [
+        page((NAMED.format("to-hook"), count, 0), (NAMED.format("watchdog"), beat, 0))
+        for count, beat in ((2, 5), (2 + ours, 6))
+    ]
+    async with saying(*pages, receiver="to-hook") as url:
+        one = await sent_to(url)
+
+    assert (one.sent, one.is_sent) == ({"webhook": Sent(ours, 0)}, bool(ours))
+
+
+async def test_a_test_has_the_times_of_whoever_is_told():
+    came = []
+    theirs = time.time() - 600.0
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            came.extend(await request.json())
+        date = format_datetime(datetime.fromtimestamp(theirs, UTC), usegmt=True)
+        return web.Response(headers={"Date": date})
+
+    async with elsewhere(answer) as url:
+        await sent_to(url, patience=0.0)
+
+    (alert,) = came
+    assert abs(seconds(alert["startsAt"]) - theirs) < 2.0
+    assert seconds(alert["endsAt"]) - seconds(alert["startsAt"]) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments", "code", "said"),
+    [
+        (
+            {"state": "suppressed"},
+            ("--wait",),
+            1,
+            "for to-slack, which are not told: a silence or another alert mutes it",
+        ),
+        (
+            {"state": "suppressed"},
+            (),
+            0,
+            "for to-slack, which are not told: a silence or another alert mutes it",
+        ),
+        (
+            {},
+            ("--wait",),
+            1,
+            "for to-slack, whether a message went out is not known: it serves no /metrics",
+        ),
+        ({}, (), 0, "for to-slack"),
+    ],
+    ids=["muted, waited for", "muted", "not known, waited for", "not known"],
+)
+async def test_who_waits_is_not_told_that_all_is_well_when_that_is_not_known(
+    more, arguments, code, said
+):
+    async with saying(**more) as url:
+        done = await tried("--url", url, *arguments)
+
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout.splitlines()[0] == f"{url}: took it, {said}"
+
+
+async def test_a_message_beside_a_failure_is_told_as_both():
+    async with saying(BEFORE, page((SLACK, 5, 2)), receiver="to-slack") as url:
+        done = await tried("--url", url, "--wait")
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        f"{url}: took it, for to-slack, a message went out by slack, beside 1 failure:"
+        " its log says why"
+    )
+
+
+async def test_a_receiver_that_sends_nothing_is_told_as_such():
+    async with saying(BEFORE, receiver="nowhere") as url:
+        done = await tried("--url", url, "--wait")
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        f"{url}: took it, for nowhere, by which nothing is sent"
+    )

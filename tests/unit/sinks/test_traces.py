@@ -334,6 +334,31 @@ async def test_it_is_known_which_span_an_event_became():
         assert seen == [None, ids["probe login"], ids["transition"], None]
 
 
+async def test_what_is_sampled_is_for_the_configuration_alone_to_say(monkeypatch):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    async with collector() as collecting:
+        scene, traces = traced(collecting.url)
+
+        scene.read()
+        await traces.close()
+
+        assert len(named(collecting, "probe ping")) == 1
+
+
+async def test_where_no_spans_are_made_nothing_leads_to_one(monkeypatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with collector() as collecting:
+        scene, traces = traced(collecting.url)
+        seen = []
+        scene.also(traces, lambda _event: seen.append(traces.current))
+
+        scene.open("connect")
+        await traces.close()
+
+        assert seen == [None, None]
+        assert collecting.spans == []
+
+
 async def test_spans_end_by_themselves_when_nothing_follows():
     async with collector() as collecting:
         scene, traces = traced(collecting.url)
