@@ -74,6 +74,8 @@ async def test_slack_is_told_what_since_when_and_where_to_look(outage):
     (first, *_) = slack.told("BreakerOpen", "· pgbreaker ·")
 
     since = re.findall(r"_since (\d+ \w+ [\d:]+) UTC_", first.text)
+    # Refused, or reset, as the kernel has it at the moment of a kill.
+    (why,) = re.findall(r"Why it opened: (.*connection.*)\.\n", first.text)
 
     assert first.arrived - outage.killed < 2.0
     assert since
@@ -85,7 +87,7 @@ async def test_slack_is_told_what_since_when_and_where_to_look(outage):
                 "title": ":red_circle: CRITICAL BreakerOpen on main (3 alerts)",
                 "title_link": "https://grafana.test/d/pgbreaker-target?var-target=main",
                 "text": "The first: Callers of main/connect are told at once instead of"
-                " waiting, until trials succeed. Why it opened: connection refused.\n"
+                f" waiting, until trials succeed. Why it opened: {why}.\n"
                 "*Firing (3)*\n"
                 + "\n".join(
                     "• <https://grafana.test/d/pgbreaker-breakers?var-breaker="

@@ -1,8 +1,8 @@
 """Everything at once, as on a host of a user's: servers, the daemon as a process, an
 application, Prometheus, Alertmanager and somebody shaped like Slack."""
 
-import asyncio
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,21 +170,20 @@ def _servers() -> Iterator[tuple[Server, Server, Pooler]]:
 @contextmanager
 def _running(*arguments: str) -> Iterator[None]:
     """A process of Python's with *arguments*, for the time of the block."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
+    # Not a pipe: nobody reads from it, and a process whose log is full stands still.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=log
+        )
         try:
-            _, said = process.communicate(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, said = process.communicate()
-    assert process.returncode in (0, -15), said.decode(errors="replace")[-2000:]
-
-
-async def sleep_until(when: float) -> None:
-    """Wait until Unix time *when*: for what happens by the clock alone."""
-    await asyncio.sleep(max(0.0, when - time.time()))
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+        assert process.returncode in (0, -signal.SIGTERM), said[-2000:]

@@ -10,7 +10,6 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Any, Final, TypeAlias
 
 import aiohttp
-import yaml
 
 from pgbreaker import __version__
 from pgbreaker.clock import Clock
@@ -349,8 +348,14 @@ class _Trial:
 _WEBHOOK: Final = "webhook"
 _COUNT: Final = re.compile(
     r"^alertmanager_notification_requests(?P<failed>_failed)?_total"
-    r"\{(?P<labels>.*)\} (?P<value>\S+)",
+    r"\{(?P<labels>.*)\} (?P<value>[0-9.e+]+)$",
     re.MULTILINE,
+)
+# Its configuration, as it writes it out itself: a receiver's name comes first, and all else
+# of it is further in, but for blank lines within a text.
+_RECEIVERS: Final = re.compile(r"^receivers:\n((?:[ -].*\n|\n)*)", re.MULTILINE)
+_RECEIVER: Final = re.compile(
+    r"^(?P<at> *)- name: (?P<name>.+)\n(?P<rest>(?:(?:(?P=at)  .*)?\n)*)", re.MULTILINE
 )
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -384,6 +389,11 @@ def _between(old: tuple[int, int] | None, new: tuple[int, int] | None) -> Sent:
     return Sent(max(0, tries - failures), failures)
 
 
+def _integrations(receiver: re.Match[str]) -> frozenset[str]:
+    keys = rf"(?m)^{receiver['at']}  (\w+)_configs:"
+    return frozenset(re.findall(keys, receiver["rest"]))
+
+
 @dataclass(frozen=True, slots=True)
 class _Outlets:
     """By which integrations each receiver sends; empty when that is not known."""
@@ -394,19 +404,12 @@ class _Outlets:
     def read(cls, status: str) -> "_Outlets":
         """Read them from what an Alertmanager says of itself."""
         try:
-            config = yaml.safe_load(json.loads(status)["config"]["original"])
-            return cls(
-                {
-                    str(receiver["name"]): frozenset(
-                        key.removesuffix("_configs")
-                        for key, configs in receiver.items()
-                        if key.endswith("_configs") and configs
-                    )
-                    for receiver in config["receivers"]
-                }
-            )
-        except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            config = str(json.loads(status)["config"]["original"]) + "\n"
+        except (ValueError, LookupError, TypeError):
             return cls()
+        block = _RECEIVERS.search(config)
+        found = _RECEIVER.finditer(block[1] if block else "")
+        return cls({one["name"].strip("'\""): _integrations(one) for one in found})
 
     def of(self, receivers: Iterable[str]) -> frozenset[str] | None:
         """The integrations of *receivers*. None: it does not say of all, or of any."""

@@ -324,7 +324,6 @@ class _Alertmanager:
         if not editions:
             return None
         answer = await self._answer(editions, within)
-        self._compare(answer)
         if not answer.took:
             self._missed(answer)
             return False
@@ -341,7 +340,9 @@ class _Alertmanager:
     async def _answer(self, names: Iterable[str], within: Seconds) -> Answer:
         try:
             alerts = self._alerts.written(names, ahead=self._ahead)
-            return await offer(self._post, self.url, alerts, within)
+            answer = await offer(self._post, self.url, alerts, within)
+            self._compare(answer)
+            return answer
         except Exception as fault:  # of ours: the next try may go well, and it counts
             if not self._is_faulty:
                 log.critical(

@@ -651,7 +651,7 @@ _BREAKERS: Final = (
         description="{0} of the calls that $t/read let through within 2 minutes failed.{1}",
         board="pgbreaker-breakers?var-breaker=$t/read",
         waits="15s",
-        keeps="2m",
+        keeps="1m",
         sees="1m30s",
         by="3m",
         lingers="30s",
@@ -668,7 +668,7 @@ _BREAKERS: Final = (
         labels=BREAKER,
         severity="critical",
         waits="15s",
-        keeps="2m",
+        keeps="1m",
     ),
 )
 

@@ -612,6 +612,34 @@ async def test_a_fault_of_ours_at_the_end_leaves_the_others_their_last_post():
     assert (push.pushed, push.failures) == (1, 0)
 
 
+async def test_a_clock_that_fails_at_the_end_does_not_end_the_end(caplog):
+    scene, takers, is_broken = Scene(), Takers(), False
+
+    def now() -> float:
+        if is_broken:
+            raise RuntimeError("no clock")
+        return scene.time.now
+
+    push = Push(TWO, scene.board, Clock(now=now), takers, replace(QUICK, gather=60.0))
+    scene.also(push)
+    push.start()
+    fail(scene)
+    recover(scene)
+    is_broken = True
+    await push.close()
+
+    said = [r for r in caplog.records if r.levelno == logging.CRITICAL]
+    assert [r.getMessage().partition(",")[0] for r in said] == [
+        f"parting from Alertmanager http://{name} failed" for name in ("one", "two")
+    ]
+    assert all(r.exc_info is not None for r in said)
+
+
+def test_what_prometheus_says_has_ended_is_on_again_before_groups_are_looked_at():
+    """It says so each minute, and each minute Alertmanager looks at a group."""
+    assert Pace().renew <= 10.0
+
+
 async def test_retries_come_ever_more_seldom_and_news_does_not_wait_for_them():
     scene, takers = Scene(), Takers(one=DOWN)
     pace = replace(QUICK, rarest=30.0)
@@ -1024,14 +1052,39 @@ async def test_what_is_not_to_be_tried_is_said(arguments, code, said, tmp_path):
 
 # What became of the test.
 
-RECEIVERS = """
+# As Alertmanager writes it out.
+RECEIVERS = """\
+global:
+  resolve_timeout: 5m
 receivers:
-  - name: nowhere
-  - {name: to-slack, slack_configs: [{channel: a}]}
-  - {name: to-both, slack_configs: [{channel: a}], email_configs: [{to: b}]}
-  - {name: to-hook, webhook_configs: [{url: c}]}
-  - {name: watchdog, webhook_configs: [{url: d}]}
+- name: nowhere
+- name: to-slack
+  slack_configs:
+  - channel: '#a'
+    actions:
+    - name: more
+      discord_configs: no
+- name: "to-both"
+  labels:
+    name: to-both
+  email_configs:
+  - to: b
+    text: |
+      One line.
+
+      pushover_configs: of a text
+  slack_configs:
+  - channel: '#a'
+- name: to-hook
+  webhook_configs:
+  - url: c
+- name: watchdog
+  webhook_configs:
+  - url: d
+templates: []
+webex_configs: of nobody
 """
+FURTHER_IN = re.sub(r"(?m)^(?=[- ])", "    ", RECEIVERS)
 
 
 def page(*counts: tuple[str, int, int]) -> str:
@@ -1105,6 +1158,15 @@ async def test_a_message_that_goes_out_is_seen_to():
 
     assert one.receivers == ("to-slack",)
     assert (one.sent, one.doubt, one.is_sent) == ({"slack": Sent(1, 0)}, "", True)
+
+
+async def test_a_configuration_that_is_further_in_is_read_as_well():
+    after = page((SLACK, 4, 1), (EMAIL, 3, 0))
+    async with saying(BEFORE, after, receiver="to-both", config=FURTHER_IN) as url:
+        one = await sent_to(url, patience=30.0)
+
+    assert one.sent == {"email": Sent(1, 0), "slack": Sent(1, 0)}
+    assert one.is_sent
 
 
 @pytest.mark.parametrize(
