@@ -24,7 +24,7 @@ from pgbreaker.errors import ConfigError, PgbreakerError
 
 if TYPE_CHECKING:
     from pgbreaker.core.plan import AlertmanagerPlan
-    from pgbreaker.sinks.alertmanager import Sent, Tried
+    from pgbreaker.sinks.trial import Sent, Tried
 
 FAILED: Final = 1
 UNREACHABLE: Final = 69
@@ -323,7 +323,7 @@ def alerts() -> None:
 def try_alerts(path: Path | None, url: str | None, severity: str, wait: bool) -> None:
     """Send a test alert through every Alertmanager of the configuration."""
     from pgbreaker.clock import Clock
-    from pgbreaker.sinks.alertmanager import TEST, TEST_LASTS, send_test
+    from pgbreaker.sinks.trial import TEST, TEST_LASTS, send_test
 
     plan = _alertmanagers(path, url)
     tried = asyncio.run(

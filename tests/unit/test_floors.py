@@ -55,7 +55,7 @@ HOMES = {
     "sqlalchemy": {"sqlalchemy/"},
     "prometheus_client": {"sinks/", "metrics.py"},
     "opentelemetry": {"sinks/traces.py", "opentelemetry.py"},
-    "aiohttp": {"web/", "sinks/alertmanager.py"},
+    "aiohttp": {"web/", "sinks/alertmanager.py", "sinks/trial.py"},
     "pydantic": {"config/"},
     "yaml": {"config/"},
     "click": {"cli.py", "demo/"},

@@ -22,15 +22,9 @@ from pgbreaker.config import for_alertmanager, parse
 from pgbreaker.core.plan import AlertmanagerPlan
 from pgbreaker.core.states import Outcome, Override, State
 from pgbreaker.errors import ConfigError
-from pgbreaker.sinks.alertmanager import (
-    Answer,
-    Sent,
-    lead,
-    posting,
-    send_test,
-    session,
-)
+from pgbreaker.sinks.alertmanager import Answer, lead, posting, session
 from pgbreaker.sinks.push import HOLD, Alerts, Pace, Push, pushing
+from pgbreaker.sinks.trial import Sent, send_test
 from support.boards import FULL, Scene
 
 RULES = Path(__file__).parents[3] / "alerts/pgbreaker.rules.yml"
