@@ -39,6 +39,7 @@ async def watching(fresh_server):
 # What opens everything.
 
 
+@one_breakable_server
 @pytest.mark.parametrize("how", ["kill", "immediate", "fast"])
 async def test_a_server_that_dies_opens_all_at_once(fresh_server, watching, how):
     if how == "kill":
@@ -55,6 +56,7 @@ async def test_a_server_that_dies_opens_all_at_once(fresh_server, watching, how)
     assert "restarted" in {notice.code for notice in watching.notices}
 
 
+@one_breakable_server
 async def test_a_backend_killed_is_ridden_through(fresh_server, watching):
     """One SIGKILL makes the server end every session and recover from the crash."""
     pid = psql(
@@ -185,6 +187,7 @@ async def test_our_connections_terminated_again_and_again_open_nothing(
     assert watching.moves == []
 
 
+@one_breakable_server
 async def test_a_locked_pg_database_opens_nothing_and_is_told_as_that(
     fresh_server, watching
 ):
