@@ -654,7 +654,7 @@ _BREAKERS: Final = (
         keeps="1m",
         sees="1m30s",
         by="3m",
-        lingers="30s",
+        lingers="15s",
         slack="30s",
     ),
     Row(
