@@ -15,12 +15,6 @@ from pgbreaker.core.units import counted
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.shipped import shipped
 
-KINDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "alerts": (".yml", ".tmpl", ".md"),
-    "dashboards": (".json",),
-}
-"""What there is to hand out, and by which ends its files are told from what makes them."""
-
 # Option -> what it is put in the place of. Where a block is of the option's name, it
 # goes when the option is not given: not everybody has an address for it.
 PLACEHOLDERS: Final[Mapping[str, str]] = {
@@ -65,11 +59,7 @@ def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> i
     addresses = {name: _checked(name, text) for name, text in given.items()}
     if "smtp" in addresses and "email" not in addresses:
         raise PgbreakerError("--smtp is of use to --email alone; say that, too")
-    made = {
-        path: filled(text, addresses).encode()
-        for path, text in shipped(kind)
-        if path.endswith(KINDS[kind]) and path != "README.md"
-    }
+    made = {path: filled(text, addresses).encode() for path, text in shipped(kind)}
     _refuse_left(kind, made)
     try:
         if not force:

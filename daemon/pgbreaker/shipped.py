@@ -1,14 +1,22 @@
 """What is shipped beside the code: alerts with their runbooks, dashboards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Final
 
 from pgbreaker.errors import PgbreakerError
 
+KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "alerts": (".yml", ".tmpl", ".md"),
+    "dashboards": (".json",),
+}
+"""What there is, and by which ends its files are told from what makes them."""
+
 
 def shipped(kind: str) -> Iterator[tuple[str, str]]:
-    """Path below the folder, and text, of each file of *kind*, in order of the paths.
+    """Path below the folder, and text, of each file of *kind* but its README, in order
+    of the paths.
 
     Raises:
         PgbreakerError: This installation came without them.
@@ -17,14 +25,16 @@ def shipped(kind: str) -> Iterator[tuple[str, str]]:
     # In a wheel they are within; in a work tree they stand where everybody looks.
     for home in (package / "share" / kind, package / ".." / ".." / kind):
         if home.is_dir():
-            yield from _below(home)
+            for path, file in _below(home):
+                if path.endswith(KINDS[kind]) and path != "README.md":
+                    yield path, file.read_text("utf-8")
             return
     raise PgbreakerError(f"this installation came without {kind}")
 
 
-def _below(home: Traversable, path: str = "") -> Iterator[tuple[str, str]]:
+def _below(home: Traversable, path: str = "") -> Iterator[tuple[str, Traversable]]:
     for entry in sorted(home.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _below(entry, f"{path}{entry.name}/")
-        elif entry.name.endswith((".yml", ".tmpl", ".md", ".json")):
-            yield path + entry.name, entry.read_text("utf-8")
+        else:
+            yield path + entry.name, entry

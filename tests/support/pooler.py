@@ -3,10 +3,8 @@
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from pgbreaker.demo.server import Server
+from support.process import free_port
 from support.tools import need
 
 Mode = Literal["session", "transaction"]
@@ -29,8 +28,6 @@ DATABASE = "app"
 
 _READY_WITHIN = 10.0
 _STOP_WITHIN = 5.0
-# Below the ports that the kernel hands out to clients, which may be taken any time.
-_PORTS = range(15_000, 32_000)
 
 INI = """
 [databases]
@@ -158,7 +155,7 @@ def running_pooler(
     """
     program = _program()
     home = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir="/tmp"))
-    pooler = Pooler(server, home, _free_port(), program)
+    pooler = Pooler(server, home, free_port(), program)
     lines = SETTINGS | {"pool_mode": mode} | settings
     ini = INI.format(server=server, port=pooler.port, home=home, admin=ADMIN)
     try:
@@ -186,11 +183,3 @@ def _demoted() -> dict[str, object]:
         return {}
     entry = pwd.getpwnam("nobody")
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-
-
-def _free_port() -> int:
-    for port in random.sample(_PORTS, 200):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError(f"no free port between {_PORTS.start} and {_PORTS.stop}")

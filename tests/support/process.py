@@ -1,6 +1,8 @@
 """Programs that tests run: Prometheus and its kin, who tell when they are ready."""
 
 import asyncio
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +12,8 @@ import aiohttp
 
 READY_WITHIN = 20.0
 STOPPED_WITHIN = 10.0
+# Below the ports that the kernel hands out to clients, which may be taken any time.
+_PORTS = range(15_000, 32_000)
 
 
 @asynccontextmanager
@@ -63,6 +67,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 def free_port() -> int:
     """A port of loopback that nobody listens on now."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
+    for port in random.sample(_PORTS, 200):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port between {_PORTS.start} and {_PORTS.stop}")

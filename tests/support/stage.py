@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgbreaker.demo.server import Server
-from support.alertmanager import Alertmanager, alertmanager, free_port, shipped_config
+from support.alertmanager import Alertmanager, alertmanager, shipped_config
 from support.pooler import ADMIN, Pooler, running_pooler
+from support.process import free_port
 from support.prometheus import Prometheus, prometheus
 from support.servers import psql, running_server
 from support.slack import Slack, slack

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from pgbreaker.cli import cli
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.export import KINDS, export, filled
-from pgbreaker.shipped import shipped
+from pgbreaker.export import export, filled
+from pgbreaker.shipped import KINDS, shipped
 
 ROOT = Path(__file__).parents[2]
 GIVEN = {
@@ -50,11 +50,7 @@ def test_a_wheel_has_all_that_is_handed_out(kind):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 
-    handed_out = {
-        f"{kind}/{path}"
-        for path, _ in shipped(kind)
-        if path.endswith(KINDS[kind]) and path != "README.md"
-    }
+    handed_out = {f"{kind}/{path}" for path, _ in shipped(kind)}
     assert {
         path for path in handed_out if wheel.get(path) != f"pgbreaker/share/{path}"
     } == {path for path in handed_out if path.startswith("alerts/runbooks/")}
