@@ -75,7 +75,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install -q -e '.[demo,otlp]' --group dev
+	@$(BIN)/python -m pip install -q -e '.[demo,otlp,auth]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev

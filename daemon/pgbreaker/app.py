@@ -16,6 +16,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.metric import Shown
 from pgbreaker.core.plan import Config, TargetPlan
 from pgbreaker.core.units import Seconds, counted
+from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
@@ -24,6 +25,7 @@ from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.notify import Notifier
 from pgbreaker.probes import probe_called
 from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Hub, Sink
 from pgbreaker.sinks.log import LogSink
 from pgbreaker.sinks.metrics import (
@@ -37,7 +39,9 @@ from pgbreaker.sinks.metrics import (
 )
 from pgbreaker.sinks.push import pushing
 from pgbreaker.sinks.traces import open_traces
+from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
+from pgbreaker.web.views import Views
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +110,8 @@ async def running(
         board = Board((_board(plan, clock) for plan in config.targets), clock)
         metrics = Metrics(board, __version__, _shown(config))
         sinks = await _sinks(config, board, metrics, clock, stack)
-        hub = Hub([*sinks, *also])
+        history = History(board, clock)
+        hub = Hub([*sinks, history, *also])
         schedule = Schedule(clock)
         metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)
         metrics.own(SKIPPED, lambda: schedule.skipped)
@@ -127,14 +132,18 @@ async def running(
 
         address = await stack.enter_async_context(
             serve(
-                *config.http,
-                board=board,
-                metrics=metrics,
-                clock=clock,
-                epoch=uuid.uuid4().hex[:12],
-                version=__version__,
-                health=trouble,
-                ready=unready,
+                config.http,
+                Inside(
+                    board=board,
+                    views=Views(board, clock, uuid.uuid4().hex[:12]),
+                    metrics=metrics,
+                    history=history,
+                    desk=Desk(board, hub, history, clock),
+                    clock=clock,
+                    version=__version__,
+                    health=trouble,
+                    ready=unready,
+                ),
             )
         )
         daemon = Daemon(board, address, patrols)

@@ -20,7 +20,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.config.load import USUAL
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import SERVED
-from pgbreaker.core.plan import Config, ProbePlan, TargetPlan
+from pgbreaker.core.plan import Config, HttpPlan, ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.secret import Secret
@@ -107,7 +107,7 @@ async def daemon(
         if readings is not None and isinstance(event, Reading):
             readings.append(event)
 
-    config = Config(targets=tuple(plans), http=("127.0.0.1", 0))
+    config = Config(targets=tuple(plans), http=HttpPlan(listen=("127.0.0.1", 0)))
     async with running(config, clock=clock, also=[note]) as running_one:
         yield running_one
 

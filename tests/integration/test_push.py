@@ -13,7 +13,7 @@ import pytest
 from acceptance.conftest import pgbreaker
 from pgbreaker.app import running
 from pgbreaker.clock import Clock
-from pgbreaker.core.plan import AlertmanagerPlan, Config, TargetPlan
+from pgbreaker.core.plan import AlertmanagerPlan, Config, HttpPlan, TargetPlan
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Outcome, State, Transition
 from pgbreaker.sinks.push import HOLD, Pace, pushing
@@ -72,7 +72,7 @@ async def watching(server, *urls: str):
                 name="main", dsn=Secret(server.dsn(user="pgbreaker")), probes=QUICK
             ),
         ),
-        http=("127.0.0.1", 0),
+        http=HttpPlan(listen=("127.0.0.1", 0)),
         alertmanager=AlertmanagerPlan(
             urls=urls,
             grafana_url="https://grafana.test",

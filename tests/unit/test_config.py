@@ -59,7 +59,7 @@ def test_a_minimal_file_has_the_documented_defaults():
     config = parse(MINIMAL, "x.yml")
 
     (target,) = config.targets
-    assert config.http == ("127.0.0.1", 9432)
+    assert config.http.listen == ("127.0.0.1", 9432)
     assert config.otlp is None
     assert target.operations == ("connect", "read", "write")
     assert target.policy == DAEMON
@@ -218,7 +218,7 @@ def test_a_dsn_alone_is_a_configuration_named_after_its_host():
     )
 
     assert config.targets[0].name == "db-1.example.org"
-    assert config.http == ("::1", 0)
+    assert config.http.listen == ("::1", 0)
     assert "hunter2" not in repr(config)
 
 

@@ -18,6 +18,7 @@ from pgbreaker.core.plan import (
     PATIENCE,
     AlertmanagerPlan,
     Config,
+    HttpPlan,
     LogPlan,
     OtlpPlan,
     ProbePlan,
@@ -105,7 +106,8 @@ def _listening(config: Config, listen: str | None) -> Config:
     if listen is None:
         return config
     try:
-        return replace(config, http=shape.read_address(listen))
+        address = shape.read_address(listen)
+        return replace(config, http=replace(config.http, listen=address))
     except ValueError as error:
         raise ConfigError((f"--listen: {error}",)) from None
 
@@ -146,7 +148,7 @@ def _validated(document: Document) -> Config | None:
     otlp, alertmanager = file.otlp, file.alertmanager
     return Config(
         targets=tuple(plan for plan in plans if plan is not None),
-        http=file.http.listen,
+        http=HttpPlan(listen=file.http.listen),
         log=LogPlan(format=file.log.format, level=file.log.level),
         otlp=None
         if otlp is None

@@ -111,19 +111,68 @@ class AlertmanagerPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPlan:
+    """What the daemon serves.
+
+    Attributes:
+        listen: Host and port; port 0 takes a free one.
+        socket: Unix socket to listen on besides, for the command line on the same
+            machine. None: none, unless the service manager made a directory for it.
+        web_config: The web configuration: certificates, users. None: nobody has to log
+            in, and only those on this machine may change anything.
+        allowed_hosts: Names by which it is reached besides those of this machine.
+    """
+
+    listen: tuple[str, int] = ("127.0.0.1", 9432)
+    socket: Path | None = None
+    web_config: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorePlan:
+    """Where the daemon remembers.
+
+    Attributes:
+        path: The database; its directory has to be there.
+        max_size: Bytes that it may take; the oldest goes first.
+    """
+
+    path: Path
+    max_size: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordPlan:
+    """Where every reading is written, for `pgbreaker simulate`.
+
+    Attributes:
+        path: The file; one JSON object a line.
+        max_size: Bytes that it may take, with the one before it.
+    """
+
+    path: Path
+    max_size: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that the daemon was told.
 
     Attributes:
         targets: Servers to watch, in the order of the file.
-        http: Host and port to listen on; port 0 takes a free one.
+        http: What it serves.
+        store: Where it remembers. None: nowhere, with the process all is forgotten.
+        record: Where readings are recorded. None: nowhere.
         log: How to log.
         otlp: Where traces go. None: nowhere.
         alertmanager: Where alerts are pushed. None: they come from Prometheus alone.
     """
 
     targets: tuple[TargetPlan, ...]
-    http: tuple[str, int] = ("127.0.0.1", 9432)
+    http: HttpPlan = HttpPlan()
+    store: StorePlan | None = None
+    record: RecordPlan | None = None
     log: LogPlan = LogPlan()
     otlp: OtlpPlan | None = None
     alertmanager: AlertmanagerPlan | None = None

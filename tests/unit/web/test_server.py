@@ -4,56 +4,17 @@ import asyncio
 import re
 import socket
 import struct
-from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 
+from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import Override, State
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.sinks.hub import Notice
-from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.web.server import serve
-from support.boards import FULL, Scene
-
-
-class Served:
-    """A scene that is served, and a client of it."""
-
-    def __init__(self, *names: str) -> None:
-        self.scene = Scene(names, labels={"env": "<prod>"})
-        self.metrics = Metrics(self.scene.board, "1.2.3")
-        self.scene.also(self.metrics)
-        self.health: str | None = None
-        self.ready: str | None = None
-        self.port = 0
-        self.client: aiohttp.ClientSession
-
-    async def get(self, path: str, **more):
-        async with self.client.get(path, **more) as answer:
-            is_json = "json" in answer.headers.get("Content-Type", "")
-            return answer, await (answer.json() if is_json else answer.text())
-
-
-@asynccontextmanager
-async def serving(*names: str):
-    served = Served(*(names or ("main",)))
-    async with serve(
-        "127.0.0.1",
-        0,
-        board=served.scene.board,
-        metrics=served.metrics,
-        clock=served.scene.clock,
-        epoch="e1",
-        version="1.2.3",
-        health=lambda: served.health,
-        ready=lambda: served.ready,
-    ) as (host, port):
-        served.port = port
-        async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
-            served.client = client
-            yield served
+from support.boards import FULL
+from support.site import serving
 
 
 @pytest.fixture
@@ -339,17 +300,7 @@ async def test_rubbish_is_refused_and_the_next_request_is_answered(served, raw, 
 async def test_a_port_that_is_taken_is_one_clear_line():
     async with serving() as first:
         with pytest.raises(PgbreakerError) as caught:
-            async with serve(
-                "127.0.0.1",
-                first.port,
-                board=first.scene.board,
-                metrics=first.metrics,
-                clock=first.scene.clock,
-                epoch="e",
-                version="1",
-                health=lambda: None,
-                ready=lambda: None,
-            ):
+            async with serve(HttpPlan(listen=("127.0.0.1", first.port)), first.inside):
                 pass
 
     assert str(caught.value) == (

@@ -1,0 +1,55 @@
+"""An address, and who may use it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Role(IntEnum):
+    """What somebody may do; each may what those before it may."""
+
+    NOBODY = 0  # has not logged in
+    VIEWER = 1  # looks
+    OPERATOR = 2  # takes breakers over, plans maintenance
+    ADMIN = 3  # changes the daemon itself
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who asks.
+
+    Attributes:
+        name: What the history calls them. None: they gave no name, and need none.
+        role: What they may do.
+    """
+
+    name: str | None
+    role: Role
+
+
+WHO = web.RequestKey("who", Who)
+"""Where the doors leave who asks, for the handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An address. There is none without a word on who may use it.
+
+    Attributes:
+        method: Of HTTP; ``GET`` serves ``HEAD``, too.
+        path: Pattern, as aiohttp has it.
+        role: The least that somebody has to be.
+        handler: Answers.
+        changes: Whether it changes anything, so that it has to come from where it
+            seems to.
+    """
+
+    method: str
+    path: str
+    role: Role
+    handler: Handler
+    changes: bool = False
