@@ -1,4 +1,4 @@
-"""What is shipped beside the code: alerts with their runbooks, dashboards."""
+"""What is shipped beside the code: alerts with their runbooks, dashboards, the unit."""
 
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -10,8 +10,14 @@ from pgbreaker.errors import PgbreakerError
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alerts": (".yml", ".tmpl", ".md"),
     "dashboards": (".json",),
+    "systemd": (".service",),
 }
 """What there is, and by which ends its files are told from what makes them."""
+
+
+_STAND: Final[Mapping[str, str]] = {"systemd": ".."}
+"""Where those of a work tree stand, seen from the package, that do not stand at its
+top."""
 
 
 def shipped(kind: str) -> Iterator[tuple[str, str]]:
@@ -23,7 +29,8 @@ def shipped(kind: str) -> Iterator[tuple[str, str]]:
     """
     package = files("pgbreaker")
     # In a wheel they are within; in a work tree they stand where everybody looks.
-    for home in (package / "share" / kind, package / ".." / ".." / kind):
+    stand = _STAND.get(kind, f"../../{kind}")
+    for home in (package / "share" / kind, package.joinpath(*stand.split("/"))):
         if home.is_dir():
             for path, file in _below(home):
                 if path.endswith(KINDS[kind]) and path != "README.md":

@@ -9,7 +9,7 @@ from . import links, panels
 from .board import Line, Section
 from .limits import LATENESS, LOOP_LATE, PROBE_STALE
 from .panels import Column, Panel
-from .queries import ANY, TARGET, by, lately, overdue, pick, rate, top
+from .queries import ANY, TARGET, by, grown, lately, overdue, pick, rate, top
 
 _NONE: Final = "no daemon reports"
 _IS_DAEMON: Final = f"on (job, instance) {pick('pgbreaker_build_info', ANY)}"
@@ -22,6 +22,7 @@ def board() -> Dashboard:
         "Does the watcher itself work?",
         [
             Section("Is it there?", [Line(4, _now())]),
+            Section("What it remembers, and who is served", [Line(4, _kept())]),
             Section("Is it in time?", [Line(8, _punctual())]),
             Section("Does it get through?", [Line(8, _told())]),
             Section("What it takes", [Line(8, _resources())]),
@@ -90,6 +91,62 @@ def _now() -> list[Panel]:
             unit="s",
             decimals=0,
             steps=((None, "green"), (15, "yellow"), *panels.above(PROBE_STALE)[1:]),
+        ),
+    ]
+
+
+def _kept() -> list[Panel]:
+    return [
+        panels.number(
+            "Store",
+            "CANNOT WRITE: the disk is full, or the file is read-only or broken: overrides"
+            " are refused, and what happens is forgotten with the next start. StoreDegraded"
+            " fires; the daemon's log says why.",
+            f"max({pick('pgbreaker_store_degraded', ANY)})",
+            none=_NONE,
+            steps=((None, "text"),),
+            words=panels.words({0: ("WRITES", "green"), 1: ("CANNOT WRITE", "red")}),
+        ),
+        panels.number(
+            "Size of the store",
+            "What it takes on disk; it stays below store.max_size. 0 where there is none.",
+            f"max({pick('pgbreaker_store_size_bytes', ANY)})",
+            none=_NONE,
+            unit="bytes",
+            steps=((None, "blue"),),
+        ),
+        panels.number(
+            "Not kept",
+            "Entries of the history that were told and could not be written down. 0 is good.",
+            f"sum({grown('pgbreaker_store_lost_total', ANY)})",
+            none=_NONE,
+            decimals=0,
+            steps=((None, "green"), (1, "red")),
+        ),
+        panels.number(
+            "By hand",
+            "Breakers that an operator's word stands before; of one that stands there for a"
+            " day, OverrideLong fires.",
+            f"sum({pick('pgbreaker_overrides', ANY)})",
+            none=_NONE,
+            steps=((None, "green"), (1, "blue")),
+        ),
+        panels.number(
+            "Streams",
+            "Pages and programs that follow what happens; 200 are the most.",
+            f"sum({pick('pgbreaker_streams', ANY)})",
+            none=_NONE,
+            steps=((None, "blue"),),
+        ),
+        panels.number(
+            "Turned away",
+            "Requests that were not let in, of a second: nobody known, not allowed, too many"
+            " or malformed. A few are mistakes; many are somebody who tries.",
+            f"sum({rate('pgbreaker_http_refused_total', ANY)})",
+            none=_NONE,
+            unit="reqps",
+            decimals=1,
+            steps=((None, "green"), (1, "yellow")),
         ),
     ]
 

@@ -105,6 +105,24 @@ def _now() -> list[Panel]:
             path=links.to(links.POOLS),
             spark=True,
         ),
+        panels.number(
+            "By hand",
+            "Breakers that an operator's word stands before; of one that stands there for a"
+            " day, OverrideLong fires.",
+            f"count({pick('pgbreaker_breaker_override', BREAKER)} == 1) or vector(0)",
+            none="no daemon reports",
+            steps=((None, "green"), (1, "blue")),
+            path=links.to(links.BREAKERS),
+        ),
+        panels.number(
+            "Maintenance",
+            "ON: somebody works on it, and Maintenance mutes what else would be told, until"
+            " 5 minutes after the end.",
+            f"max({pick('pgbreaker_maintenance', TARGET)}) or vector(0)",
+            none="no daemon reports",
+            steps=((None, "text"),),
+            words=panels.words({0: ("NONE", "green"), 1: ("ON", "blue")}),
+        ),
         panels.fact(
             "Version",
             "What the server says of itself; applications' errors differ by it.",

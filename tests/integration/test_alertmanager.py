@@ -507,6 +507,29 @@ CASES = [
         {"Down", "BreakerOpen", "PoolExhausted"},
     ),
     Case(
+        "who works on a target knows all that is said of it",
+        [of("Maintenance", **DB)],
+        [
+            *(of(name, **DB) for name in ("TargetDown", "LocksPiledUp", "RunwayShort")),
+            *(of(name, **READ) for name in ("BreakerOpen", "RecoverySlow")),
+            *(of(name, **READ) for name in ("FailureRateHigh", "OverrideLong")),
+            of("ProbeStale", **DB, probe="ping"),
+        ],
+        set(),
+    ),
+    Case(
+        "work on a target says nothing of another, of applications and of the daemon",
+        [of("Maintenance", **DB)],
+        [of("BreakerOpen", **OTHER), of("PoolExhausted", **LIB), of("StoreDegraded")],
+        {"BreakerOpen", "PoolExhausted", "StoreDegraded"},
+    ),
+    Case(
+        "work on a target says nothing of its namesake elsewhere",
+        [of("Maintenance", **DB)],
+        [of("TargetDown", **DB, job="-staging")],
+        {"TargetDown"},
+    ),
+    Case(
         "a target that is down explains all that works with it",
         [of("TargetDown", **DB)],
         [
@@ -852,7 +875,11 @@ def test_the_tool_takes_the_file_and_finds_every_alerts_receiver(amtool):
         "PgbreakerWatchdog": "watchdog",
         "PgbreakerNotificationsFailing": "email",
     }
-    by_severity = {"critical": "slack-critical", "warning": "slack-warning"}
+    by_severity = {
+        "critical": "slack-critical",
+        "warning": "slack-warning",
+        "none": "nowhere",
+    }
     for name, severity in SEVERITIES.items():
         receiver = ways.get(name) or by_severity[severity]
         amtool(

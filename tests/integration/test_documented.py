@@ -17,6 +17,7 @@ from integration.test_probe_pgbouncer import client
 from pgbreaker import PostgreSQLCircuitBreaker
 from pgbreaker.app import running
 from pgbreaker.config.load import parse
+from pgbreaker.core.maintenance import Window
 from pgbreaker.core.states import Override, State
 from pgbreaker.metrics import collector
 from pgbreaker.monitor.outlook import OUTLOOK
@@ -148,6 +149,14 @@ async def watching(primary):
             async with running(config) as daemon:
                 breaker = daemon.board.targets["replica"].breakers["read"]
                 breaker.force(Override(State.DISABLED, "a drill", "ana"), 0.0)
+                daemon.board.windows[1] = Window(
+                    id=1,
+                    targets=("gone",),
+                    reason="a drill",
+                    author="ana",
+                    starts=0.0,
+                    ends=float("inf"),
+                )
                 yield daemon
 
 

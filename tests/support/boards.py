@@ -83,8 +83,11 @@ class Scene:
 
     def read(self, probe: str = "ping", finding: Finding = Finding.OK, **more) -> None:
         """Tell of a reading of the target main."""
-        reading = Reading("main", probe, self.time.now, 0.002, finding, **more)
-        self.hub.publish(reading)
+        self.hub.publish(self.reading(probe, finding, **more))
+
+    def reading(self, probe: str = "ping", finding: Finding = Finding.OK, **more):
+        """A reading of the target main, now."""
+        return Reading("main", probe, self.time.now, 0.002, finding, **more)
 
     def open(self, operation: str = "connect") -> None:
         """Open a breaker of the target main, by a reading and its move."""

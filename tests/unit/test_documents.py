@@ -1,11 +1,13 @@
 """What the documents say is what the code says."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from pgbreaker.config import reference as reference_of_keys
+from pgbreaker.config import schema
 from pgbreaker.core.diagram import mermaid
 from pgbreaker.guard.reference import reference as reference_of_rules
 from pgbreaker.metrics import LIBRARY
@@ -22,8 +24,9 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 SHOWN = [*(one for probe in PROBES.values() for one in probe.shows), *OUTLOOK]
 DAEMON = {**FAMILIES, **shown_families(SHOWN), **OWN}
 
-# What `make docs` writes: page and name of the part -> its text.
+# What `make docs` writes: page and name of the part -> its text; with no name, the whole.
 PARTS = {
+    ("config/pgbreaker.schema.json", ""): json.dumps(schema(), indent=2) + "\n",
     ("README.md", "states"): mermaid(),
     ("config/README.md", "keys"): reference_of_keys(),
     ("config/README.md", "rules"): reference_of_rules(),
@@ -35,6 +38,8 @@ PARTS = {
 
 def between(path: str, name: str) -> str:
     text = (ROOT / path).read_text("utf-8")
+    if not name:
+        return text
     return text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->")[0]
 
 

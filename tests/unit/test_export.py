@@ -26,6 +26,13 @@ ALL = GIVEN | {
 }
 
 
+def test_the_unit_is_handed_out_as_it_is(tmp_path):
+    assert export("systemd", tmp_path, {}, force=False) == 1
+
+    unit = ROOT / "daemon/pgbreaker.service"
+    assert texts(tmp_path) == {"pgbreaker.service": unit.read_text("utf-8")}
+
+
 def texts(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text("utf-8")
@@ -50,10 +57,14 @@ def test_a_wheel_has_all_that_is_handed_out(kind):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 
-    handed_out = {f"{kind}/{path}" for path, _ in shipped(kind)}
+    stands = {"systemd": "daemon"}.get(kind, kind)
+    handed_out = [path for path, _ in shipped(kind)]
+    assert handed_out
     assert {
-        path for path in handed_out if wheel.get(path) != f"pgbreaker/share/{path}"
-    } == {path for path in handed_out if path.startswith("alerts/runbooks/")}
+        path
+        for path in handed_out
+        if wheel.get(f"{stands}/{path}") != f"pgbreaker/share/{kind}/{path}"
+    } == {path for path in handed_out if path.startswith("runbooks/")}
     assert wheel["alerts/runbooks"] == "pgbreaker/share/alerts/runbooks"
 
 

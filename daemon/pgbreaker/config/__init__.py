@@ -4,7 +4,28 @@ Floor 4; the only place that imports pydantic and PyYAML. What comes out, `Confi
 made of plain objects.
 """
 
+from pgbreaker.config.cautions import cautions
+from pgbreaker.config.diff import diff, later
+from pgbreaker.config.files import fingerprint, sources
 from pgbreaker.config.load import for_alertmanager, for_dsn, load, parse
 from pgbreaker.config.reference import reference
+from pgbreaker.config.schema import schema
+from pgbreaker.config.show import shown, written
+from pgbreaker.config.starter import starter
 
-__all__ = ["for_alertmanager", "for_dsn", "load", "parse", "reference"]
+__all__ = [
+    "cautions",
+    "diff",
+    "fingerprint",
+    "for_alertmanager",
+    "for_dsn",
+    "later",
+    "load",
+    "parse",
+    "reference",
+    "schema",
+    "shown",
+    "sources",
+    "starter",
+    "written",
+]

@@ -4,22 +4,32 @@ YAML 1.2's core schema, not 1.1's: ``on`` and ``no`` are words, ``1:30`` is not 
 """
 
 import difflib
+import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from pgbreaker.config.nodes import (
+    Map,
+    Node,
+    Sequence,
+    Text,
+    TooMuchError,
+    WrongError,
+    compose,
+)
 
 Scalar: TypeAlias = str | int | float | bool | None
 Data: TypeAlias = "Scalar | list[Data] | dict[str, Data]"
 Path: TypeAlias = tuple[str | int, ...]
 
-_MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024
 _MAX_DEPTH: Final = 32
-_MAX_NODES: Final = 100_000
+_MAX_NODES: Final = 50_000  # which are read within a second
+_MAX_SHOWN: Final = 200
+_LONGEST_WORD: Final = 64
 
 _NULL: Final = frozenset(("", "~", "null", "Null", "NULL"))
 _BOOL: Final = {
@@ -28,7 +38,13 @@ _BOOL: Final = {
 }
 _INT: Final = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\}")
+# ``$${`` stands for ``${``. No brace within a default: else a text of nothing but
+# beginnings would be looked through once for each of them.
+_VARIABLE: Final = re.compile(
+    r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{))"
+)
+_NO_VARIABLE: Final = "a ${ that is no variable; write ${NAME}, ${NAME:-default} or ${NAME:?why}; or $${ for ${ itself"
+_WORD: Final = re.compile(r"[A-Za-z0-9_.<-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,177 +67,246 @@ class Document:
     """What a file says, and where it says it.
 
     Attributes:
+        name: What the file is called, for those who read its problems.
         data: Its content, of plain types.
         places: Path of a value -> its line and column, from 1.
         keys: Path of a value -> line and column of the key it stands behind.
+        raw: Path of a text with variables in it -> how it is written.
         problems: What is wrong so far.
     """
 
+    name: str = "configuration"
     data: dict[str, Data] = field(default_factory=dict)
     places: dict[Path, tuple[int, int]] = field(default_factory=dict)
     keys: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    raw: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    _complained: set[Path] = field(default_factory=set)
+    _spoilt: set[Path] = field(default_factory=set)
+    _touched: set[Path] = field(default_factory=set)
 
-    def has_complaint(self, path: Path) -> bool:
-        """Whether something at *path*, or within it, was complained of already."""
-        return any(known[: len(path)] == path for known in self._complained if path)
+    def is_spoilt(self, path: Path) -> bool:
+        """Whether what stands at *path* was complained of, with or within something.
 
-    def complain(self, path: Path, text: str, *, at_key: bool = False) -> None:
+        Whatever is said of it besides may be an echo of that.
+        """
+        return path in self._touched or self.is_lost(path)
+
+    def is_lost(self, path: Path) -> bool:
+        """Whether *path*, or something that it is part of, was complained of."""
+        return any(path[:length] in self._spoilt for length in range(len(path) + 1))
+
+    def complain(
+        self,
+        path: Path,
+        text: str,
+        *,
+        at_key: bool = False,
+        spoils: Path | None = None,
+    ) -> None:
         """Note that *text* is wrong with the value at *path*.
 
         A value that is not there is complained of where its parent is.
+
+        Args:
+            at_key: Whether it is the key that is wrong.
+            spoils: What cannot be relied on any more, when that is not at *path*.
         """
         places = self.keys if at_key else self.places
         where = path
         while where and where not in places and where not in self.places:
             where = where[:-1]
         line, column = places.get(where) or self.places.get(where, (1, 1))
-        self._complained.add(path)
-        name = ".".join(str(part) for part in path)
-        self.problems.append(Problem(line, column, f"{name}: {text}" if name else text))
+        self.spoil(path if spoils is None else spoils)
+        self.note(line, column, path, text)
+
+    def spoil(self, path: Path) -> None:
+        """Remember that what stands at *path* cannot be relied on."""
+        self._spoilt.add(path)
+        self._touched.update(path[:length] for length in range(1, len(path) + 1))
+
+    def note(self, line: int, column: int, path: Path, text: str) -> None:
+        """Note a problem at this place, which spoils nothing."""
+        name = dotted(path)
+        said = _one_line(f"{name}: {text}" if name else text)
+        self.problems.append(Problem(line, column, said))
+
+    def lines(self) -> Iterator[str]:
+        """Every problem in a line, in the order of the file; no more than a screenful
+        or five, for nobody reads further, and what follows is not looked for."""
+        ordered = sorted(set(self.problems))
+        for problem in ordered[:_MAX_SHOWN]:
+            yield f"{self.name}:{problem.line}:{problem.column}: {problem.text}"
+        if rest := ordered[_MAX_SHOWN:]:
+            first = rest[0]
+            yield f"{self.name}:{first.line}:{first.column}: more problems, from here on"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is noted now is no longer worth wording well."""
+        return len(self.problems) > _MAX_SHOWN
 
 
-def read(raw: bytes, env: Mapping[str, str] = os.environ) -> Document:
-    """Read a document; everything that is wrong with it is in its `problems`."""
-    document = Document()
-    if len(raw) > _MAX_BYTES:
-        document.complain((), f"the file has {len(raw)} bytes, more than {_MAX_BYTES}")
+def dotted(path: Path) -> str:
+    """Write a path as ``targets.0.dsn``.
+
+    What is no word is shown as ``?``: where a space was forgotten behind a colon, the
+    key is ``dsn:postgresql://...``, password and all.
+    """
+    return ".".join(word(str(part)) for part in path)
+
+
+def word(text: str) -> str:
+    """Give back *text* where it is a word, ``?`` for whatever else it is."""
+    return text if _WORD.fullmatch(text) else "?"
+
+
+def read(
+    raw: bytes,
+    env: Mapping[str, str] = os.environ,
+    *,
+    name: str = "configuration",
+    budget: "Budget | None" = None,
+) -> Document:
+    """Read a document; everything that is wrong with it is in its `problems`.
+
+    Args:
+        budget: What it may still take of what all files may take together.
+    """
+    document, budget = Document(name), budget or Budget()
+    budget.size -= len(raw)
+    if budget.size < 0:
+        size = f"{MAX_BYTES - budget.size} bytes, more than {MAX_BYTES}"
+        document.complain((), f"the configuration has {size}")
         return document
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        column = error.start - raw.rfind(b"\n", 0, error.start)
+        before = error.object[: error.start].decode("utf-8-sig")
+        line, column = _end_of(before)
         wrong = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-        document.problems.append(Problem(line, column, wrong))
+        document.note(line, column, (), wrong)
         return document
-    root = _compose(text, document)
-    if root is not None:
-        _Reader(document, env).read(root)
+    try:
+        root = compose(text, depth=_MAX_DEPTH, most=budget.nodes)
+        if root is None:
+            document.complain(
+                (), "the file is empty; it needs at least version and targets"
+            )
+        else:
+            _Reader(document, env, budget).read(root)
+    except WrongError as error:
+        document.data = {}
+        document.note(error.line, error.column, (), str(error))
+    except TooMuchError as error:
+        document.data = {}
+        too_many = f"more than {_MAX_NODES} values, aliases counted in full"
+        document.complain((), str(error) or too_many)
     return document
 
 
-def _compose(text: str, document: Document) -> Node | None:
-    try:
-        # The pure-Python loader; it resolves nothing here, the nodes are ours to read.
-        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        document.problems.append(Problem(line, column, f"not YAML: {_one_line(said)}"))
-        return None
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        code = error.character
-        character = chr(code) if isinstance(code, int) else code
-        wrong = f"the character {character!r} is not allowed"
-        document.problems.append(Problem(line, column, wrong))
-        return None
-    except RecursionError:
-        document.complain((), f"nested more than {_MAX_DEPTH} deep")
-        return None
-    if not nodes or nodes[0] is None:
-        document.complain(
-            (), "the file is empty; it needs at least version and targets"
-        )
-        return None
-    if len(nodes) > 1:
-        line = nodes[1].start_mark.line + 1
-        wrong = "a second document; one file is one configuration"
-        document.problems.append(Problem(line, 1, wrong))
-        return None
-    return nodes[0]
+@dataclass(slots=True)
+class Budget:
+    """What all files of a configuration may still take.
+
+    Attributes:
+        size: Bytes.
+        nodes: Keys and values.
+    """
+
+    size: int = MAX_BYTES
+    nodes: int = _MAX_NODES
+
+
+def _end_of(text: str) -> tuple[int, int]:
+    """Line and column of what would follow *text*."""
+    return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-class _TooMuch(Exception):
-    """The document is deeper or larger than any configuration is."""
+    return " ".join(text.splitlines())
 
 
 class _Reader:
     """Turns nodes into plain data, noting places."""
 
-    def __init__(self, document: Document, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, document: Document, env: Mapping[str, str], budget: Budget
+    ) -> None:
         self._document = document
         self._env = env
-        self._count = 0
+        self._budget = budget
 
     def read(self, root: Node) -> None:
         document = self._document
-        if not isinstance(root, MappingNode):
-            document.places[()] = _place(root)
+        if not isinstance(root, Map):
+            document.places[()] = root.place
             document.complain(
                 (), "the file must hold keys and values (version: 1, ...)"
             )
             return
-        try:
-            data = self._value(root, ())
-        except _TooMuch as error:
-            document.complain((), str(error))
-            return
+        data = self._value(root, ())
         assert isinstance(data, dict)
         document.data = data
 
     def _value(self, node: Node, path: Path) -> Data:
-        self._count += 1
-        if self._count > _MAX_NODES:
-            raise _TooMuch(f"more than {_MAX_NODES} values, aliases counted in full")
+        self._budget.nodes -= 1
+        if self._budget.nodes < 0:
+            raise TooMuchError
         if len(path) > _MAX_DEPTH:
-            raise _TooMuch(f"nested more than {_MAX_DEPTH} deep")
-        self._document.places[path] = _place(node)
-        if isinstance(node, MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
-            return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)
-        return self._scalar(node, path)
+            raise TooMuchError(f"nested more than {_MAX_DEPTH} deep")
+        self._document.places[path] = node.place
+        if node.tag is not None:
+            self._document.complain(path, "tags are not supported; leave it out")
+            return None
+        match node:
+            case Map():
+                return self._mapping(node, path)
+            case Sequence():
+                return [
+                    self._value(item, (*path, i)) for i, item in enumerate(node.items)
+                ]
+            case Text():
+                return self._scalar(node, path)
 
-    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Data]:
+    def _mapping(self, node: Map, path: Path) -> dict[str, Data]:
         found: dict[str, Data] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value
-            if not isinstance(key_node, ScalarNode) or not isinstance(key, str):
-                self._document.places[(*path, "?")] = _place(key_node)
-                self._document.complain((*path, "?"), "a key must be a word")
+        document = self._document
+        for key_node, value_node in node.pairs:
+            if not isinstance(key_node, Text) or key_node.tag is not None:
+                document.note(*key_node.place, (*path, "?"), "a key must be a word")
                 continue
+            key = key_node.text if _is_unicode(key_node.text) else "?"
             where = (*path, key)
             if key in found:
-                first = self._document.keys[where][0]
-                self._document.keys[where] = _place(key_node)
+                first = document.keys[where][0]
                 text = f"given twice, first in line {first}"
-                self._document.complain(where, text, at_key=True)
+                document.note(*key_node.place, where, text)
                 continue
-            self._document.keys[where] = _place(key_node)
+            document.keys[where] = key_node.place
             found[key] = self._value(value_node, where)
         return found
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Scalar:
-        text: str = node.value
-        if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
-            self._document.complain(path, f"the tag {node.tag!r} is not supported")
-            return None
-        if node.style is None:  # plain, not quoted
-            if text in _NULL:
-                return None
-            if text in _BOOL:
-                return _BOOL[text]
-            if _INT.fullmatch(text):
-                return int(text)
-            if _FLOAT.fullmatch(text):
-                return float(text)
-        return self._expand(text, path)
+    def _scalar(self, node: Text, path: Path) -> Scalar:
+        found = resolved(node.text) if node.is_plain else node.text
+        if not isinstance(found, str):
+            return found
+        text = self._expand(found, path) if "${" in found else found
+        if not _is_unicode(text):
+            self._document.complain(path, "half a character; UTF-8 has none of these")
+            return ""
+        return text
 
     def _expand(self, text: str, path: Path) -> str:
         """Put in the environment's variables: ``${A}``, ``${A:-b}``, ``${A:?why}``."""
+        wrong: dict[str, None] = {}
 
         def value(match: re.Match[str]) -> str:
-            name, kind, rest = match.groups()
+            is_escaped, name, kind, rest, begins = match.groups()
+            if is_escaped:
+                return "$"
+            if begins:
+                wrong[_NO_VARIABLE] = None
+                return ""
             found = self._env.get(name)
             if found:
                 return found
@@ -231,21 +316,55 @@ class _Reader:
                 return found
             why = f": {rest}" if kind == "?" and rest else ""
             help_ = "" if why else f" (set it, or write ${{{name}:-default}})"
-            self._document.complain(path, f"the variable {name} is not set{why}{help_}")
+            wrong[f"the variable {name} is not set{why}{help_}"] = None
             return ""
 
-        return _VARIABLE.sub(value, text)
+        self._document.raw[path] = text
+        expanded = _VARIABLE.sub(value, text)
+        for complaint in wrong:
+            self._document.complain(path, complaint)
+        return expanded
 
 
-def _place(node: Node) -> tuple[int, int]:
-    mark = node.start_mark
-    return mark.line + 1, mark.column + 1
+def _is_unicode(text: str) -> bool:
+    """Whether *text* can be written anywhere: a quoted "\\ud800" cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def resolved(text: str) -> Scalar:
+    """What a text without quotes stands for, by YAML 1.2's core schema."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    number = float(text) if _FLOAT.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text
+
+
+def escaped(text: str) -> str:
+    """Write *text* so that no variable is put in when it is read."""
+    return text.replace("${", "$${")
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """Which of *words* was probably meant. None: none of them."""
+    by_lower = {known.lower(): known for known in words}
+    if len(word) > _LONGEST_WORD:
+        return None
+    close = difflib.get_close_matches(word.lower(), by_lower, 1, 0.6)
+    return by_lower[close[0]] if close else None
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Say which of *words* was probably meant, or which there are."""
-    by_lower = {known.lower(): known for known in words}
-    close = difflib.get_close_matches(word.lower(), by_lower, 1, 0.6)
-    if close:
-        return f"did you mean {by_lower[close[0]]!r}?"
-    return f"there are {', '.join(by_lower.values())}"
+    words = tuple(words)
+    meant = closest(word, words)
+    if meant is not None:
+        return f"did you mean {meant!r}?"
+    return f"there are {', '.join(words)}"

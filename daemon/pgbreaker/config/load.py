@@ -1,58 +1,56 @@
 """From a file to what the daemon runs by; all that is wrong is said at once."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from pgbreaker.config import shape
-from pgbreaker.config.document import Document, did_you_mean, read
+from pgbreaker.config.document import Budget, Document, read
 from pgbreaker.config.document import Path as Where
-from pgbreaker.config.dsn import has_password, wrong_with
-from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
+from pgbreaker.config.dsn import wrong_with
+from pgbreaker.config.files import (
+    MOST_FILES,
+    CannotReadError,
+    content,
+    credential,
+    included,
+    names_included,
+)
+from pgbreaker.config.lists import check_lists
+from pgbreaker.config.target import CROWD, FAST, POOL, USUAL, Around, Reading
+from pgbreaker.config.wording import shaped
 from pgbreaker.core.plan import (
-    PATIENCE,
     AlertmanagerPlan,
     Config,
     HttpPlan,
     LogPlan,
     OtlpPlan,
-    ProbePlan,
+    RecordPlan,
+    StorePlan,
     TargetPlan,
 )
-from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.secret import Secret
-from pgbreaker.core.units import percent, shortly
 from pgbreaker.errors import ConfigError
-from pgbreaker.probes import PROBES
-from pgbreaker.probes.probe import Place
 
-USUAL: Final[Mapping[str, ProbePlan]] = {
-    name: probe.plan for name, probe in PROBES.items() if probe.is_usual
-}
-"""What a target is asked unless the file says otherwise."""
+__all__ = ["CROWD", "FAST", "POOL", "USUAL", "for_alertmanager", "for_dsn", "load"]
 
-CROWD: Final = 100
-"""Targets from which on the intervals that the file does not give grow with their
-number, the ping's apart: a daemon asks all of them only so much in a second."""
+_MOST_TARGETS: Final = 5000
+_NO_SHAPE: Final = shape.FileShape(version=1)
 
-POOL: Final = "pool"
-
-FAST: Final = ProbePlan(interval=0.1, timeout=0.25)
-"""The ping of ``profile: fast``."""
-
-# In the contract, but not built yet: better refused than taken for granted.
-_LATER: Final = frozenset(("store", "peers", "web_config", "record"))
+_Fits: TypeAlias = Callable[[int], bool]
+_Read: TypeAlias = tuple[Document, tuple[shape.TargetShape, ...]]
 
 
 def load(
     path: Path, *, listen: str | None = None, env: Mapping[str, str] = os.environ
 ) -> Config:
-    """Read the configuration in *path*.
+    """Read the configuration in *path*, and in the files that it includes.
 
     Args:
         listen: ``host:port`` that goes before the file's.
@@ -61,14 +59,19 @@ def load(
         ConfigError: Something is wrong with it; all of it is in there.
     """
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError((f"{path}: cannot be read: {reason}",)) from None
+        raw = content(path)
+    except CannotReadError as error:
+        raise ConfigError((f"{path}: cannot be read: {error}",)) from None
     return _listening(parse(raw, str(path), env=env), listen)
 
 
-def for_dsn(dsn: str, *, name: str | None = None, listen: str | None = None) -> Config:
+def for_dsn(
+    dsn: str,
+    *,
+    name: str | None = None,
+    listen: str | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> Config:
     """Make the configuration of a daemon that watches this one server.
 
     Args:
@@ -81,10 +84,22 @@ def for_dsn(dsn: str, *, name: str | None = None, listen: str | None = None) -> 
     wrong = wrong_with(dsn)
     if wrong is not None:
         raise ConfigError((f"--dsn: {wrong}",))
-    host = urlsplit(dsn).hostname or "local"
-    known = name or "".join(c if c.isalnum() or c in "._-" else "-" for c in host)[:63]
-    plan = TargetPlan(name=known, dsn=Secret(dsn), probes=USUAL)
+    known = name or name_of(dsn)
+    plan = TargetPlan(
+        name=known,
+        dsn=Secret(dsn),
+        password_file=credential(known, dsn, env),
+        probes=USUAL,
+    )
     return _listening(Config(targets=(plan,)), listen)
+
+
+def name_of(dsn: str) -> str:
+    """What to call the server that *dsn* leads to: as its host is called."""
+    host = urlsplit(dsn).hostname or "local"
+    return "".join(
+        c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in host
+    )[:63]
 
 
 def for_alertmanager(url: str) -> AlertmanagerPlan:
@@ -113,294 +128,208 @@ def _listening(config: Config, listen: str | None) -> Config:
 
 
 def parse(raw: bytes, name: str, *, env: Mapping[str, str] = os.environ) -> Config:
-    """Read a configuration; *name* is what its problems are said to be in.
+    """Read a configuration.
+
+    Args:
+        name: The file that its problems are said to be in; relative paths begin where
+            it is.
 
     Raises:
         ConfigError: Something is wrong with it; all of it is in there.
     """
-    document = read(raw, env)
-    config = None if _is_hopeless(document) else _validated(document)
-    if document.problems or config is None:
-        lines = (
-            f"{name}:{p.line}:{p.column}: {p.text}" for p in sorted(document.problems)
-        )
-        raise ConfigError(tuple(dict.fromkeys(lines)))
+    reading = _Files(raw, name, env)
+    config = reading.config()
+    problems = [line for document in reading.documents for line in document.lines()]
+    if problems:
+        raise ConfigError(tuple(dict.fromkeys(problems)))
     return config
 
 
-def _is_hopeless(document: Document) -> bool:
-    """Whether there is nothing to look at, for want of a document."""
-    return bool(document.problems) and not document.data
+@dataclass(slots=True)
+class _Files:
+    """The main file and those that it includes, on their way to a configuration.
 
+    Attributes:
+        documents: All of them, the main one first.
+    """
 
-def _validated(document: Document) -> Config | None:
-    try:
-        file = shape.FileShape.model_validate(document.data)
-    except ValidationError as error:
-        for details in error.errors(include_input=False, include_url=False):
-            _explain(document, details)
-        return None
-    targets = [_Target(document, file, index) for index in range(len(file.targets))]
-    _check_names(document, file)
-    plans = [target.plan() for target in targets]
-    if any(plan is None for plan in plans):
-        return None
-    otlp, alertmanager = file.otlp, file.alertmanager
-    return Config(
-        targets=tuple(plan for plan in plans if plan is not None),
-        http=HttpPlan(listen=file.http.listen),
-        log=LogPlan(format=file.log.format, level=file.log.level),
-        otlp=None
-        if otlp is None
-        else OtlpPlan(endpoint=otlp.endpoint, sample=otlp.sample),
-        alertmanager=None
-        if alertmanager is None
-        else AlertmanagerPlan(**alertmanager.model_dump()),
-    )
+    documents: list[Document]
+    _env: Mapping[str, str]
+    _budget: Budget
+    _folder: Path
 
+    def __init__(self, raw: bytes, name: str, env: Mapping[str, str]) -> None:
+        self._env, self._budget = env, Budget()
+        self._folder = Path(name).parent
+        self.documents = [read(raw, env, name=name, budget=self._budget)]
 
-def _explain(document: Document, details: Mapping[str, Any]) -> None:
-    """Say one of pydantic's errors in our words, at its place."""
-    path: Where = tuple(details["loc"])
-    if document.has_complaint(path):
-        return  # what it complains of is the echo of that
-    match details["type"]:
-        case "extra_forbidden":
-            text = _unknown(document, path)
-            document.complain(path, text, at_key=True)
-        case "missing":
-            document.complain(path[:-1], f"{path[-1]} is missing")
-        case "value_error":
-            document.complain(path, str(details["ctx"]["error"]))
-        case _:
-            document.complain(path, "not keys and values")
-
-
-def _unknown(document: Document, path: Where) -> str:
-    key = str(path[-1])
-    if key in _LATER:
-        return "not supported by this version"
-    if key == "<<":
-        return "merge keys are not supported; write the keys out"
-    words = _keys_at(path[:-1])
-    if len(path) > 1 and path[-2] == "probes":
-        return f"no probe is called {key!r}; there are {', '.join(words)}"
-    return f"no such key; {did_you_mean(key, words)}"
-
-
-def _keys_at(path: Where) -> list[str]:
-    """The keys that there are in the mapping at *path*."""
-    model: type[shape.Model] = shape.FileShape
-    for part in path:
-        if isinstance(part, str):
-            model = shape.inner(model, part) or model
-    return list(model.model_fields)
-
-
-def _check_names(document: Document, file: shape.FileShape) -> None:
-    first: dict[str, int] = {}
-    for index, target in enumerate(file.targets):
-        if target.name in first:
-            line = document.places["targets", first[target.name], "name"][0]
-            text = f"another target is called {target.name!r}, in line {line}"
-            document.complain(("targets", index, "name"), text)
-        first.setdefault(target.name, index)
-
-
-class _Target:
-    """One target of the file, checked against the rest of it."""
-
-    def __init__(self, document: Document, file: shape.FileShape, index: int) -> None:
-        self._document = document
-        self._defaults = file.defaults
-        self._targets = len(file.targets)
-        self._shape = file.targets[index]
-        self._path: Where = ("targets", index)
-
-    def plan(self) -> TargetPlan | None:
-        """What it comes to. None when something is wrong, which is then noted."""
-        before = len(self._document.problems)
-        probes = dict(self._probes())
-        policy = self._policy()
-        self._check(probes)
-        if policy is None or len(self._document.problems) > before:
-            return None
-        target = self._shape
-        return TargetPlan(
-            name=target.name,
-            dsn=Secret(target.dsn),
-            password_file=target.password_file,
-            labels=target.labels,
-            operations=self._operations(),
-            probes=probes,
-            policy=policy,
+    def config(self) -> Config:
+        """What they come to; of no use where one of them has problems."""
+        main = self.documents[0]
+        file = self._shape_of(main)
+        read_ = [(main, file.targets), *self._included()]
+        count = sum(len(targets) for _, targets in read_)
+        if not count and not any(document.problems for document in self.documents):
+            main.complain((), "targets is missing; there is nobody to watch")
+        if count > _MOST_TARGETS:
+            text = f"{count} targets; at most {_MOST_TARGETS} are watched by one daemon"
+            main.complain(("targets",), text)
+            read_ = []
+        _check_names(read_)
+        around = Around(main, file.defaults, count, self._folder, self._env)
+        plans = [
+            Reading(around, document, index, target).plan()
+            for document, targets in read_
+            for index, target in enumerate(targets)
+            if not document.is_full
+        ]
+        return Config(
+            targets=tuple(plans),
+            http=self._http(file.http),
+            store=self._store(file.store),
+            record=self._record(file.record, file.store),
+            log=LogPlan(format=file.log.format, level=file.log.level),
+            otlp=None
+            if file.otlp is None
+            else OtlpPlan(endpoint=file.otlp.endpoint, sample=file.otlp.sample),
+            alertmanager=None
+            if file.alertmanager is None
+            else AlertmanagerPlan(**file.alertmanager.model_dump()),
         )
 
-    def _complain(self, text: str, *keys: str) -> None:
-        self._document.complain((*self._path, *keys), text)
+    def _shape_of(self, main: Document) -> shape.FileShape:
+        if main.problems and not main.data:
+            return _NO_SHAPE  # for want of a document
+        check_lists(main)
+        return shaped(main, shape.FileShape) or _NO_SHAPE
 
-    def _operations(self) -> tuple[str, ...]:
-        """Those that are given; with a pooler, its own besides the usual ones."""
-        target = self._shape
-        is_given = "operations" in target.model_fields_set
-        adds_pool = target.pgbouncer is not None and not is_given
-        return (*target.operations, POOL) if adds_pool else target.operations
+    def _included(self) -> Iterator[_Read]:
+        main, seen = self.documents[0], set[Path]()
+        for index, name in names_included(main):
+            if main.is_spoilt(("include", index)):
+                continue
+            paths = included(self._folder, name)
+            if paths is None:
+                main.complain(("include", index), "there is no such file")
+            for path in paths or ():
+                if path in seen:
+                    continue
+                seen.add(path)
+                if len(seen) > MOST_FILES:
+                    text = f"more than {MOST_FILES} files"
+                    main.complain(("include", index), text)
+                    return
+                yield self._read(path)
 
-    def _probes(self) -> Iterator[tuple[str, ProbePlan]]:
-        target = self._shape
-        for name, usual in USUAL.items():
-            asked = getattr(target.probes, name)
-            if asked is not None:
-                base = self._ping() if name == PING else self._in_a_crowd(usual)
-                limit = getattr(asked, "max_lag", None)
-                capacity = getattr(asked, "capacity", None)
-                plan = replace(base, limit=limit, capacity=capacity)
-                yield name, _timed(plan, asked)
-        if (canary := getattr(target.probes, LATENCY)) is not None:
-            usual = PROBES[LATENCY].plan
-            plan = replace(
-                self._in_a_crowd(usual),
-                query=canary.query,
-                limit=canary.slow or usual.limit,
-            )
-            yield LATENCY, _timed(plan, canary)
-        for query in target.custom:
-            plan = self._in_a_crowd(PROBES["custom"].plan)
-            yield (
-                f"custom.{query.name}",
-                _timed(replace(plan, query=query.query), query),
-            )
-        yield from self._neighbours()
-
-    def _neighbours(self) -> Iterator[tuple[str, ProbePlan]]:
-        """What is asked beside the server."""
-        if (pooler := self._shape.pgbouncer) is not None:
-            usual = PROBES[PGBOUNCER].plan
-            plan = replace(
-                self._in_a_crowd(usual),
-                address=Secret(pooler.dsn),
-                password_file=pooler.password_file,
-                limit=pooler.max_wait or usual.limit,
-            )
-            yield PGBOUNCER, _timed(plan, pooler)
-        if (manager := self._shape.patroni) is not None:
-            plan = self._in_a_crowd(PROBES["patroni"].plan)
-            yield "patroni", _timed(replace(plan, address=Secret(manager.url)), manager)
-
-    def _in_a_crowd(self, usual: ProbePlan) -> ProbePlan:
-        """*usual*, asked less often by a daemon that has many to ask."""
-        return replace(usual, interval=usual.interval * max(1.0, self._targets / CROWD))
-
-    def _ping(self) -> ProbePlan:
-        """The ping's plan: the target's, its profile's, the file's, ours."""
-        target, defaults = self._shape, self._defaults
-        usual = USUAL[PING]
-        if target.profile == "fast":
-            given = FAST
+    def _read(self, path: Path) -> _Read:
+        try:
+            raw = content(path, max(0, self._budget.size))
+        except CannotReadError as error:
+            document = Document(str(path))
+            document.complain((), f"cannot be read: {error}")
         else:
-            interval = defaults.interval or usual.interval
-            given = ProbePlan(
-                interval=interval, timeout=defaults.timeout or usual.timeout
-            )
-        return ProbePlan(
-            interval=target.interval or given.interval,
-            timeout=target.timeout or given.timeout,
+            document = read(raw, self._env, name=str(path), budget=self._budget)
+        self.documents.append(document)
+        if document.problems and not document.data:
+            return document, ()
+        check_lists(document)
+        found = shaped(document, shape.IncludedShape)
+        return document, () if found is None else found.targets
+
+    # -- What stands beside the targets ------------------------------------------------
+
+    def _http(self, http: shape.HttpShape) -> HttpPlan:
+        socket = self._path(("http", "socket"), http.socket, stat.S_ISSOCK, "socket")
+        web_config = self._beside(http.web_config)
+        if web_config is not None:
+            self._check_there(("http", "web_config"), web_config)
+        return HttpPlan(
+            listen=http.listen,
+            socket=socket,
+            web_config=web_config,
+            allowed_hosts=http.allowed_hosts,
         )
 
-    def _policy(self) -> Policy | None:
-        rules: dict[str, Any] = {}
-        for breaker in (self._defaults.breaker, self._shape.breaker):
-            rules |= breaker.model_dump(exclude_none=True)
-        try:
-            return replace(DAEMON, **rules)
-        except ValueError as error:
-            rule = str(error).split()[0]
-            own = (*self._path, "breaker", rule)
-            inherited = ("defaults", "breaker", rule)
-            where = own if own in self._document.places else inherited
-            self._document.complain(where, str(error))
+    def _store(self, store: shape.StoreShape | None) -> StorePlan | None:
+        if store is None:
             return None
+        path = self._path(("store", "path"), store.path, stat.S_ISREG, "file")
+        assert path is not None
+        return StorePlan(path=path, max_size=store.max_size)
 
-    def _check(self, probes: Mapping[str, ProbePlan]) -> None:
-        target = self._shape
-        self._check_times(probes)
-        if "write" in target.operations and not {"commit", "identity"} & probes.keys():
-            text = "the operation write needs the probe commit or identity"
-            self._complain(text, "operations")
-        if POOL in target.operations and target.pgbouncer is None:
-            self._complain("the operation pool needs a pgbouncer", "operations")
-        names = [query.name for query in target.custom]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                text = f"another query is called {name!r}"
-                self._document.complain((*self._path, "custom", index, "name"), text)
-        if target.password_file is not None:
-            self._check_password(target.password_file, target.dsn)
-        pooler = target.pgbouncer
-        if pooler is not None and pooler.password_file is not None:
-            self._check_password(pooler.password_file, pooler.dsn, "pgbouncer")
+    def _record(
+        self, record: shape.RecordShape | None, store: shape.StoreShape | None
+    ) -> RecordPlan | None:
+        if record is None:
+            return None
+        where: Where = ("record", "path")
+        path = self._path(where, record.path, stat.S_ISREG, "file")
+        assert path is not None
+        if store is not None and path == self._beside(store.path):
+            main = self.documents[0]
+            if not main.is_spoilt(where) and not main.is_spoilt(("store", "path")):
+                main.complain(where, "the store is there already; it needs its own")
+        return RecordPlan(path=path, max_size=record.max_size)
 
-    def _check_times(self, probes: Mapping[str, ProbePlan]) -> None:
-        for name, plan in probes.items():
-            # A fast ping may be given longer than its interval: the next waits.
-            if plan.timeout > max(plan.interval, 1.0) * 10:
-                text = f"the timeout ({plan.timeout:g} s) is over ten times the interval ({plan.interval:g} s)"
-                self._document.complain(self._given(name, "timeout"), text)
-            if plan.interval < 0.05:
-                text = (
-                    f"an interval of {plan.interval * 1000:g} ms; 50ms is the shortest"
-                )
-                self._document.complain(self._given(name, "interval"), text)
-        if LATENCY in probes:
-            self._check_slow(probes[LATENCY])
+    def _beside(self, path: Path | None) -> Path | None:
+        """*path*, from the folder of the main file on."""
+        if path is None:
+            return None
+        return Path(os.path.normpath(self._folder / path))
 
-    def _check_slow(self, canary: ProbePlan) -> None:
-        limit, given = canary.limit, PATIENCE * canary.timeout
-        if limit is None or limit < given:
+    def _path(
+        self, where: Where, path: Path | None, fits: _Fits, kind: str
+    ) -> Path | None:
+        """Where a file will be, of the kind that *fits*; what can never be is told."""
+        beside = self._beside(path)
+        main = self.documents[0]
+        if beside is None or main.is_spoilt(where):
+            return beside
+        wrong = _wrong_with_place(beside, fits, kind)
+        if wrong is not None:
+            main.complain(where, wrong)
+        return beside
+
+    def _check_there(self, where: Where, path: Path) -> None:
+        main = self.documents[0]
+        if main.is_spoilt(where):
             return
-        text = f"slow ({shortly(limit)}) is never seen: the server gives up after {shortly(given)}, {percent(PATIENCE)} of the timeout; raise the timeout or lower slow"
-        slow = self._given(LATENCY, "slow")
-        is_given = slow in self._document.places
-        self._document.complain(
-            slow if is_given else self._given(LATENCY, "timeout"), text
-        )
-
-    def _given(self, probe: str, key: str) -> Where:
-        """Where *key* of *probe* is given: only the ping's has several places."""
-        own = (*self._home(probe), key)
-        places: list[Where] = [own]
-        if probe == PING:
-            places += [(*self._path, key), ("defaults", key)]
-        return next((p for p in places if p in self._document.places), own)
-
-    def _home(self, probe: str) -> Where:
-        """Where the file says how *probe* asks."""
-        kind, _, query = probe.partition(".")
-        if kind == "custom":
-            names = [known.name for known in self._shape.custom]
-            return (*self._path, kind, names.index(query))
-        is_neighbour = PROBES[probe].place is Place.APART
-        return (*self._path, probe) if is_neighbour else (*self._path, "probes", probe)
-
-    def _check_password(self, path: Path, dsn: str, *under: str) -> None:
-        keys = (*under, "password_file")
-        if has_password(dsn):
-            text = "there is a password in the dsn already; write it in one place"
-            self._complain(text, *keys)
         try:
-            is_empty = not path.read_bytes().strip()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            self._complain(f"{str(path)!r} cannot be read: {reason}", *keys)
-            return
-        if is_empty:
-            self._complain(f"{str(path)!r} is empty", *keys)
+            content(path, 0)
+        except CannotReadError as error:
+            main.complain(where, f"{str(path)!r} cannot be read: {error}")
 
 
-def _timed(plan: ProbePlan, asked: shape.ProbeShape) -> ProbePlan:
-    """*plan* with the times that the file gives."""
-    return replace(
-        plan,
-        interval=asked.interval or plan.interval,
-        timeout=asked.timeout or plan.timeout,
-    )
+def _check_names(read_: list[_Read]) -> None:
+    first: dict[str, tuple[Document, int]] = {}
+    for document, targets in read_:
+        for index, target in enumerate(targets):
+            where: Where = ("targets", index, "name")
+            if document.is_spoilt(where) or where not in document.places:
+                continue
+            line = document.places[where][0]
+            if target.name in first:
+                there, at = first[target.name]
+                place = (
+                    f"in line {at}" if there is document else f"in {there.name}:{at}"
+                )
+                text = f"another target is called {target.name!r}, {place}"
+                document.complain(where, text)
+            first.setdefault(target.name, (document, line))
+
+
+def _wrong_with_place(path: Path, fits: _Fits, kind: str) -> str | None:
+    """Say why there cannot be a *kind* at *path*, None when there can.
+
+    Only what is certain: who will run there may do other things than who asks here.
+    """
+    try:
+        if not fits(path.stat().st_mode):
+            return f"{str(path)!r} is there already, and is no {kind}"
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"{str(path)!r}: {(error.strerror or str(error)).lower()}"
+    if not path.parent.is_dir():
+        return f"there is no directory {str(path.parent)!r}"
+    return None

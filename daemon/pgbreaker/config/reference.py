@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from pydantic.fields import FieldInfo
+
 from pgbreaker.config import shape
-from pgbreaker.config.load import USUAL
+from pgbreaker.config.target import USUAL
+from pgbreaker.config.units import written_size
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.units import percent, shortly
 from pgbreaker.probes import PROBES
@@ -36,9 +39,12 @@ def reference() -> str:
 def _rows(model: type[shape.Model], prefix: str) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
         key = prefix + _LISTS.get(name, name)
+        default = default_of(prefix + name, field)
+        is_required = field.is_required() or key == "targets[]"
+        without = "required" if is_required else "-"
         yield (
             key,
-            _default(prefix + name, field.default, required=field.is_required()),
+            without if default is None else f"`{default}`",
             field.description or "",
         )
         inner = shape.inner(model, name)
@@ -48,39 +54,42 @@ def _rows(model: type[shape.Model], prefix: str) -> Iterator[tuple[str, str, str
             yield from _rows(inner, key + ".")
 
 
-def _default(key: str, value: Any, *, required: bool) -> str:  # noqa: ANN401 - any default
+def default_of(key: str, field: FieldInfo) -> str | None:
+    """The default of *key*, as a file would have it; None when there is none."""
     *_, parent, name = ("", *key.split("."))
-    if required:
-        return "required"
+    if field.is_required():
+        return None
     if parent == "breaker":
         return _written(name, getattr(DAEMON, name))
     if parent == "probes" and name in USUAL:
         plan = USUAL[name]
         times = f"interval: {shortly(plan.interval)}, timeout: {shortly(plan.timeout)}"
-        return f"`{{{times}}}`"
+        return f"{{{times}}}"
     if parent in _PLANS and name in _PLANS[parent]:
         plan = PROBES[parent.removesuffix("[]")].plan
-        return f"`{shortly(getattr(plan, _PLANS[parent][name]))}`"
+        return shortly(getattr(plan, _PLANS[parent][name]))
     if parent == "defaults" and name != "breaker":
-        return f"`{shortly(getattr(USUAL['ping'], name))}`"
-    return _plain(name, value)
+        return shortly(getattr(USUAL["ping"], name))
+    return _plain(name, field.default)
 
 
-def _plain(name: str, value: Any) -> str:  # noqa: ANN401 - any default
+def _plain(name: str, value: Any) -> str | None:  # noqa: ANN401 - any default
     match value:
         case (str() as host, int() as port):
-            return f"`{host}:{port}`"
-        case tuple():
-            return f"`[{', '.join(value)}]`"
+            return f"{host}:{port}"
+        case tuple() if name != "targets":
+            return f"[{', '.join(value)}]"
         case str():
-            return f"`{value}`"
-        case float():
+            return value
+        case int() | float():
             return _written(name, value)
-    return "-"
+    return None
 
 
 def _written(name: str, value: float) -> str:
+    if name == "max_size":
+        return written_size(value)
     if isinstance(value, int):
-        return f"`{value}`"
+        return f"{value}"
     is_share = name.endswith("_rate") or name in ("jitter", "sample")
-    return f"`{percent(value).replace(' ', '')}`" if is_share else f"`{shortly(value)}`"
+    return percent(value).replace(" ", "") if is_share else shortly(value)

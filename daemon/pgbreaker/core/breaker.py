@@ -20,9 +20,11 @@ well and soon. The breaker gathers what was counted when it next has to think.
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+from pgbreaker.core import memory as memories
 from pgbreaker.core import rules, telling
 from pgbreaker.core.flights import FOREVER, Flights, Slice
 from pgbreaker.core.policy import Policy
@@ -76,6 +78,8 @@ class Breaker:
         since: Moment of the last move of the machine.
         cause: The rule that made it, None before the first.
         evidence: The last failure seen, None when there was none.
+        left_closed: Moment at which calls last ceased to pass as a matter of course, as
+            they feel it. None: never.
         rejected: Calls refused since the beginning.
         late: Results that came back after a move, since the beginning.
         ignored: Calls settled so, since the beginning; likewise `unreached`,
@@ -111,6 +115,7 @@ class Breaker:
         "held",
         "ignored",
         "late",
+        "left_closed",
         "name",
         "policy",
         "rejected",
@@ -135,6 +140,7 @@ class Breaker:
         self.window = Window(policy.window, policy.buckets, now)
         self.cause: Cause | None = None
         self.evidence: Evidence | None = None
+        self.left_closed: Seconds | None = None
         self.rejected = self.late = 0
         self.cut = self.ignored = self.unreached = self.released = 0
         self._draw = draw
@@ -315,6 +321,78 @@ class Breaker:
     def snapshot(self, now: Seconds) -> dict[str, Any]:
         """All that can be said of the breaker now, fit for JSON."""
         return telling.snapshot(self, now)
+
+    # Memory: across processes.
+
+    def memory(self, now: Seconds) -> dict[str, Any]:
+        """What is remembered of the breaker while no process has it, fit for JSON.
+
+        The operator's word is not: whoever gave it remembers it.
+        """
+        left, window = self.left_closed, self.window.memory(now)
+        if self._untold:  # guards have counted what the window has not heard of yet
+            *held, (ok, failed, slow) = window.buckets
+            heard = (*held, (ok + self._untold, failed, slow))
+            window = replace(window, buckets=heard)
+        return memories.Memory(
+            state=self._state,
+            cause=self.cause,
+            reason=self._reason,
+            evidence=self.evidence,
+            since_ago=max(0.0, now - self.since),
+            left_closed_ago=None if left is None else max(0.0, now - left),
+            heard_ago=max(0.0, now - self._heard_at),
+            until_in=self._until - now,
+            wait=self._wait,
+            round=self._round,
+            run=0 if self._untold else self._run,
+            starved=0 if self._untold else self._starved,
+            good=self._good,
+            barren=self._barren,
+            local=self._is_local,
+            ramping=self._ramping,
+            counted={name: getattr(self, name) for name in memories.COUNTED},
+            window=window,
+        ).written()
+
+    def recall(
+        self, memory: Mapping[str, Any], now: Seconds, away: Seconds = 0.0
+    ) -> None:
+        """Be as the breaker was of which *memory* tells, as far as that still holds.
+
+        An opening goes on, and is due if it would have ended meanwhile. Trials that were
+        out are nobody's any more. The operator's word stays what it is here, and nobody
+        is told: the machine did not move.
+
+        Args:
+            away: Seconds since `memory` was asked for it.
+
+        Raises:
+            ValueError: It is no memory of a breaker; nothing has changed.
+        """
+        known = memories.read(memory)
+        away = max(0.0, away)
+        then = now - away
+        self.window.recall(known.window, now, away)
+        for name, count in known.counted.items():
+            setattr(self, name, count)
+        self._state, self.cause, self._reason = known.state, known.cause, known.reason
+        self.evidence = known.evidence
+        self.since = then - known.since_ago
+        left = known.left_closed_ago
+        self.left_closed = None if left is None else then - left
+        self._heard, self._heard_at = self.window.successes, then - known.heard_ago
+        self._until, self._wait = then + known.until_in, known.wait
+        self._round, self._is_local = known.round, known.local
+        # What came in a row does not go on after so long that no window would hold it.
+        is_fresh = away < self.policy.window
+        self._run, self._starved = (known.run, known.starved) if is_fresh else (0, 0)
+        self._good, self._barren = (known.good, known.barren) if is_fresh else (0, 0)
+        self._trials.clear()
+        self._era = next(self._eras)
+        self.flights.forget(self._era, now)
+        self._ramping = known.ramping and self._override is None
+        self._open_gate()
 
     # Calls: ask first, report later.
 
@@ -547,19 +625,26 @@ class Breaker:
         # The machine has not moved: its era stays, calls in flight still count.
         self._ramping = False
         self._open_gate()
-        return Transition(
-            self.name,
-            before,
-            self.state,
-            cause,
-            reason,
-            now,
-            self._era,
-            self.retry_after(now),
-            self.evidence,
+        return self._told(
+            Transition(
+                self.name,
+                before,
+                self.state,
+                cause,
+                reason,
+                now,
+                self._era,
+                self.retry_after(now),
+                self.evidence,
+            )
         )
 
-    # The machine. Only `_move` assigns the state.
+    def _told(self, move: Transition) -> Transition:
+        if move.leaves_closed:
+            self.left_closed = move.at
+        return move
+
+    # The machine. Only `_move` assigns the state, and `recall`.
 
     def _count(
         self, outcome: Outcome, now: Seconds, *, slow: bool, evidence: Evidence | None
@@ -760,17 +845,19 @@ class Breaker:
             and not self._is_local
         )
         self._open_gate()
-        return Transition(
-            self.name,
-            before,
-            after,
-            cause,
-            reason,
-            now,
-            self._era,
-            max(0.0, self._until - now) if after is State.OPEN else 0.0,
-            self.evidence,
-            self._override.state if self._override else None,
+        return self._told(
+            Transition(
+                self.name,
+                before,
+                after,
+                cause,
+                reason,
+                now,
+                self._era,
+                max(0.0, self._until - now) if after is State.OPEN else 0.0,
+                self.evidence,
+                self._override.state if self._override else None,
+            )
         )
 
     def _open(self, before: State, cause: Cause, now: Seconds) -> None:

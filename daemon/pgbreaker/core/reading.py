@@ -60,6 +60,9 @@ class Reading:
             the sentinel tried a fresh connection.
         late: Seconds by which it began after it was due.
         connecting: Seconds of `took` that connecting took; 0 where nobody connected.
+        steps: What connecting and asking consisted of, with the seconds of each; the
+            last may be the one that never ended. Empty where nobody looked.
+        judged: Whether breakers are told of it, too; else it is only shown.
     """
 
     target: str
@@ -72,6 +75,8 @@ class Reading:
     confirmed: bool = False
     late: Seconds = 0.0
     connecting: Seconds = 0.0
+    steps: tuple[tuple[str, Seconds], ...] = ()
+    judged: bool = False
 
     @property
     def answered(self) -> bool:

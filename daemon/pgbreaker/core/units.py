@@ -13,6 +13,7 @@ Share: TypeAlias = float
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART: Final = r"(\d+(?:\.\d+)?)(ms|s|m|h|d)"
 _LONGEST: Final[Seconds] = 366 * 86400.0
+_LONGEST_TEXT: Final = 60
 
 
 def duration(value: object) -> Seconds:
@@ -25,6 +26,8 @@ def duration(value: object) -> Seconds:
         raise ValueError(f"{value} of what? write {value:g}s or {value:g}ms")
     if not isinstance(value, str):
         raise ValueError("not a duration; write it like 500ms, 5s or 1m30s")
+    if len(value) > _LONGEST_TEXT:  # which takes its square to be looked through
+        raise ValueError("no duration; write it like 500ms, 5s or 1m30s")
     text = value.replace(" ", "")
     parts = re.findall(_PART, text)
     if not parts or "".join(n + u for n, u in parts) != text:

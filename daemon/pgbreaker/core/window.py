@@ -2,7 +2,9 @@
 
 from array import array
 from dataclasses import dataclass
+from math import isclose
 
+from pgbreaker.core.memory import WindowMemory
 from pgbreaker.core.units import Seconds, Share
 
 
@@ -116,6 +118,40 @@ class Window:
         self.held_ok = self.held_failed = self.held_slow = 0
         self.ok = self.failed = self.slow = 0
         self.edge = now + self._width
+
+    def memory(self, now: Seconds) -> WindowMemory:
+        """What is remembered of it; changes nothing."""
+        ring, size = self._ring, len(self._ring)
+        places = [(self._next + n) % size for n in range(0, size, 3)]
+        held = [(ring[at], ring[at + 1], ring[at + 2]) for at in places]
+        return WindowMemory(
+            length=self._width * (len(held) + 1),
+            edge_in=self.edge - now,
+            buckets=(*held, (self.ok, self.failed, self.slow)),
+            past=(self._past_ok, self._past_failed, self._past_slow),
+        )
+
+    def recall(self, memory: WindowMemory, now: Seconds, away: Seconds) -> None:
+        """Hold what is remembered and still within reach, after *away* seconds.
+
+        What another kind of window held is counted in the totals over all time alone:
+        its buckets do not fit.
+        """
+        self.clear(now)
+        self._past_ok, self._past_failed, self._past_slow = memory.past
+        *held, current = memory.buckets
+        width = memory.length / len(memory.buckets)
+        if 3 * len(held) != len(self._ring) or not isclose(width, self._width):
+            for bucket in memory.buckets:
+                self._forget(bucket)
+            return
+        self._ring = array("I", [count for bucket in held for count in bucket])
+        self.held_ok, self.held_failed, self.held_slow = (
+            sum(self._ring[n::3]) for n in range(3)
+        )
+        self.ok, self.failed, self.slow = current
+        self.edge = now - away + memory.edge_in
+        self.rotate(now)
 
     def counts(self) -> Counts:
         """What the window holds as of the last `rotate`."""

@@ -1,22 +1,34 @@
 """The desk: where people put their word before a breaker's, and plan maintenance.
 
-What is asked here is written down first, then done, then told.
+What is asked here is written down first, then done, then told. What time ends by itself
+is done first: that it has ended can be told by what was written down before.
+
+Of one breaker one decision is made at a time, so that what is written down last is what
+holds. Overrides go by the monotonic clock: no jump of wall time ends one or makes it
+longer. Windows of maintenance are planned by the calendar and go by wall time.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.maintenance import ALL, Window, is_meant
 from pgbreaker.core.states import OVERRIDES, Override, State, Transition
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.units import lasting as lasting_of
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.sinks.board import Board
-from pgbreaker.sinks.history import History
+from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Hub
+
+__all__ = ["ALL", "Desk", "RefusedError", "Window"]
+
+log = logging.getLogger(__name__)
 
 LASTS: Final[Seconds] = 3600.0
 """How long an override holds unless it is said otherwise."""
@@ -24,11 +36,28 @@ LASTS: Final[Seconds] = 3600.0
 LONGEST: Final[Seconds] = 7 * 24 * 3600.0
 """How long one may hold at most: a forgotten one is worse than one that ran out."""
 
-ALL: Final = "*"
-"""Stands for every target."""
+LONGEST_WINDOW: Final[Seconds] = 31 * 24 * 3600.0
+"""How long a window of maintenance may be."""
+
+FURTHEST: Final[Seconds] = 366 * 24 * 3600.0
+"""How far ahead one may start."""
+
+MOST_WINDOWS: Final = 500
+"""Windows that may be planned at a time."""
 
 REASON: Final = (5, 500)
 """Characters that a reason has, at least and at most."""
+
+AUTHOR: Final = (1, 100)
+"""Characters that an author's name has, at least and at most."""
+
+HANDED_BACK: Final = "handed back"
+"""The reason to hand back where none is given."""
+
+_T = TypeVar("_T")
+
+_LOOKS: Final[Seconds] = 1.0  # between two looks at most: wall time may jump
+_SOON: Final[Seconds] = 0.01  # between two looks at least
 
 
 class RefusedError(PgbreakerError):
@@ -47,40 +76,27 @@ class RefusedError(PgbreakerError):
         return f"{self.field}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """A time in which work is done on targets: their alerts are not told.
-
-    Attributes:
-        id: The entry that it began with, for `Desk.end`.
-        targets: Names of the targets; ``*`` stands for all of them.
-        reason: Why.
-        author: Who.
-        starts: Wall time, in seconds since the epoch.
-        ends: Wall time, in seconds since the epoch.
-    """
-
-    id: int
-    targets: tuple[str, ...]
-    reason: str
-    author: str
-    starts: float
-    ends: float
-
-
 class Desk:
-    """Takes orders.
-
-    Attributes:
-        windows: Id -> window, of those that are not over.
-    """
+    """Takes orders, and sees to it that they end in time."""
 
     def __init__(self, board: Board, hub: Hub, history: History, clock: Clock) -> None:
         self._board = board
         self._hub = hub
         self._history = history
         self._clock = clock
-        self.windows: dict[int, Window] = {}
+        # What was written down as holding, by the name of its breaker: what is no longer
+        # so, and was not handed back, has ended by itself.
+        self._held: dict[str, Override] = {}
+        self._deciding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._planning = asyncio.Lock()
+        self._ahead: set[int] = set()  # windows that have not been told to have begun
+        self._changed = asyncio.Event()
+        self._orders: set[asyncio.Task[Any]] = set()  # under way
+
+    @property
+    def windows(self) -> Mapping[int, Window]:
+        """Id -> window, of those that are not over."""
+        return self._board.windows
 
     @property
     def overrides(self) -> Mapping[str, Override]:
@@ -91,6 +107,31 @@ class Desk:
             for breaker in target.breakers.values()
             if breaker.override is not None
         }
+
+    def window_of(self, target: str) -> Window | None:
+        """The window that *target* is in now, None when it is in none."""
+        known = self._board.targets.get(target)
+        return None if known is None else known.maintenance
+
+    async def _surely(self, order: Coroutine[Any, Any, _T]) -> _T:
+        """Carry an order out to its end, even if whoever gave it does not wait for it:
+        what was written down and not done would come to hold with the next start."""
+        task = asyncio.create_task(order)
+        self._orders.add(task)
+        task.add_done_callback(self._carried_out)
+        return await asyncio.shield(task)
+
+    def _carried_out(self, task: asyncio.Task[Any]) -> None:
+        self._orders.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it; else nobody wants it
+
+    async def close(self, within: Seconds = 2.0) -> None:
+        """Wait for the orders that are under way, for *within* seconds at most."""
+        if self._orders:
+            await asyncio.wait(self._orders, timeout=within)
+
+    # Orders: of breakers.
 
     async def override(
         self,
@@ -117,49 +158,93 @@ class Desk:
             raise RefusedError(
                 "for", f"{lasting:g} s is not between 0 and {lasting_of(LONGEST)}"
             )
-        reason = self._reason(reason)
-        target, _ = self._board.home(breaker.name)
-        until = self._clock.wall() + lasting
-        await self._history.decide(
-            Kind.OVERRIDE,
-            f"{breaker.name} is {state.value} for {lasting_of(lasting)}: {reason}",
-            target=target,
-            breaker=breaker.name,
-            author=author,
-            details={"state": state.value, "reason": reason, "until": until},
+        reason, author = (
+            _line(reason, "reason", REASON),
+            _line(author, "author", AUTHOR),
         )
-        # While that was written down the world went on: `force` goes by what is now.
-        now = self._clock.now()
-        override = Override(state, reason, author, now + until - self._clock.wall())
-        move = breaker.force(override, now)
-        self._hub.publish(move)
-        return move
+        order = self._override(breaker.name, state, reason, author, lasting)
+        return await self._surely(order)
+
+    async def _override(
+        self, name: str, state: State, reason: str, author: str, lasting: Seconds
+    ) -> Transition:
+        async with self._deciding[name]:
+            target, _ = self._home(name)
+            # By the clock as of now: while this is written down wall time may jump.
+            override = Override(state, reason, author, self._clock.now() + lasting)
+            await self._history.decide(
+                Kind.OVERRIDE,
+                f"{name} is {state.value} for {lasting_of(lasting)}: {reason}",
+                target=target,
+                breaker=name,
+                author=author,
+                details={
+                    "state": state.value,
+                    "reason": reason,
+                    "until": self._clock.wall() + lasting,
+                },
+            )
+            # While that was written down the world went on: the breaker may be another
+            # one by now, or none.
+            self._held[name] = override
+            self._changed.set()
+            there = self._board.breaker(name)
+            if there is None:
+                await self._tell_ended(name, "its target was removed")
+                raise RefusedError("breaker", f"{name} was removed meanwhile")
+            move = there.force(override, self._clock.now())
+            self._hub.publish(move)
+            return move
 
     async def hand_back(
-        self, breaker: Breaker, *, reason: str, author: str
+        self, breaker: Breaker, *, author: str, reason: str = HANDED_BACK
     ) -> Transition | None:
         """Let the breaker decide by itself again. None when it already does.
 
         Raises:
-            RefusedError: The reason is none.
+            RefusedError: The reason or the author is none.
             NotKeptError: It could not be written down, and so is not done.
         """
-        if breaker.override is None:
-            return None
-        reason = self._reason(reason)
-        target, _ = self._board.home(breaker.name)
-        await self._history.decide(
-            Kind.OVERRIDE,
-            f"{breaker.name} decides by itself again: {reason}",
-            target=target,
-            breaker=breaker.name,
-            author=author,
-            details={"state": None, "reason": reason, "until": None},
+        reason, author = (
+            _line(reason, "reason", REASON),
+            _line(author, "author", AUTHOR),
         )
-        move = breaker.resume(self._clock.now(), f"handed back by {author} ({reason})")
-        if move is not None:
-            self._hub.publish(move)
-        return move
+        return await self._surely(self._hand_back(breaker.name, reason, author))
+
+    async def _hand_back(
+        self, name: str, reason: str, author: str
+    ) -> Transition | None:
+        async with self._deciding[name]:
+            target, _ = self._home(name)
+            there = self._board.breaker(name)
+            if there is None or there.override is None:
+                return None
+            await self._history.decide(
+                Kind.OVERRIDE,
+                f"{name} decides by itself again: {reason}",
+                target=target,
+                breaker=name,
+                author=author,
+                details={"state": None, "reason": reason, "until": None},
+            )
+            self._held.pop(name, None)
+            there = self._board.breaker(name)
+            if there is None:
+                return None
+            told = f"handed back by {author}"
+            if reason != HANDED_BACK:
+                told += f" ({reason})"
+            move = there.resume(self._clock.now(), told)
+            if move is not None:
+                self._hub.publish(move)
+            return move
+
+    def _home(self, breaker: str) -> tuple[str, str]:
+        if self._board.breaker(breaker) is None:
+            raise RefusedError("breaker", f"there is no {breaker} any more")
+        return self._board.home(breaker)
+
+    # Orders: of maintenance.
 
     async def begin(
         self,
@@ -172,41 +257,93 @@ class Desk:
     ) -> Window:
         """Plan maintenance of *targets*; None starts it now.
 
+        Args:
+            targets: As `Window.targets` has them.
+
         Raises:
             RefusedError: There is no such target, or the times are none.
             NotKeptError: It could not be written down, and so is not done.
         """
-        unknown = [t for t in targets if t != ALL and t not in self._board.targets]
-        if unknown or not targets:
-            there_are = ", ".join((*self._board.targets, repr(ALL)))
-            named = ", ".join(map(repr, unknown)) or "none"
-            raise RefusedError("targets", f"no target {named}; there are {there_are}")
-        reason = self._reason(reason)
-        now = self._clock.wall()
-        begins = now if starts is None else starts
-        if ends <= max(begins, now):
-            raise RefusedError("ends", "a window ends after it starts, and after now")
-        entry = await self._history.decide(
-            Kind.MAINTENANCE,
-            f"maintenance of {', '.join(targets)}: {reason}",
-            author=author,
-            details={
-                "targets": list(targets),
-                "reason": reason,
-                "starts": begins,
-                "ends": ends,
-            },
+        meant = self._meant(targets)
+        reason, author = (
+            _line(reason, "reason", REASON),
+            _line(author, "author", AUTHOR),
         )
-        window = Window(
-            id=entry.id,
-            targets=tuple(targets),
-            reason=reason,
-            author=author,
-            starts=begins,
-            ends=ends,
-        )
-        self.windows[window.id] = window
+        return await self._surely(self._begin(meant, reason, author, starts, ends))
+
+    async def _begin(
+        self,
+        targets: tuple[str, ...],
+        reason: str,
+        author: str,
+        starts: float | None,
+        ends: float,
+    ) -> Window:
+        async with self._planning:
+            if len(self.windows) >= MOST_WINDOWS:
+                raise RefusedError("targets", f"{MOST_WINDOWS} windows are planned")
+            now = self._clock.wall()
+            begins = now if starts is None else max(starts, now)
+            _check_times(begins, ends, now)
+            how_long = f"for {lasting_of(ends - begins)}"
+            when = how_long
+            if begins > now:
+                when = f"in {lasting_of(begins - now)}, {how_long}"
+            entry = await self._history.decide(
+                Kind.MAINTENANCE,
+                f"maintenance of {', '.join(targets)} {when}: {reason}",
+                target=self._only(targets),
+                author=author,
+                details={
+                    "targets": list(targets),
+                    "reason": reason,
+                    "starts": begins,
+                    "ends": ends,
+                },
+            )
+            window = Window(
+                id=entry.id,
+                targets=targets,
+                reason=reason,
+                author=author,
+                starts=begins,
+                ends=ends,
+            )
+            self._plan(window, now)
         return window
+
+    def _plan(self, window: Window, now: float) -> None:
+        self._board.windows[window.id] = window
+        if window.starts > now:
+            self._ahead.add(window.id)
+        self._changed.set()
+
+    def _meant(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """Every target named, once.
+
+        Raises:
+            RefusedError: None is named, or one that there is not.
+        """
+        plans = [target.plan for target in self._board.targets.values()]
+        unknown = [
+            named
+            for named in targets
+            if named != ALL
+            and not any(is_meant(named, plan.name, plan.labels) for plan in plans)
+        ]
+        if unknown or not targets:
+            named = ", ".join(map(repr, unknown)) or "none"
+            labels = {f"{k}={v}" for plan in plans for k, v in plan.labels.items()}
+            there_are = ", ".join(
+                (*(p.name for p in plans), *sorted(labels), f"{ALL!r}")
+            )
+            raise RefusedError("targets", f"no target {named}; there are {there_are}")
+        return tuple(dict.fromkeys(targets))
+
+    def _only(self, targets: Sequence[str]) -> str | None:
+        """The one target that a window is of, None when it may be of several."""
+        is_one = len(targets) == 1 and targets[0] in self._board.targets
+        return targets[0] if is_one else None
 
     async def end(self, window: int, *, author: str) -> Window:
         """End a window, or call it off.
@@ -215,17 +352,33 @@ class Desk:
             RefusedError: There is none of this id.
             NotKeptError: It could not be written down, and so is not done.
         """
-        if window not in self.windows:
-            raise RefusedError("id", f"no window of maintenance has the id {window}")
-        known = self.windows[window]
-        await self._history.decide(
-            Kind.MAINTENANCE,
-            f"maintenance of {', '.join(known.targets)} has ended: {known.reason}",
-            author=author,
-            details={"ended": window},
-        )
-        self.windows.pop(window, None)
+        author = _line(author, "author", AUTHOR)
+        return await self._surely(self._end(window, author))
+
+    async def _end(self, window: int, author: str) -> Window:
+        async with self._planning:
+            if window not in self.windows:
+                raise RefusedError(
+                    "id", f"no window of maintenance has the id {window}"
+                )
+            known = self.windows[window]
+            has_begun = known.starts <= self._clock.wall()
+            what = "has ended" if has_begun else "is called off"
+            await self._history.decide(
+                Kind.MAINTENANCE,
+                f"maintenance of {', '.join(known.targets)} {what}: {known.reason}",
+                target=self._only(known.targets),
+                author=author,
+                details={"ended": window},
+            )
+            self._drop(window)
         return known
+
+    def _drop(self, window: int) -> None:
+        self._board.windows.pop(window, None)
+        self._ahead.discard(window)
+
+    # Orders: of words.
 
     async def note(self, entry: int, text: str, *, author: str) -> Entry:
         """Write something to an entry of the history.
@@ -234,11 +387,12 @@ class Desk:
             RefusedError: There is no such entry, or the text is none.
             NotKeptError: It could not be written down.
         """
-        text = self._reason(text, "text")
+        text = _line(text, "text", REASON)
+        author = _line(author, "author", AUTHOR)
         known = {known.id: known for known in self._history.entries}
         if entry not in known:
             raise RefusedError("id", f"no event has the id {entry}")
-        return await self._history.decide(
+        noted = self._history.decide(
             Kind.NOTE,
             text,
             target=known[entry].target,
@@ -246,22 +400,205 @@ class Desk:
             author=author,
             details={"of": entry},
         )
+        return await self._surely(noted)
 
-    @staticmethod
-    def _reason(text: str, field: str = "reason") -> str:
-        text = " ".join(text.split())
-        least, most = REASON
-        if not least <= len(text) <= most:
-            raise RefusedError(
-                field, f"{len(text)} characters are not {least} to {most}"
-            )
-        return text
+    # Time.
 
-    def window_of(self, target: str) -> Window | None:
-        """The window that *target* is in now, None when it is in none."""
-        now = self._clock.wall()
+    @property
+    def next(self) -> Seconds | None:
+        """Moment of the next thing that time brings about, None when there is none."""
+        now, wall = self._clock.now(), self._clock.wall()
+        ends = [o.until for o in self._held.values() if o.until is not None]
         for window in self.windows.values():
-            is_meant = target in window.targets or ALL in window.targets
-            if is_meant and window.starts <= now < window.ends:
-                return window
+            comes = window.starts if window.id in self._ahead else window.ends
+            ends.append(now + comes - wall)
+        return min(ends, default=None)
+
+    async def look(self, now: Seconds | None = None) -> None:
+        """Do what time has brought about: overrides that ran out, windows that begin or
+        are over.
+
+        Args:
+            now: When. None: now.
+        """
+        moment = self._clock.now() if now is None else now
+        for name in self._end_overrides(moment):
+            async with self._deciding[name]:
+                await self._tell_if_ended(name)
+        async with self._planning:
+            await self._turn_windows()
+
+    async def run(self) -> None:
+        """Look whenever there is something to do, for good."""
+        while True:
+            await self.look()
+            self._changed.clear()
+            comes = self.next
+            rest = _LOOKS if comes is None else comes - self._clock.now()
+            try:
+                async with asyncio.timeout(max(_SOON, min(rest, _LOOKS))):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _end_overrides(self, now: Seconds) -> list[str]:
+        """Let breakers go whose override ran out; names those that are held no more."""
+        over = []
+        for name, override in tuple(self._held.items()):
+            breaker = self._board.breaker(name)
+            ran_out = override.until is not None and now >= override.until
+            if breaker is not None and ran_out and breaker.override is override:
+                move = breaker.advance(now)
+                if move is not None:
+                    self._hub.publish(move)
+            if breaker is None or breaker.override is not override:
+                over.append(name)
+        return over
+
+    async def _tell_if_ended(self, name: str) -> None:
+        # While this waited for its turn somebody may have decided anew.
+        override, breaker = self._held.get(name), self._board.breaker(name)
+        if override is None or (breaker is not None and breaker.override is override):
+            return
+        if breaker is None:
+            await self._tell_ended(name, "its target was removed")
+        elif breaker.override is None:
+            why = f"the override by {override.author} ran out"
+            await self._tell_ended(name, why)
+
+    async def _tell_ended(self, name: str, why: str) -> None:
+        """Write down and tell that an override has ended by itself."""
+        self._held.pop(name, None)
+        known = self._board.breaker(name) is not None
+        await self._tell(
+            Kind.OVERRIDE,
+            f"{name} decides by itself again: {why}" if known else f"{name}: {why}",
+            target=self._board.home(name)[0] if known else name.partition("/")[0],
+            breaker=name,
+            details={"state": None, "reason": why, "until": None},
+        )
+
+    async def _turn_windows(self) -> None:
+        wall = self._clock.wall()
+        for window in tuple(self.windows.values()):
+            of = f"maintenance of {', '.join(window.targets)}"
+            target = self._only(window.targets)
+            if wall >= window.ends:
+                self._drop(window.id)
+                await self._tell(
+                    Kind.MAINTENANCE,
+                    f"{of} is over: {window.reason}",
+                    target=target,
+                    details={"ended": window.id},
+                )
+            elif window.id in self._ahead and wall >= window.starts:
+                self._ahead.discard(window.id)
+                await self._tell(
+                    Kind.MAINTENANCE,
+                    f"{of} has begun: {window.reason}",
+                    target=target,
+                    author=window.author,
+                    details={"begun": window.id},
+                )
+
+    async def _tell(self, kind: Kind, text: str, **more: Any) -> None:  # noqa: ANN401 - Entry's
+        """Tell what has come about. It holds even where it cannot be written down: the
+        end was written down with the beginning."""
+        try:
+            await self._history.decide(kind, text, **more)
+        except NotKeptError as error:
+            log.warning("%s (%s)", text, error)
+
+    # After a restart.
+
+    async def restore(
+        self, overrides: Mapping[str, Mapping[str, Any]], windows: Iterable[Entry]
+    ) -> None:
+        """Take up what was decided before the process began. No breaker moves by that,
+        as those see it who are told.
+
+        Args:
+            overrides: Breaker -> what was written down: state, reason, author and until
+                when, in wall time.
+            windows: The entries that windows began with which nobody has ended.
+        """
+        for name, written in overrides.items():
+            why = self._take_up(name, written)
+            if why is not None:
+                await self._tell_ended(name, why)
+        wall = self._clock.wall()
+        for entry in windows:
+            window = _window(entry)
+            if window is None:
+                log.warning("entry %d is of no window of maintenance", entry.id)
+            else:
+                self._plan(window, wall)
+        await self.look()
+
+    def _take_up(self, name: str, written: Mapping[str, Any]) -> str | None:
+        """Put a word before a breaker again that stood there.
+
+        Returns:
+            Why it does not stand there any more; None: it does.
+        """
+        breaker = self._board.breaker(name)
+        if breaker is None:
+            return "there is no such breaker any more"
+        try:
+            state = State(written["state"])
+            left = min(float(written["until"]) - self._clock.wall(), LONGEST)
+            author, reason = str(written["author"]), str(written["reason"])
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("the override of %r cannot be read: %r", name, error)
+            return "what was written down of its override cannot be read"
+        if state not in OVERRIDES:
+            return f"its override was {state.value}, which it cannot be"
+        if left <= 0:
+            return f"the override by {author} ran out while nobody watched"
+        now = self._clock.now()
+        self._held[name] = Override(state, reason, author, now + left)
+        breaker.force(self._held[name], now)
+        self._changed.set()
         return None
+
+
+def _window(entry: Entry) -> Window | None:
+    details = entry.details
+    try:
+        return Window(
+            id=entry.id,
+            targets=tuple(map(str, details["targets"])),
+            reason=str(details["reason"]),
+            author=entry.author or "",
+            starts=float(details["starts"]),
+            ends=float(details["ends"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _check_times(starts: float, ends: float, now: float) -> None:
+    if not ends > starts:
+        raise RefusedError("ends", "a window ends after it starts, and after now")
+    if ends - starts > LONGEST_WINDOW:
+        longest = lasting_of(LONGEST_WINDOW)
+        raise RefusedError("ends", f"a window lasts {longest} at most")
+    if starts - now > FURTHEST:
+        furthest = lasting_of(FURTHEST)
+        raise RefusedError("starts", f"a window starts within {furthest}")
+
+
+def _line(text: str, field: str, length: tuple[int, int]) -> str:
+    """Take a person's words, as one line.
+
+    Raises:
+        RefusedError: There are too few or too many, or some cannot be shown.
+    """
+    text = " ".join(text.split())
+    least, most = length
+    if not least <= len(text) <= most:
+        raise RefusedError(field, f"{len(text)} characters are not {least} to {most}")
+    if not text.isprintable():
+        odd = next(c for c in text if not c.isprintable())
+        raise RefusedError(field, f"holds a character that cannot be shown: {odd!r}")
+    return text

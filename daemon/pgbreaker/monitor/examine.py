@@ -29,6 +29,7 @@ class Step:
         finding: How it ended.
         said: What the server, or the network, said; empty when all went well.
         values: What was seen.
+        parts: What it consisted of, with the seconds of each; empty where that is one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Step:
     finding: Finding
     said: str = ""
     values: Seen = field(default_factory=lambda: NOTHING)
+    parts: tuple[tuple[str, Seconds], ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -83,8 +85,29 @@ class Report:
             took = lasting(step.took).rjust(8)
             ended = f"{step.finding.value:<10} {step.said}".rstrip()
             lines.append(f"{step.name:<{width}}  {took}  {ended}")
+            lines += [
+                f"{'':<{width}}  {lasting(spent).rjust(8)}  {part}"
+                for part, spent in step.parts
+            ]
             lines += [f"{'':<{width + 12}}{line}" for line in _told(step.values)]
         return "\n".join([*lines, self.line])
+
+    def told(self) -> dict[str, Any]:
+        """The report for programs, fit for JSON."""
+        return {
+            "target": self.target,
+            "ok": self.is_good,
+            "steps": [
+                {
+                    "name": step.name,
+                    "took_seconds": round(step.took, 6),
+                    "outcome": step.finding.value,
+                    "text": step.said or None,
+                    "parts": {name: round(took, 6) for name, took in step.parts},
+                }
+                for step in self.steps
+            ],
+        }
 
 
 def _told(values: Seen) -> Iterator[str]:
@@ -201,7 +224,8 @@ class _Examination:
         finding, said = Finding.OK, ""
         if plan is not None:
             finding, said = _weighed(name, plan, values, took)
-        self._steps.append(Step(name, took, finding, said, values))
+        parts = got.steps if isinstance(got, Visit) else ()
+        self._steps.append(Step(name, took, finding, said, values, parts))
         return NOTHING if got is None else got
 
 

@@ -69,6 +69,7 @@ class Feed:
     def judge(self, reading: Reading) -> None:
         """Tell the world and the breakers, in this order: a move is explained by
         the reading before it."""
+        reading = replace(reading, judged=True)
         self.show(reading)
         self._listen(reading)
         verdict = judge(reading, self.decides)

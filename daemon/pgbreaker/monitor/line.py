@@ -289,7 +289,9 @@ class Line:
             within = max(0.001, within - connected)  # it is one thing, to be let in
         asking = self._questions.ask_visitor(visit, probe, self._plan(probe), within)
         reading = await self._read(probe, begun, asking)
-        reading = replace(reading, connecting=connected)
+        if connected:  # the first of a visit
+            steps = (*visit.steps, ("query", max(0.0, reading.took - connected)))
+            reading = replace(reading, connecting=connected, steps=steps)
         if probe == COMMIT and reading.finding is Finding.TIMEOUT:
             visit.hang_up()
             if await self._stall.look():

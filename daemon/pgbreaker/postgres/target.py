@@ -213,6 +213,11 @@ class Visit:
         """Whether it is a replica (told since 14)."""
         return self._wire.parameters.get("in_hot_standby") == "on"
 
+    @property
+    def steps(self) -> tuple[tuple[str, Seconds], ...]:
+        """What coming in consisted of, with the seconds of each."""
+        return self._wire.steps
+
     async def fetch(self, sql: str, within: Seconds) -> Mapping[str, str | None] | None:
         """Ask for one row, of texts.
 

@@ -70,11 +70,13 @@ class _Line(asyncio.Protocol):
         told: What the server said unasked.
         cipher: Whether it is encrypted.
         error: Why it ended. None: it has not.
+        steps: What coming in consisted of, with the seconds of each.
     """
 
     def __init__(self) -> None:
         self.told = Told()
         self.cipher = _Cipher.NONE
+        self.steps: list[tuple[str, float]] = []
         self.error: Exception | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -258,6 +260,12 @@ class Wire:
         """Whether the connection has not ended yet, as far as we know."""
         return self._line.error is None
 
+    @property
+    def steps(self) -> tuple[tuple[str, float], ...]:
+        """What coming in consisted of, with the seconds of each: ``tcp``, which has
+        looked the name up, ``tls`` where it was tried, ``auth``."""
+        return tuple(self._line.steps)
+
     async def query(self, sql: str) -> Rows:
         """Ask, by one statement or several.
 
@@ -289,14 +297,21 @@ class Wire:
 async def _enter(
     line: _Line, address: Address, settings: Mapping[str, str], way: _Try
 ) -> _Line:
+    now = asyncio.get_running_loop().time
+    begun = now()
     try:
         await _dial(line, address)
+        line.steps.append(("tcp", now() - begun))
         if way is not _Try.PLAIN:
+            begun = now()
             await _secure(line, address, is_needed=way is _Try.TLS)
+            line.steps.append(("tls", now() - begun))
         begin = startup(
             address.user, address.database, {**address.settings, **settings}
         )
+        begun = now()
         await line.ask(begin, Login(line.told, address.user, address.password))
+        line.steps.append(("auth", now() - begun))
     except BaseException:
         line.abort()
         raise

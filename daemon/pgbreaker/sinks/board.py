@@ -1,12 +1,13 @@
 """What is true now: the one place that status, metrics and pages read from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
+from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
 from pgbreaker.core.states import Transition
@@ -47,6 +48,7 @@ class TargetBoard:
         held_since: Moment at which the held connection was made.
         intervals: Probe -> seconds between two runs at present: dear probes are asked
             less often when they take long.
+        windows: Id -> window of maintenance, of this target or another.
     """
 
     def __init__(
@@ -58,12 +60,18 @@ class TargetBoard:
         self.answered: dict[str, float] = {}
         self.facts: dict[str, Value | tuple[Row, ...]] = {}
         self._seen: dict[str, Seen] = {}  # probe -> facts it saw last
-        self.moved = dict.fromkeys(breakers, clock.wall())
-        self.left_closed: dict[str, float] = {}
+        # As they are: one that was recalled moved before this process began.
+        self.moved = {o: clock.wall_of(b.since) for o, b in breakers.items()}
+        self.left_closed = {
+            operation: clock.wall_of(breaker.left_closed)
+            for operation, breaker in breakers.items()
+            if breaker.left_closed is not None
+        }
         self.connections = 0
         self.held_since: Seconds = clock.now()
         self.intervals = {name: probe.interval for name, probe in plan.probes.items()}
         self.notices: dict[str, Notice] = {}
+        self.windows: Mapping[int, Window] = {}
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -81,6 +89,17 @@ class TargetBoard:
         if ping.finding is Finding.FULL or not self._all_well():
             return Condition.DEGRADED
         return Condition.UP if ping.answered else Condition.UNKNOWN
+
+    @property
+    def maintenance(self) -> Window | None:
+        """The window of maintenance that the target is in now, None when in none."""
+        if not self.windows:
+            return None
+        wall, plan = self._clock.wall(), self.plan
+        for window in self.windows.values():
+            if window.is_on(wall) and window.covers(plan.name, plan.labels):
+                return window
+        return None
 
     def _all_well(self) -> bool:
         troubled = any(not breaker.passes for breaker in self.breakers.values())
@@ -128,6 +147,36 @@ class TargetBoard:
         if move.leaves_closed:
             self.left_closed[operation] = at
 
+    def inherit(self, old: "TargetBoard") -> None:
+        """Go on where *old* is, which was this target until it was configured anew.
+
+        Breakers keep their state, their counts and their operator's word. What was seen
+        is kept where the server is the same by its address; nobody is told.
+        """
+        now = self._clock.now()
+        for operation, breaker in self.breakers.items():
+            before = old.breakers.get(operation)
+            if before is None:
+                continue
+            breaker.recall(before.memory(now), now)
+            if before.override is not None:
+                breaker.force(before.override, now)
+            self.moved[operation] = old.moved[operation]
+            if operation in old.left_closed:
+                self.left_closed[operation] = old.left_closed[operation]
+        if self.plan.dsn == old.plan.dsn:
+            self._inherit_facts(old)
+
+    def _inherit_facts(self, old: "TargetBoard") -> None:
+        for probe in self.plan.probes:
+            if probe in old.readings:
+                self.readings[probe] = old.readings[probe]
+            if probe in old.answered:
+                self.answered[probe] = old.answered[probe]
+            if probe in old._seen:
+                self._learn(probe, old._seen[probe])
+        self.notices.update(old.notices)
+
     def _learn(self, probe: str, values: Seen) -> None:
         """Take what *probe* sees for true, and what it no longer sees for gone: a
         server that was promoted has no lag any more."""
@@ -149,16 +198,44 @@ class Board:
 
     Attributes:
         targets: Name -> what is true of it, in the order of the configuration.
+        windows: Id -> window of maintenance, of those that are not over.
     """
 
     def __init__(self, targets: Iterable[TargetBoard], clock: Clock) -> None:
-        self.targets = {target.plan.name: target for target in targets}
+        self.targets: dict[str, TargetBoard] = {}
+        self.windows: dict[int, Window] = {}
         self._clock = clock
-        self._homes = {
-            breaker.name: (target, operation)
-            for target in self.targets.values()
-            for operation, breaker in target.breakers.items()
-        }
+        self._homes: dict[str, tuple[TargetBoard, str]] = {}
+        for target in targets:
+            self.add(target)
+
+    def add(self, target: TargetBoard) -> None:
+        """Know of a target from now on, in the place of the one that has its name."""
+        name = target.plan.name
+        if name in self.targets:
+            self._leave(self.targets[name])
+        target.windows = self.windows
+        self.targets[name] = target
+        for operation, breaker in target.breakers.items():
+            self._homes[breaker.name] = (target, operation)
+
+    def remove(self, name: str) -> None:
+        """Know of a target no more.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
+        self._leave(self.targets.pop(name))
+
+    def _leave(self, target: TargetBoard) -> None:
+        for breaker in target.breakers.values():
+            del self._homes[breaker.name]
+
+    def arrange(self, names: Sequence[str]) -> None:
+        """Have the targets in the order of *names*, which are all of theirs."""
+        places = {name: self.targets[name] for name in names}
+        self.targets.clear()
+        self.targets.update(places)
 
     def home(self, breaker: str) -> tuple[str, str]:
         """Name the target and the operation of a breaker, by its name.
@@ -169,19 +246,30 @@ class Board:
         target, operation = self._homes[breaker]
         return target.plan.name, operation
 
+    def breaker(self, name: str) -> Breaker | None:
+        """The breaker of this name, None when there is none any more."""
+        if name not in self._homes:
+            return None
+        target, operation = self._homes[name]
+        return target.breakers[operation]
+
+    def wall(self) -> float:
+        """Wall time now, in seconds since the epoch."""
+        return self._clock.wall()
+
     def wall_of(self, at: Seconds) -> float:
         """Show a monotonic moment as wall time, in seconds since the epoch."""
         return self._clock.wall_of(at)
 
     def __call__(self, event: Event) -> None:
-        """Take an event from the hub."""
+        """Take an event from the hub. One of a target that was removed is no news."""
         match event:
-            case Reading():
+            case Reading() if event.target in self.targets:
                 self.targets[event.target].take(event)
-            case Transition():
+            case Transition() if event.breaker in self._homes:
                 target, operation = self._homes[event.breaker]
                 target.move(operation, event)
-            case Notice():
+            case Notice() if event.target in self.targets:
                 target = self.targets[event.target]
                 target.notices[event.code] = event
                 if event.code == "moved":

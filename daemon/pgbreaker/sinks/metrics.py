@@ -41,7 +41,7 @@ from pgbreaker.sinks.exposition import (
     showings,
     without_exemplars,
 )
-from pgbreaker.sinks.hub import NOTICES, Event
+from pgbreaker.sinks.hub import NOTICES, Event, Notice
 from pgbreaker.sinks.tally import Tally
 
 # Bounds of the one histogram that is of the daemon itself, in seconds.
@@ -81,6 +81,12 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         "Always 1; carries the labels that the configuration gives to the target, prefixed label_. Only where it gives some.",
         (*_T, "label_*"),
     ): Tally.info_lines,
+    Family(
+        "pgbreaker_maintenance",
+        "gauge",
+        "1 while the target is in a window of maintenance, else absent.",
+        _T,
+    ): Tally.maintenance_lines,
     Family(
         "pgbreaker_breaker_state",
         "gauge",
@@ -251,7 +257,12 @@ BUILD: Final = Family(
 RELOADED: Final = Family(
     "pgbreaker_config_last_reload_successful",
     "gauge",
-    "1 when the configuration in use is the one in the file.",
+    "1 when the configuration in use is the one in the file, 0 when that could not be taken.",
+)
+RELOADED_AT: Final = Family(
+    "pgbreaker_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "Unix time at which a configuration was taken last, at the start or later, in seconds.",
 )
 TARGETS: Final = Family("pgbreaker_targets", "gauge", "Targets configured.")
 LATE: Final = Family(
@@ -305,17 +316,48 @@ SPANS_FAILED: Final = Family(
     "counter",
     "Spans that did not reach the collector, those left out for a full queue too.",
 )
+OVERRIDES: Final = Family(
+    "pgbreaker_overrides",
+    "gauge",
+    "Breakers that an operator's word stands before.",
+)
+STREAMS: Final = Family(
+    "pgbreaker_streams",
+    "gauge",
+    "Streams of events that are open.",
+)
+REFUSED: Final = Family(
+    "pgbreaker_http_refused_total",
+    "counter",
+    "Requests that were not let in: nobody known, not allowed, too many, too large or none at all.",
+)
+STORE_DEGRADED: Final = Family(
+    "pgbreaker_store_degraded",
+    "gauge",
+    "1 while the store cannot be written to: the disk is full, or the file is read-only or broken; 0 where there is none, too.",
+)
+STORE_SIZE: Final = Family(
+    "pgbreaker_store_size_bytes",
+    "gauge",
+    "Size of the store on disk; 0 where there is none.",
+)
+STORE_LOST: Final = Family(
+    "pgbreaker_store_lost_total",
+    "counter",
+    "Entries of the history that were told and could not be written down.",
+)
 
 # Counted by others, who take over with `Metrics.own`; 0 where they do not run.
 _ELSEWHERE: Final = (
     *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
     *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
+    *(STREAMS, REFUSED, STORE_DEGRADED, STORE_SIZE, STORE_LOST),
 )
 
 OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
-        *(BUILD, RELOADED, TARGETS, LATE, SERIES, SCRAPE),
+        *(BUILD, RELOADED, RELOADED_AT, TARGETS, OVERRIDES, LATE, SERIES, SCRAPE),
         *_ELSEWHERE,
     )
 }
@@ -356,20 +398,19 @@ class Metrics:
     def __init__(self, board: Board, version: str, shown: Iterable[Shown] = ()) -> None:
         self._board = board
         self._tallies = {name: Tally(t) for name, t in board.targets.items()}
-        self._written: dict[Family, _Lines] = dict(_WRITTEN)
-        for name, showing in showings(shown).items():
-            if name in FAMILIES or name in OWN:
-                raise ValueError(f"{name} is shown by a probe, and is ours already")
-            self._written[showing.family] = _written_by(showing)
-        check_stems({*OWN, *(family.name for family in self._written)})
+        self._own: dict[str, tuple[Family, Callable[[], float]]] = {}
+        self._written: dict[Family, _Lines] = {}
+        self.show(shown)
         self._late = Histogram(_LATE_BOUNDS)
         self._build = opened(version=version, python=platform.python_version())
         self.series = 0
         self._took: Seconds = 0.0
         self._traces: Tracing | None = None
-        self._own: dict[str, tuple[Family, Callable[[], float]]] = {}
+        begun = board.wall()
         self.own(RELOADED, lambda: 1)
-        self.own(TARGETS, lambda: len(self._tallies))
+        self.own(RELOADED_AT, lambda: begun)
+        self.own(TARGETS, lambda: len(self._board.targets))
+        self.own(OVERRIDES, self._overrides)
         self.own(SERIES, lambda: self.series)
         self.own(SCRAPE, lambda: self._took)
         for family in _ELSEWHERE:
@@ -377,6 +418,49 @@ class Metrics:
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         GCCollector(registry=self._process)
+
+    def show(self, shown: Iterable[Shown]) -> None:
+        """Have these become series of the values that probes saw, and no others.
+
+        Raises:
+            ValueError: Two metrics have one name, or would have in OpenMetrics; nothing
+                has changed.
+        """
+        written: dict[Family, _Lines] = dict(_WRITTEN)
+        for name, showing in showings(shown).items():
+            if name in FAMILIES or name in OWN:
+                raise ValueError(f"{name} is shown by a probe, and is ours already")
+            written[showing.family] = _written_by(showing)
+        check_stems({*OWN, *self._own, *(family.name for family in written)})
+        self._written = written
+
+    def _overrides(self) -> int:
+        return sum(
+            breaker.override is not None
+            for target in self._board.targets.values()
+            for breaker in target.breakers.values()
+        )
+
+    def _tally(self, target: str) -> Tally | None:
+        """What is counted of a target. None: there is none of this name any more."""
+        board, known = self._board.targets.get(target), self._tallies.get(target)
+        if board is None:
+            self._tallies.pop(target, None)
+            return None
+        if known is not None and known.board is board:
+            return known
+        tally = self._tallies[target] = Tally(board)
+        if known is not None:
+            tally.inherit(known)
+        return tally
+
+    def _follow(self) -> tuple[Tally, ...]:
+        """What is counted of each target that there is now, in the board's order."""
+        gone = self._tallies.keys() - self._board.targets.keys()
+        for target in gone:
+            del self._tallies[target]
+        tallies = map(self._tally, tuple(self._board.targets))
+        return tuple(tally for tally in tallies if tally is not None)
 
     def own(self, family: Family, read: Callable[[], float]) -> None:
         """Tell a number of the daemon itself, which *read* gives at each scrape.
@@ -402,17 +486,18 @@ class Metrics:
         """Take an event from the hub."""
         span = None if self._traces is None else self._traces.current
         match event:
-            case Reading():
+            case Reading() if (tally := self._tally(event.target)) is not None:
                 ended = self._board.wall_of(event.at + event.took)
-                self._tallies[event.target].take(event, ended, span)
+                tally.take(event, ended, span)
                 if event.probe != PING:
                     self._late.observe(event.late)
-            case Transition():
+            case Transition() if self._board.breaker(event.breaker) is not None:
                 target, operation = self._board.home(event.breaker)
                 at = self._board.wall_of(event.at)
-                self._tallies[target].move(operation, event, at, span)
-            case _:
-                self._tallies[event.target].note(event.code)
+                if (tally := self._tally(target)) is not None:
+                    tally.move(operation, event, at, span)
+            case Notice() if (tally := self._tally(event.target)) is not None:
+                tally.note(event.code)
 
     async def chunks(self, *, openmetrics: bool = False) -> AsyncGenerator[str, None]:
         """Write everything, some hundred lines at a time.
@@ -425,6 +510,7 @@ class Metrics:
         series = 0
         pending: list[str] = []
         weight = 0  # of what was done since the loop ran others: lines, written or not
+        tallies = self._follow()
         for family, write in self._written.items():
             is_begun = False
             is_bared = (
@@ -432,7 +518,7 @@ class Metrics:
                 and not openmetrics
                 and family.kind in _EXEMPLARY
             )
-            for target in tuple(self._tallies.values()):
+            for target in tallies:
                 lines = write(target, family.name)
                 if is_bared:
                     lines = without_exemplars(lines)

@@ -3,7 +3,7 @@
 Prometheus sends the same alert, one scrape and one evaluation later. Labels are those of
 its rule `PgbreakerBreakerOpen`, so that Alertmanager makes one alert of both, and it
 stays as long after the closing as the rule holds it, so that neither resolves what the
-other still holds up. Clocks need not agree: while a breaker is open Alertmanager's own
+other still holds up. Of a target in maintenance nothing is told, and what was is ended. Clocks need not agree: while a breaker is open Alertmanager's own
 decides how long the alert lasts, and other times are told by that clock, which is known
 since the first answer.
 
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgbreaker.clock import Clock
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.plan import AlertmanagerPlan
 from pgbreaker.core.states import Cause, Evidence, State, Transition
 from pgbreaker.core.text import words_of
@@ -87,20 +88,29 @@ class _Alert:
     """The alert of one breaker.
 
     Attributes:
+        target: Name of the breaker's target.
+        operation: What the breaker is for.
         starts: Wall time at which the breaker left closed.
         reason: Why it did.
         evidence: What was seen last by then, None when nothing was.
         closing: The move by which it closed again. None: it has not.
         edition: Number of what is to be told of it now; larger is later.
         taken: Number of what an Alertmanager took last.
+        is_told: Whether it was ever to be told.
+        muted: Moment at which maintenance of its target ended it, or the target was
+            removed. None: it was not.
     """
 
+    target: str
+    operation: str
     starts: float
     reason: str
     evidence: Evidence | None
     edition: int
     closing: Transition | None = None
     taken: int = 0
+    is_told: bool = True
+    muted: Seconds | None = None
 
 
 class Alerts:
@@ -117,35 +127,94 @@ class Alerts:
         """Note a move. Returns the breaker that there is news of, None for none."""
         if move.override is not None:
             return None  # nobody feels it, and the rule does not see it
+        if self._board.breaker(move.breaker) is None:
+            return None  # its target was removed
         alert = self._known.get(move.breaker)
         is_on = alert is not None and alert.closing is None
         if move.after in _ON:
             if is_on:
                 return None
-            starts = self._clock.wall_of(move.at)
-            if alert is not None and not self._is_over(alert):
-                starts = alert.starts  # the rule, too, has held it until now
-            self._known[move.breaker] = _Alert(
-                starts, move.reason, move.evidence, next(self._editions)
-            )
+            alert = self._known[move.breaker] = self._opened(move, alert)
         elif alert is not None and is_on:
             alert.closing, alert.edition = move, next(self._editions)
         else:
             return None
-        return move.breaker
+        return move.breaker if alert.muted is None else None
+
+    def _opened(self, move: Transition, before: _Alert | None) -> _Alert:
+        starts = self._clock.wall_of(move.at)
+        if before is not None and before.muted is None and not self._is_over(before):
+            starts = before.starts  # the rule, too, has held it until now
+        alert = _Alert(
+            *self._board.home(move.breaker),
+            starts,
+            move.reason,
+            move.evidence,
+            next(self._editions),
+        )
+        if self._is_muted(alert):
+            alert.muted, alert.is_told = move.at, False
+        return alert
+
+    def take_up(self) -> list[str]:
+        """Take up the alerts of breakers that are open without a move having been told:
+        they were when the process began. Names them."""
+        names = []
+        for target in self._board.targets.values():
+            for operation, breaker in target.breakers.items():
+                if breaker.state not in _ON or breaker.name in self._known:
+                    continue
+                alert = _Alert(
+                    target.plan.name,
+                    operation,
+                    target.left_closed.get(operation, target.moved[operation]),
+                    breaker.reason,
+                    breaker.evidence,
+                    next(self._editions),
+                )
+                if self._is_muted(alert):
+                    alert.muted, alert.is_told = self._clock.now(), False
+                else:
+                    names.append(breaker.name)
+                self._known[breaker.name] = alert
+        return names
 
     def renew(self) -> list[str]:
         """Name the breakers whose alert is to be told again to stay on."""
         self._forget()
-        names = [name for name, alert in self._known.items() if alert.closing is None]
+        names = [
+            name
+            for name, alert in self._known.items()
+            if alert.closing is None and alert.muted is None
+        ]
         for name in names:
             self._known[name].edition = next(self._editions)
         return names
 
+    def mute(self) -> list[str]:
+        """End the alerts of targets that are in maintenance now, or were removed, and
+        take those up again whose maintenance is over. Names them."""
+        names = []
+        for name, alert in self._known.items():
+            is_muted = self._is_muted(alert)
+            if is_muted and alert.muted is None:
+                alert.muted = self._clock.now()
+            elif not is_muted and alert.muted is not None and alert.closing is None:
+                alert.muted, alert.is_told = None, True
+            else:
+                continue
+            alert.edition = next(self._editions)
+            names.append(name)
+        return names
+
+    def _is_muted(self, alert: _Alert) -> bool:
+        target = self._board.targets.get(alert.target)
+        return target is None or target.maintenance is not None
+
     def names(self) -> list[str]:
-        """Name all whose alert is on or held."""
+        """Name all whose alert is on or held, or was ended by maintenance."""
         self._forget()
-        return list(self._known)
+        return [name for name, alert in self._known.items() if alert.is_told]
 
     def edition(self, name: str) -> int:
         """The number of what is to be told of *name* now; 0 for nothing."""
@@ -167,8 +236,10 @@ class Alerts:
             del self._known[name]
 
     def _is_over(self, alert: _Alert) -> bool:
-        closing = alert.closing
-        return closing is not None and self._clock.now() - closing.at >= HOLD
+        ended = None if alert.closing is None else alert.closing.at
+        if alert.target not in self._board.targets:
+            ended = alert.muted
+        return ended is not None and self._clock.now() - ended >= HOLD
 
     def written(
         self, names: Iterable[str], *, ahead: Seconds | None = 0.0
@@ -185,9 +256,8 @@ class Alerts:
         self, name: str, alert: _Alert, ahead: Seconds | None
     ) -> dict[str, Any]:
         plan = self._plan
-        target, operation = self._board.home(name)
         starts, ends = self._times(alert, ahead)
-        own = {"target": target, "operation": operation, "breaker": name}
+        own = {"target": alert.target, "operation": alert.operation, "breaker": name}
         links = {}
         if plan.grafana_url:
             links["dashboard_url"] = (
@@ -213,6 +283,9 @@ class Alerts:
         """When it begins and ends, as `written` has it."""
         shift = ahead or 0.0
         closing = alert.closing
+        if alert.muted is not None:
+            muted = self._clock.wall_of(alert.muted)
+            return min(alert.starts, muted) + shift, muted + shift
         if closing is None:
             now = self._clock.wall()
             if ahead is None and now - alert.starts <= _FRESH:
@@ -458,9 +531,29 @@ class Push:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._pace.renew)
+            self.look()
             names = self._alerts.renew()
             if names:
                 self._tell(names)
+
+    def take_up(self) -> None:
+        """Tell of breakers that were open when the process began, as if it had not
+        been away."""
+        names = self._alerts.take_up()
+        if names:
+            self._tell(names)
+
+    def look(self) -> None:
+        """See which targets are in maintenance now, and tell what that changes."""
+        names = self._alerts.mute()
+        if names:
+            self._tell(names)
+
+    def heed(self, entry: Entry) -> None:
+        """Take an entry of the history: of maintenance it tells at once."""
+        if entry.kind is Kind.MAINTENANCE:
+            # Told while it is being done: by then it is done.
+            asyncio.get_running_loop().call_soon(self.look)
 
     async def close(self) -> None:
         """Tell what is still to be told, as far as that goes in a short time.

@@ -97,6 +97,11 @@ class _Probe:
         self.spent: Seconds = 0.0
         self.ran = 0.0
 
+    def inherit(self, old: "_Probe") -> None:
+        """Go on counting where *old* was."""
+        self.runs = {**self.runs, **old.runs}
+        self.spent, self.ran = old.spent, old.ran
+
 
 class _Breaker:
     """What one breaker has come to so far."""
@@ -123,6 +128,11 @@ class _Breaker:
         self.moves[text] = self.moves.get(text, 0) + 1
         if traced:
             self.exemplars = {**self.exemplars, text: traced}
+
+    def inherit(self, old: "_Breaker") -> None:
+        """Go on counting where *old* was."""
+        self.moves = {**self.moves, **old.moves}
+        self.exemplars = old.exemplars
 
     @property
     def evidence(self) -> str | None:
@@ -198,6 +208,22 @@ class Tally:
         self.bad_since: dict[str, Seconds] = {}
         self.detections: dict[str, Histogram] = {}
 
+    def inherit(self, old: "Tally") -> None:
+        """Go on counting where *old* was, which told of this target until it was
+        configured anew. What it has no more is forgotten."""
+        for operation, breaker in self.breakers.items():
+            if operation in old.breakers:
+                breaker.inherit(old.breakers[operation])
+        for name, probe in self.probes.items():
+            if name in old.probes:
+                probe.inherit(old.probes[name])
+        self.pings, self.pings_late = old.pings, old.pings_late
+        self.logins, self.commits = old.logins, old.commits
+        self.detections, self.bad_since = old.detections, old.bad_since
+        if self.canaries is not None and old.canaries is not None:
+            self.canaries = old.canaries
+        self.notices = {**self.notices, **old.notices}
+
     def take(self, reading: Reading, ended: float, span: SpanIds | None) -> None:
         """Count a reading.
 
@@ -206,6 +232,8 @@ class Tally:
             span: What was made of it. None: nothing that is sent.
         """
         name = reading.probe
+        if name not in self.probes:
+            return  # it was configured away while it ran
         probe = self.probes[name]
         text = _ENDED[reading.finding]
         probe.runs[text] = probe.runs.get(text, 0) + 1
@@ -279,6 +307,9 @@ class Tally:
     def state_lines(self, name: str) -> list[str]:
         now, labels = self.board.condition, self.labels
         return [f"{name}{labels}{text} {+(now is c)}\n" for c, text in _IS.items()]
+
+    def maintenance_lines(self, name: str) -> list[str]:
+        return [f"{name}{self.labels}}} 1\n"] if self.board.maintenance else []
 
     def info_lines(self, name: str) -> list[str]:
         return [f"{name}{self.labels}{self.info}}} 1\n"] if self.info else []

@@ -81,7 +81,7 @@ class Traces:
         self._sample = sample
         self._draw = draw
         self._exporter = _Counting(exporter)
-        self._targets = {n: _Target(t.plan) for n, t in board.targets.items()}
+        self._targets: dict[str, _Target] = {}
         resource = Resource.create(
             {"service.name": "pgbreaker", "service.version": version}
         )
@@ -122,12 +122,20 @@ class Traces:
         self._current = None
         if isinstance(event, Transition):
             self._add(event)
-        elif isinstance(event, Reading):
+        elif isinstance(event, Reading) and event.target in self._board.targets:
             self._end()
             self._begin(event)
 
+    def _target(self, name: str) -> "_Target":
+        """What never changes about the spans of a target, as it is configured now."""
+        plan = self._board.targets[name].plan
+        known = self._targets.get(name)
+        if known is None or known.plan is not plan:
+            known = self._targets[name] = _Target(plan)
+        return known
+
     def _begin(self, reading: Reading) -> None:
-        target = self._targets[reading.target]
+        target = self._target(reading.target)
         trials = self._trials(reading)
         failed = _has_failed(reading)
         if not failed and not trials and self._draw() >= self._sample:
@@ -155,7 +163,7 @@ class Traces:
         """Name the breakers that *reading* is a trial for: it decides whether they
         close again."""
         board = self._board.targets[reading.target]
-        decides = self._targets[reading.target].decides
+        decides = self._target(reading.target).decides
         now = self._clock.now()
         return [
             breaker.name
@@ -166,6 +174,8 @@ class Traces:
         ]
 
     def _add(self, move: Transition) -> None:
+        if self._board.breaker(move.breaker) is None:
+            return  # its target was removed
         if self._queue.is_full:
             self._queue.drop()
             return
@@ -354,10 +364,12 @@ class _Target:
     """What never changes about the spans of a target; nothing secret.
 
     Attributes:
+        plan: What was configured.
         decides: Operation -> the probes that decide about it.
     """
 
     def __init__(self, plan: TargetPlan) -> None:
+        self.plan = plan
         self.decides = deciding(plan.probes)
         self._probes = plan.probes
         self._here = _about(plan.dsn.reveal())
@@ -374,7 +386,8 @@ class _Target:
         if "db.system.name" not in about:
             return about
         found = {**about, "db.query.summary": f"probe {probe}"}
-        if self._probes[probe].query is None:
+        asks = self._probes.get(probe)
+        if asks is None or asks.query is None:
             operation = "SHOW" if probe == PGBOUNCER else "SELECT"
             found["db.operation.name"] = operation
         return found

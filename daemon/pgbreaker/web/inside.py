@@ -1,7 +1,7 @@
 """What the addresses show and change: the daemon, as seen from outside."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -11,6 +11,7 @@ from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.sinks.recent import Recent
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.views import Views
 
@@ -25,6 +26,8 @@ class Inside:
         reload: Reads the configuration anew, for the author named; raises
             `ConfigError` where it cannot be used. None: there is none to read, or
             nobody may.
+        recent: What probes saw lately.
+        grafana_url: Base URL of the Grafana that has the dashboards. None: there is none.
     """
 
     board: Board
@@ -37,6 +40,8 @@ class Inside:
     health: Callable[[], str | None]
     ready: Callable[[], str | None]
     reload: Callable[[str | None], Awaitable[Reloaded]] | None = None
+    recent: Recent = field(default_factory=Recent)
+    grafana_url: str | None = None
 
     def target_of(self, request: web.Request) -> TargetBoard:
         """The target that the address names.

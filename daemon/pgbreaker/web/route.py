@@ -53,3 +53,11 @@ class Route:
     role: Role
     handler: Handler
     changes: bool = False
+
+    @property
+    def takes_forms(self) -> bool:
+        """Whether the page's forms are sent here, each with its token.
+
+        What programs use takes JSON alone: no form of another site can send that.
+        """
+        return self.changes and not self.path.startswith(("/api/", "/-/"))

@@ -314,6 +314,19 @@ _DAEMON: Final = (
         keeps="5m",
     ),
     Row(
+        alert="StoreDegraded",
+        twice=True,
+        series=(gauge("pgbreaker_store_degraded{$J}", 0, bad=1),),
+        labels=JOB,
+        severity="warning",
+        summary="The daemon of job $t cannot write its store",
+        description="It goes on watching. Overrides and maintenance are refused, and what"
+        " happens now is forgotten with the next start. It is the one at one.",
+        board="pgbreaker-daemon?var-job=$t",
+        waits="2m",
+        keeps="5m",
+    ),
+    Row(
         alert="PushFailing",
         series=(
             counter(
@@ -373,6 +386,35 @@ _DAEMON: Final = (
 # -- Targets and their breakers --------------------------------------------------------
 
 _BREAKERS: Final = (
+    Row(
+        alert="Maintenance",
+        series=(gauge("pgbreaker_maintenance{$T}", None, bad=1, over=1, under=0),),
+        labels=TARGET,
+        severity="none",
+        summary="PostgreSQL $t is in maintenance",
+        description="Somebody works on $t: nothing else is told of it until 5 minutes after"
+        " the end. Breakers go on as ever.",
+        board="pgbreaker-target?var-target=$t",
+        waits="0s",
+        keeps="5m",
+    ),
+    Row(
+        alert="OverrideLong",
+        series=(
+            gauge('pgbreaker_breaker_override{$B, state="disabled"}', None, bad=1),
+            gauge('pgbreaker_breaker_computed_state{$B, state="open"}', None, bad=1),
+        ),
+        labels={**BREAKER, "state": "disabled"},
+        severity="warning",
+        summary="Breaker $t/read has been disabled by hand for a day",
+        description="Somebody put disabled before what $t/read decides by itself, and may"
+        " have forgotten it. By itself it would be open.",
+        board="pgbreaker-breakers?var-breaker=$t/read",
+        waits="1d",
+        keeps="5m",
+        step="1m",
+        slack="2m",
+    ),
     Row(
         alert="TargetDown",
         series=(

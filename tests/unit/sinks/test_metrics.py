@@ -5,6 +5,7 @@ import tracemalloc
 import zlib
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -20,6 +21,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.maintenance import Window
 from pgbreaker.core.metric import Family, Shown, counter, gauge
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
@@ -56,6 +58,14 @@ USUAL = (
 )
 NASTY = ['a"b', "a\\b", "a\nb", "a,b={}", "ä → ü", 'all "of\\n\nit']
 STALE = Evidence("timeout", "no answer within 500 ms", probe="ping")
+WINDOW = Window(
+    id=1,
+    targets=("env=prod", "main"),
+    reason="a new disk",
+    author="mia",
+    starts=1_800_000_000.0,
+    ends=1_800_000_200.0,
+)
 CANARY = ProbePlan(interval=5.0, timeout=2.0, limit=0.25, query="SELECT 1")
 
 
@@ -153,11 +163,137 @@ async def test_every_family_is_written_when_everything_has_happened():
     opening(target, hub, "read", gone)
     override = Override(State.FORCED_OPEN, "failover", "ana")
     target.breakers["write"].force(override, 100.0)
+    target.windows = {1: WINDOW}
 
     text = await metrics.render()
 
     for name in {**FAMILIES, **OWN}:
         assert f"# TYPE {name} " in text, name
+
+
+async def test_maintenance_is_told_while_it_lasts():
+    scene, metrics = watched("main", "other")
+    scene.board.windows[1] = WINDOW
+    seen = []
+    for now in (100.0, 199.9, 200.0):
+        scene.time.now = now
+        seen.append((await samples(metrics)).get("pgbreaker_maintenance", {}))
+
+    assert seen == [{at(): 1.0}, {at(): 1.0}, {}]
+
+
+async def test_overrides_are_counted():
+    scene, metrics = watched()
+    breaker = scene.board.targets["main"].breakers["read"]
+    breaker.force(Override(State.DISABLED, "failover", "ana"), 100.0)
+
+    assert (await samples(metrics))["pgbreaker_overrides"][()] == 1
+
+
+# Targets that come and go.
+
+
+def configured_anew(scene: Scene, **changes) -> TargetBoard:
+    """The target main of another plan, in the place of the one that is there."""
+    old = scene.board.targets["main"]
+    breakers = {
+        operation: Breaker(f"main/{operation}", DAEMON, scene.time.now)
+        for operation in changes.get("operations", old.plan.operations)
+    }
+    new = TargetBoard(replace(old.plan, **changes), breakers, scene.clock)
+    new.inherit(old)
+    scene.board.add(new)
+    return new
+
+
+async def test_a_target_that_is_removed_vanishes_and_one_that_comes_is_there():
+    scene, metrics = watched("main", "other")
+    gone = scene.board.targets["main"]
+    scene.board.remove("main")
+    scene.read()  # was under way
+    for move in gone.breakers["read"].observe(Outcome.FAILURE, 100.0, confirmed=True):
+        scene.hub.publish(move)
+    scene.hub.publish(Notice("main", "restarted", "it was", 100.0))
+
+    without = await samples(metrics)
+    scene.board.add(gone)
+    scene.read()
+    again = await samples(metrics)
+
+    assert scene.hub.dropped == 0
+    named = {
+        k for series in without.values() for k in series if ("target", "main") in k
+    }
+    assert named == set()
+    assert (without["pgbreaker_targets"], again["pgbreaker_targets"]) == (
+        {(): 1.0},
+        {(): 2.0},
+    )
+    assert again["pgbreaker_probes_total"][at(probe="ping", outcome="ok")] == 1
+
+
+async def test_a_target_that_is_configured_anew_goes_on_counting():
+    scene, metrics = watched()
+    scene.read()
+    scene.open("read")
+    scene.hub.publish(Notice("main", "restarted", "it was", 100.0))
+    before = await samples(metrics)
+    configured_anew(scene, labels={"env": "prod"}, operations=("read", "write"))
+
+    after = await samples(metrics)
+
+    def kept(found: dict) -> dict:
+        return {
+            name: {
+                labels: value
+                for labels, value in series.items()
+                if ("operation", "connect") not in labels
+            }
+            for name, series in found.items()
+            if name.startswith("pgbreaker_")
+        }
+
+    gained = {"pgbreaker_target_info"}
+    changing = {"pgbreaker_series", "pgbreaker_scrape_duration_seconds"}
+    before, after = kept(before), kept(after)
+    assert set(after) - set(before) == gained
+    for name in set(before) - changing:
+        assert after[name] == before[name], name
+    scene.read()
+    found = await samples(metrics)
+    assert found["pgbreaker_probes_total"][at(probe="ping", outcome="ok")] == 2
+
+
+async def test_a_probe_that_is_configured_away_vanishes():
+    scene, metrics = watched()
+    scene.read()
+    configured_anew(
+        scene, probes={"ping": scene.board.targets["main"].plan.probes["ping"]}
+    )
+    scene.read("login")  # was under way
+
+    found = await samples(metrics)
+
+    assert scene.hub.dropped == 0
+    assert not [
+        key for key in found["pgbreaker_probes_total"] if ("probe", "login") in key
+    ]
+
+
+async def test_what_probes_show_is_replaced_or_stays():
+    scene, metrics = watched(shown=[gauge("pgbreaker_cats", "Cats.", "cats")])
+    scene.read(values={"cats": 3, "dogs": 2})
+    with pytest.raises(ValueError, match="pgbreaker_targets is shown by a probe"):
+        metrics.show([gauge("pgbreaker_targets", "Ours.", "cats")])
+    before = await samples(metrics)
+
+    metrics.show([gauge("pgbreaker_dogs", "Dogs.", "dogs")])
+    after = await samples(metrics)
+
+    assert before["pgbreaker_cats"] == {at(): 3.0}
+    assert "pgbreaker_dogs" not in before
+    assert after["pgbreaker_dogs"] == {at(): 2.0}
+    assert "pgbreaker_cats" not in after
 
 
 async def test_what_has_not_happened_yet_is_counted_as_0():

@@ -19,10 +19,13 @@ from aiohttp import web
 from acceptance.conftest import pgbreaker
 from pgbreaker.clock import Clock
 from pgbreaker.config import for_alertmanager, parse
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import AlertmanagerPlan
 from pgbreaker.core.states import Outcome, Override, State
 from pgbreaker.errors import ConfigError
 from pgbreaker.sinks.alertmanager import Answer, lead, posting, session
+from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.push import HOLD, Alerts, Pace, Push, pushing
 from pgbreaker.sinks.trial import Sent, send_test
 from support.boards import FULL, Scene
@@ -312,6 +315,138 @@ def test_the_lead_of_a_clock_changes_only_by_more_than_dates_are_exact(
     answer = Answer(200, "OK", date)
 
     assert lead(answer, 1000.0, known=known) == pytest.approx(found)
+
+
+# Maintenance.
+
+
+def maintained(scene: Scene, lasting: float = 600.0, target: str = "main") -> None:
+    """Have work done on a target for a while."""
+    wall = scene.clock.wall()
+    scene.board.windows[1] = Window(
+        id=1,
+        targets=(target,),
+        reason="a new disk",
+        author="mia",
+        starts=wall,
+        ends=wall + lasting,
+    )
+
+
+def test_an_opening_in_maintenance_is_no_alert_until_that_is_over():
+    scene, alerts, news = watched()
+    maintained(scene)
+    fail(scene)
+    opened = scene.clock.wall()
+
+    assert (news, alerts.names(), alerts.renew(), alerts.mute()) == ([], [], [], [])
+
+    scene.time.now += 600.0
+    assert alerts.mute() == ["main/read"]
+    assert seconds(only(alerts)["startsAt"]) == opened
+    assert "endsAt" not in only(alerts)
+    assert alerts.renew() == ["main/read"]
+
+
+def test_what_opens_and_closes_in_maintenance_is_never_told():
+    scene, alerts, news = watched()
+    maintained(scene)
+    fail(scene)
+    recover(scene)
+    scene.time.now += 600.0
+
+    assert (news, alerts.mute(), alerts.names()) == ([], [], [])
+
+
+def test_maintenance_ends_an_alert_and_its_end_takes_it_up_again():
+    scene, alerts, news = watched()
+    fail(scene)
+    scene.time.now += 30.0
+    maintained(scene)
+    begun = scene.clock.wall()
+
+    assert alerts.mute() == ["main/read"]
+    assert alerts.mute() == alerts.renew() == []
+    scene.time.now += 300.0
+    assert seconds(only(alerts)["endsAt"]) == begun
+
+    scene.time.now += 300.0
+    assert alerts.mute() == ["main/read"]
+    assert "endsAt" not in only(alerts)
+    assert news == ["main/read"]
+
+
+def test_an_alert_that_ended_in_maintenance_stays_ended():
+    scene, alerts, news = watched()
+    fail(scene)
+    maintained(scene)
+    begun = scene.clock.wall()
+    alerts.mute()
+    recover(scene)
+
+    assert news == ["main/read"]
+    assert seconds(only(alerts)["endsAt"]) == begun
+    scene.time.now += 600.0
+    assert (alerts.mute(), alerts.names()) == ([], [])
+
+
+def test_maintenance_of_another_target_changes_nothing():
+    scene, alerts, news = watched(names=("main", "other"))
+    maintained(scene, target="other")
+    fail(scene)
+
+    assert (news, alerts.mute()) == (["main/read"], [])
+
+
+def test_the_alert_of_a_target_that_is_removed_ends_with_it():
+    scene, alerts, _ = watched(names=("main", "other"))
+    fail(scene)
+    breaker = scene.board.targets["main"].breakers["read"]
+    scene.board.remove("main")
+
+    assert alerts.mute() == ["main/read"]
+    assert only(alerts)["labels"]["operation"] == "read"
+    assert "endsAt" in only(alerts)
+    scene.time.now += 1.0
+    for move in breaker.observe(Outcome.FAILURE, scene.time.now):
+        assert alerts.take(move) is None
+    scene.time.now += HOLD
+    assert alerts.names() == []
+
+
+def test_what_was_open_when_the_process_began_is_taken_up_from_when_it_opened():
+    before, _, _ = watched()
+    fail(before)
+    opened = before.clock.wall()
+    memory = before.board.targets["main"].breakers["read"].memory(before.time.now)
+    scene = Scene()
+    scene.time.now = 400.0
+    old = scene.board.targets["main"]
+    old.breakers["read"].recall(memory, 400.0, away=300.0)
+    scene.board.add(TargetBoard(old.plan, old.breakers, scene.clock))
+    alerts = Alerts(ONE, scene.board, scene.clock)
+
+    assert alerts.take_up() == ["main/read"]
+
+    alert = only(alerts)
+    assert seconds(alert["startsAt"]) == opened
+    assert "53300" in alert["annotations"]["description"]
+    assert alerts.take_up() == []
+
+
+async def test_maintenance_is_heeded_at_once():
+    scene, takers = Scene(), Takers()
+    async with pushed_to(takers, scene) as push:
+        fail(scene)
+        await takers.until(lambda: len(takers.posts) == 1)
+
+        entry = Entry(id=1, at=0.0, kind=Kind.MAINTENANCE, text="begins")
+        push.heed(entry)
+        maintained(scene)  # is done right after it was told
+        await takers.until(lambda: len(takers.posts) == 2)
+
+    (told,) = takers.to("one")[1]
+    assert seconds(told["endsAt"]) == scene.clock.wall()
 
 
 # The rule's alert and ours are one.

@@ -1,0 +1,472 @@
+"""What is true now, and what happened."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import click
+
+from pgbreaker.cli import options
+from pgbreaker.cli.daemon import Asked
+from pgbreaker.cli.ending import EndError
+from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
+from pgbreaker.core.units import Seconds, duration, lasting
+
+SILENCE: Final[Seconds] = 20.0
+"""After so many seconds without a word a stream counts as lost: it has a heartbeat
+every five."""
+
+# -- status ------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="Examples: pgbreaker status   ·   pgbreaker status --exit-code -o json"
+)
+@options.asks
+@options.form("table", "json", "prom")
+@click.option(
+    "--exit-code",
+    "graded",
+    is_flag=True,
+    help="Exit 0 when all is closed, 1 half-open or degraded, 2 open, 3 unknown.",
+)
+def status(daemon: Asked, form: str, graded: bool) -> None:
+    """Show every target and breaker of the daemon."""
+    seen = daemon.get("/api/v1/status")
+    if form == "json":
+        click.echo(json.dumps(seen, indent=2))
+    else:
+        lines = _prom(seen) if form == "prom" else shown(seen)
+        click.echo("\n".join(lines))
+    if graded:
+        sys.exit(max(map(grade, seen["targets"]), default=0))
+
+
+def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]:
+    """A status as a table, after what people have decided."""
+    now = moment(seen["time"])
+    yield from _told(seen, now)
+    rows = []
+    for target in seen["targets"]:
+        rows.append((target["name"], "", stated(target["state"]), "", _why(target)))
+        rows += [
+            (
+                "",
+                breaker["operation"],
+                stated(breaker["state"]),
+                _age(breaker["since"], now),
+                breaker["reason"],
+            )
+            for breaker in target["breakers"]
+        ]
+    yield from table(("TARGET", "BREAKER", "STATE", "FOR", "WHY"), rows, width=width)
+
+
+def _why(target: Mapping[str, Any]) -> str:
+    """Why a target is as it is; not again, where one of its breakers says it."""
+    said = {breaker["reason"] for breaker in target["breakers"]}
+    return "" if target["reason"] in said else str(target["reason"])
+
+
+def _told(seen: Mapping[str, Any], now: datetime) -> Iterator[str]:
+    """What a person has to know before the rest: somebody's word goes before it."""
+    for target in seen["targets"]:
+        window = target.get("maintenance")
+        if window:
+            left = _age(seen["time"], moment(window["ends"]))
+            yield f"{target['name']} is in maintenance for {left}: {window['reason']}"
+        for breaker in target["breakers"]:
+            override = breaker["override"]
+            if override is not None:
+                ends = override["until"]
+                until = (
+                    "" if ends is None else f" for {_age(seen['time'], moment(ends))}"
+                )
+                yield (
+                    f"{breaker['name']} is {override['state']}{until} by"
+                    f" {override['author']}: {override['reason']}"
+                    f" (it would be {breaker['computed_state']})"
+                )
+
+
+def _age(since: str, now: datetime) -> str:
+    return lasting(max(0.0, (now - moment(since)).total_seconds()))
+
+
+def moment(text: str) -> datetime:
+    """Read a moment as the daemon writes it."""
+    return datetime.fromisoformat(text)
+
+
+def _prom(seen: Mapping[str, Any]) -> Iterator[str]:
+    """The states alone, for a node exporter's text file collector."""
+    name = "pgbreaker_breaker_state"
+    yield f"# HELP {name} 1 for the state that the breaker is in."
+    yield f"# TYPE {name} gauge"
+    for target in seen["targets"]:
+        for breaker in target["breakers"]:
+            labels = (
+                f'target="{target["name"]}",operation="{breaker["operation"]}",'
+                f'breaker="{breaker["name"]}"'
+            )
+            for state in GRADES:
+                is_it = int(state == breaker["state"])
+                yield f'{name}{{{labels},state="{state}"}} {is_it}'
+
+
+# -- check -------------------------------------------------------------------------
+
+_WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+
+@click.command(epilog="Example: pgbreaker check primary")
+@click.argument("target")
+@options.asks
+def check(daemon: Asked, target: str) -> None:
+    """Say how TARGET is, by the protocol of Nagios.
+
+    Exits 0 when all its breakers are closed, 1 when one is half-open or it is
+    degraded, 2 when one is open, 3 when that is not known. In maintenance it is 0.
+    """
+    # Whoever asks by this protocol knows four codes and reads stdout alone.
+    try:
+        answer = daemon.ask("GET", f"/api/v1/targets/{quote(target, safe='')}")
+        if not answer.is_good:
+            raise daemon.refused(answer)
+        seen = daemon.read(answer)
+    except EndError as error:
+        click.echo(f"PGBREAKER UNKNOWN - {error.message.splitlines()[0]}")
+        sys.exit(UNKNOWN)
+    found = grade(seen)
+    said = _said(seen)
+    if seen.get("maintenance"):
+        said = f"in maintenance ({seen['maintenance']['reason']}); {said}"
+        found = 0
+    # A bar begins the performance data.
+    said = said.replace("|", "/")
+    click.echo(f"PGBREAKER {_WORDS[found]} - {target}: {said} | {_performance(seen)}")
+    sys.exit(found)
+
+
+def _said(target: Mapping[str, Any]) -> str:
+    shut = [b for b in target["breakers"] if GRADES.get(b["state"], UNKNOWN)]
+    if not shut:
+        return str(target["reason"])
+    named = ", ".join(f"{b['operation']} {b['state']}" for b in shut)
+    return f"{named}: {shut[0]['reason']}"
+
+
+def _performance(target: Mapping[str, Any]) -> str:
+    """Numbers as https://nagios-plugins.org/doc/guidelines.html has them."""
+    parts = [
+        f"{b['operation']}={GRADES.get(b['state'], UNKNOWN)};1;2;0;2"
+        for b in target["breakers"]
+    ]
+    for probe in target["probes"]:
+        last = probe["last"]
+        if last is not None and last["outcome"] in ("ok", "slow"):
+            limit = f"{probe['timeout_seconds']:g}"
+            parts.append(f"{probe['name']}={last['took_seconds']:.6f}s;;{limit};0")
+    ratio = target["facts"].get("slots_ratio")
+    if isinstance(ratio, int | float):
+        parts.append(f"slots={ratio * 100:.1f}%;80;90;0;100")
+    return " ".join(parts)
+
+
+# -- explain -----------------------------------------------------------------------
+
+
+@click.command(
+    epilog="Examples: pgbreaker explain primary/read   ·"
+    "   pgbreaker explain primary/read --at 2026-11-26T03:12:00Z"
+)
+@click.argument("breaker")
+@options.asks
+@click.option(
+    "--at",
+    "at",
+    metavar="TIME",
+    help="As it was then: a time (RFC 3339), or how long ago, such as 2h.",
+)
+def explain(daemon: Asked, breaker: str, at: str | None) -> None:
+    """Say what BREAKER does, why, and what it goes by."""
+    seen = daemon.get(place_of(breaker))
+    if at is not None:
+        _explain_then(daemon, breaker, instant(at))
+        return
+    click.echo(f"{seen['name']} is {stated(seen['state'])}: {seen['reason']}")
+    facts: list[tuple[str, str]] = [("since", str(seen["since"]))]
+    override = seen["override"]
+    if override is not None:
+        by = f"{override['author']} until {override['until'] or 'handed back'}"
+        facts.append(("override", f"{override['state']} by {by}: {override['reason']}"))
+        facts.append(("by itself", str(seen["computed_state"])))
+    facts += [
+        (name, str(value))
+        for name, value in seen["cause"].items()
+        if value is not None and name != "code"
+    ]
+    if seen["cause"]["code"] is not None:
+        facts.append(("cause", str(seen["cause"]["code"])))
+    if seen["retry_after_seconds"]:
+        facts.append(("tried again in", lasting(seen["retry_after_seconds"])))
+    window = seen.get("window") or {}
+    facts += [(f"window {name}", _number(value)) for name, value in window.items()]
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(f"  {name.ljust(width)}  {value}")
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _explain_then(daemon: Asked, breaker: str, at: datetime) -> None:
+    """Tell the last move before a moment, and the next one after it."""
+    entries = [
+        entry
+        for entry in _entries(daemon, since=at - timedelta(days=366), breaker=breaker)
+        if entry["kind"] in ("transition", "override")
+    ]
+    before = [entry for entry in entries if moment(entry["time"]) <= at]
+    after = [entry for entry in entries if moment(entry["time"]) > at]
+    if not before:
+        oldest = f"the first that is known is of {after[0]['time']}" if after else ""
+        raise EndError(
+            f"what {breaker} was at {written(at)} is not known: no event of it is"
+            f" that old; {oldest or 'there is none at all'}"
+        )
+    last = before[-1]
+    details = last.get("details") or {}
+    state = details.get("to") or details.get("state") or "deciding by itself"
+    click.echo(f"{breaker} was {stated(state)} at {written(at)}: {last['text']}")
+    click.echo(f"  since  {last['time']}")
+    if last.get("author"):
+        click.echo(f"  by     {last['author']}")
+    evidence = details.get("evidence") or {}
+    for name in ("code", "sqlstate", "probe", "text"):
+        if evidence.get(name):
+            click.echo(f"  {name}  {evidence[name]}")
+    if after:
+        click.echo(f"  then   {after[0]['time']} {after[0]['text']}")
+
+
+def place_of(breaker: str) -> str:
+    """The address of a breaker that is named ``target/operation``.
+
+    Raises:
+        UsageError: That is no such name.
+    """
+    target, slash, operation = breaker.partition("/")
+    if not slash or not target or not operation:
+        raise click.UsageError(
+            f"{breaker!r} is no breaker; they are named like primary/read"
+        )
+    return f"/api/v1/breakers/{quote(target, safe='')}/{quote(operation, safe='')}"
+
+
+# -- events ------------------------------------------------------------------------
+
+
+@click.command(
+    epilog="Examples: pgbreaker events --since 24h -o md   ·"
+    "   pgbreaker events --follow"
+)
+@options.asks
+@options.form("table", "json", "csv", "md")
+@click.option(
+    "--since",
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="From then on: how long ago, or a time (RFC 3339).",
+)
+@click.option("--target", metavar="NAME", help="Those of this target alone.")
+@click.option("--breaker", metavar="NAME", help="Those of this breaker alone.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    metavar="KIND",
+    help="Of this kind alone: transition, override, maintenance, notice, reload, note,"
+    " daemon. May be said several times.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="The last so many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
+def events(
+    daemon: Asked,
+    form: str,
+    since: str,
+    target: str | None,
+    breaker: str | None,
+    kinds: Sequence[str],
+    limit: int | None,
+    follow: bool,
+) -> None:
+    """Show what happened, oldest first."""
+    if follow and form in ("csv", "md"):
+        raise click.UsageError(f"-o {form} has an end; --follow has none")
+    chosen = {"target": target, "breaker": breaker}
+    more = {name: value for name, value in chosen.items() if value is not None}
+    found = list(_entries(daemon, since=instant(since), kinds=kinds, **more))
+    found = found[-limit:] if limit is not None else found
+    if form == "json" and not follow:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for line in _WRITERS["lines" if form == "json" else form](found):
+            click.echo(line)
+    if follow:
+        after = str(found[-1]["id"]) if found else None
+        _follow(daemon, after, form, kinds, more)
+
+
+_PAGE: Final = 1000
+
+
+def _entries(
+    daemon: Asked, *, since: datetime, kinds: Sequence[str] = (), **chosen: str
+) -> Iterator[dict[str, Any]]:
+    """Every event since a moment, a page after the other."""
+    after: int | None = None
+    while True:
+        asked: dict[str, Any] = {"since": written(since), "limit": _PAGE, **chosen}
+        if kinds:
+            asked["kind"] = ",".join(kinds)
+        if after is not None:
+            asked["after"] = after
+        answer = daemon.get("/api/v1/events?" + urlencode(asked))
+        page = answer["events"] if isinstance(answer, dict) else answer
+        yield from page
+        if len(page) < _PAGE or page[-1]["id"] == after:
+            return
+        after = page[-1]["id"]
+
+
+def _follow(
+    daemon: Asked,
+    after: str | None,
+    form: str,
+    kinds: Sequence[str],
+    chosen: Mapping[str, str],
+) -> None:
+    """Print what comes, until interrupted; what is lost meanwhile is caught up with."""
+    from pgbreaker.cli.following import follow
+
+    write = _WRITERS["lines" if form == "json" else "told"]
+    try:
+        for told in follow(daemon, after, silence=SILENCE):
+            if told.kind not in _KINDS:
+                continue
+            entry = told.json()
+            is_meant = all(entry.get(name) == v for name, v in chosen.items())
+            if is_meant and (not kinds or entry["kind"] in kinds):
+                for line in write([entry]):
+                    click.echo(line)
+    except KeyboardInterrupt:
+        click.echo()
+
+
+_KINDS: Final = frozenset(
+    ("transition", "override", "maintenance", "notice", "reload", "note", "daemon")
+)
+
+
+def _as_table(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not entries:
+        return
+    rows = [_row(entry) for entry in entries]
+    yield from table(("TIME", "KIND", "WHAT", "WHY"), rows)
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    of = entry.get("breaker") or entry.get("target") or ""
+    by = f" ({entry['author']})" if entry.get("author") else ""
+    return str(entry["time"]), str(entry["kind"]), str(of), f"{entry['text']}{by}"
+
+
+def _told_lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines of those that come one by one, for which no width is known beforehand."""
+    for entry in entries:
+        at, kind, of, text = _row(entry)
+        yield f"{at}  {kind:<11}  {of:<20}  {text}".rstrip()
+
+
+def _as_lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    return (json.dumps(entry, ensure_ascii=False) for entry in entries)
+
+
+_COLUMNS: Final = ("id", "time", "kind", "target", "breaker", "author", "text")
+
+
+def _as_csv(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    from csv import writer
+    from io import StringIO
+
+    for line in (_COLUMNS, *([e.get(c) for c in _COLUMNS] for e in entries)):
+        told = StringIO()
+        writer(told, lineterminator="").writerow(map(_no_formula, line))
+        yield told.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    """Keep a spreadsheet from taking what a server said for a formula."""
+    is_formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{cell}" if is_formula else cell
+
+
+def _as_markdown(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    yield "| time | kind | of | by | what |"
+    yield "|---|---|---|---|---|"
+    for entry in entries:
+        of = entry.get("breaker") or entry.get("target") or ""
+        cells = (
+            entry["time"],
+            entry["kind"],
+            of,
+            entry.get("author") or "",
+            entry["text"],
+        )
+        yield "| " + " | ".join(_in_cell(str(cell)) for cell in cells) + " |"
+
+
+def _in_cell(text: str) -> str:
+    """Keep what a server said from being markup."""
+    for sign in "\\|<>`*_[]":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+_WRITERS: Final = {
+    "table": _as_table,
+    "told": _told_lines,
+    "lines": _as_lines,
+    "csv": _as_csv,
+    "md": _as_markdown,
+}
+
+
+def instant(text: str) -> datetime:
+    """Read a moment: how long ago, or a time; without a zone it is this machine's.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    try:
+        return datetime.now(UTC) - timedelta(seconds=duration(text))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"{text!r} is no moment; write 2h, or 2026-11-26T03:12:00Z"
+        ) from None
+    return found.astimezone(UTC)
+
+
+def written(at: datetime) -> str:
+    """Write a moment as the daemon does."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,187 @@
+"""What somebody asks for by a form: read, checked, said in words, done at the desk."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.states import Override, State
+from pgbreaker.core.units import Seconds, duration, lasting
+from pgbreaker.monitor.desk import LASTS, LONGEST, REASON, RefusedError
+from pgbreaker.web.inside import Inside
+
+VERBS: Final[Mapping[str, State | None]] = {
+    "open": State.FORCED_OPEN,
+    "close": State.CLOSED,
+    "disable": State.DISABLED,
+    "auto": None,
+}
+"""Verb, the same as on the command line -> the state that it asks for; None hands back."""
+
+WORDS: Final = {
+    "open": "Force open",
+    "close": "Force closed",
+    "disable": "Disable",
+    "auto": "Hand back",
+}
+
+DONE: Final = {"open": "forced open", "close": "forced closed", "disable": "disabled"}
+
+TIMES: Final = ("15m", "30m", "1h", "4h", "24h", "7d")
+"""Times that the form offers."""
+
+USUAL: Final = next(time for time in TIMES if duration(time) == LASTS)
+"""The one that it proposes."""
+
+UNDO_WITHIN: Final[Seconds] = 10.0
+"""How long the undo is offered."""
+
+UNDONE: Final = "taken back at once"
+NOBODY: Final = "someone on this machine"
+"""Who did it, where nobody has to say who they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a form says.
+
+    Attributes:
+        verb: One of `VERBS`.
+        lasting: How long it is to hold, as it was written.
+        confirm: The breaker's name, typed by hand where that is asked for.
+        errors: Field -> what is wrong with it.
+    """
+
+    verb: str
+    reason: str = ""
+    lasting: str = USUAL
+    author: str = ""
+    confirm: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        """What is to be done, for a button."""
+        return WORDS[self.verb]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An order that was carried out.
+
+    Attributes:
+        says: What is so now.
+        path: Where the undo is sent, below the root.
+        undo: Fields of the undo's form. None: there is nothing to take back.
+    """
+
+    says: str
+    path: str
+    undo: Mapping[str, str] | None
+
+
+def order_of(form: Mapping[str, object], name: str | None) -> Order:
+    """Read a form, of somebody whose *name* may be known."""
+
+    def text(key: str, default: str = "") -> str:
+        value = form.get(key, default)
+        return value.strip() if isinstance(value, str) else ""
+
+    verb = text("do")
+    return Order(
+        verb=verb if verb in VERBS else "auto",
+        reason=text("reason"),
+        lasting=text("for", USUAL),
+        author=name or text("author") or NOBODY,
+        confirm=text("confirm"),
+    )
+
+
+def is_risky(breaker: Breaker, verb: str) -> bool:
+    """Whether *verb* sends calls to a server that fails: that takes a typed name."""
+    return verb in ("close", "disable") and not breaker.computed_passes
+
+
+def effect(breaker: Breaker, verb: str) -> str:
+    """What *verb* brings about, in words."""
+    operation = breaker.name.rpartition("/")[2]
+    work = f"{operation} calls" if operation != "connect" else "new connections"
+    address = f"/health/{breaker.name}"
+    passes = f"{work} pass whatever the probes see; load balancers that ask {address} get 200"
+    match verb:
+        case "open":
+            return (
+                f"Every application that follows this breaker refuses {work} at once,"
+                f" and load balancers that ask {address} get 503. Probes go on."
+            )
+        case "close":
+            return f"From now on {passes}. The breaker goes on counting behind it."
+        case "disable":
+            return f"From now on {passes}, and are not counted."
+        case _:
+            state = breaker.computed_state.value.replace("_", "-")
+            return f"The breaker decides by itself again: by what it saw it is {state}."
+
+
+def command(breaker: Breaker, order: Order) -> str:
+    """The same by the command line."""
+    words = ["pgbreaker", order.verb, breaker.name, "--reason", order.reason or "…"]
+    if VERBS[order.verb] is not None:
+        words += ["--for", order.lasting]
+    return shlex.join(words)
+
+
+async def carry_out(inside: Inside, breaker: Breaker, order: Order, path: str) -> Done:
+    """Do what *order* says.
+
+    Raises:
+        RefusedError: It is not to be had; the field is named.
+        NotKeptError: It could not be written down, and so is not done.
+    """
+    if is_risky(breaker, order.verb) and order.confirm != breaker.name:
+        why = f"type {breaker.name}: it fails, and calls would go to it all the same"
+        raise RefusedError("confirm", why)
+    before = breaker.override
+    state = VERBS[order.verb]
+    if state is None:
+        await inside.desk.hand_back(breaker, reason=order.reason, author=order.author)
+        says = f"{breaker.name} decides by itself again"
+    else:
+        seconds = _seconds(order.lasting)
+        await inside.desk.override(
+            breaker,
+            state,
+            reason=order.reason,
+            author=order.author,
+            lasting=seconds,
+        )
+        says = f"{breaker.name} is {DONE[order.verb]} for {lasting(seconds)}"
+    return Done(says, path, _undo(before, breaker, order, inside.clock.now()))
+
+
+def _seconds(text: str) -> Seconds:
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        raise RefusedError("for", str(error)) from None
+    if not 0 < seconds <= LONGEST:
+        raise RefusedError("for", f"it is between 0 and {lasting(LONGEST)}")
+    return seconds
+
+
+def _undo(
+    before: Override | None, breaker: Breaker, order: Order, now: Seconds
+) -> Mapping[str, str] | None:
+    """The form that makes it as it was *before*."""
+    if before is None and order.verb == "auto":
+        return None
+    fields = {"reason": UNDONE, "author": order.author, "confirm": breaker.name}
+    if before is None:
+        return fields | {"do": "auto"}
+    verb = next((v for v, state in VERBS.items() if state is before.state), None)
+    if verb is None:
+        return None  # by a state that the page has no word for
+    left = LASTS if before.until is None else max(1.0, before.until - now)
+    back = f"{UNDONE}: {before.reason}"[: REASON[1]]
+    return fields | {"do": verb, "reason": back, "for": f"{left:.0f}s"}

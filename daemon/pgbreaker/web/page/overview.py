@@ -1,0 +1,247 @@
+"""What matters first: the verdict, what to know besides, what needs attention."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pgbreaker.core.entry import Kind
+from pgbreaker.core.units import counted, lasting
+from pgbreaker.sinks.board import Condition, TargetBoard
+from pgbreaker.web.inside import Inside
+from pgbreaker.web.page.breakers import (
+    BreakerSight,
+    bars_of,
+    pooler_of,
+    sight_of,
+    slots_of,
+    target_path,
+)
+from pgbreaker.web.page.drawing import Bar
+from pgbreaker.web.page.forecast import Runway, soon
+from pgbreaker.web.page.targets import rank_of, slug
+from pgbreaker.web.page.words import CONDITIONS, Look
+
+CARDS: Final = 12
+"""Targets that are shown in full at the top; the list below has all of them."""
+
+_NAMED: Final = 3  # breakers that the verdict names
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How everything is, in one line.
+
+    Attributes:
+        tone: ``good``, ``warn`` or ``bad``.
+        says: The line.
+        more: What there is to add. Empty: nothing.
+    """
+
+    tone: str
+    says: str
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """Something to know before anything is done.
+
+    Attributes:
+        name: What it is about, in one word.
+        tone: ``bad``, ``warn`` or ``hand``.
+        says: In one sentence.
+        link: Where more is to be seen, below the root. None: nowhere.
+    """
+
+    name: str
+    tone: str
+    says: str
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A breaker that needs attention, and what it goes by."""
+
+    sight: BreakerSight
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A target that needs attention.
+
+    Attributes:
+        why: Why, in one sentence.
+        troubles: Its breakers that are not as usual.
+        bars: What of the target itself is measured against a threshold.
+        runways: What runs out soon.
+    """
+
+    name: str
+    slug: str
+    path: str
+    look: Look
+    rank: int
+    why: str
+    troubles: tuple[Trouble, ...]
+    bars: tuple[Bar, ...]
+    runways: tuple[Runway, ...]
+    window: str | None
+
+
+class Overview:
+    """What is true now of every target, judged for people."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._targets = list(inside.board.targets.values())
+
+    def verdict(self) -> Verdict:
+        """How everything is, in one line."""
+        in_work = [t for t in self._targets if self._window(t) is not None]
+        meant = [t for t in self._targets if self._window(t) is None]
+        more = f"{counted(len(in_work), 'target')} in maintenance" if in_work else ""
+        if not self._targets:
+            return Verdict("warn", "No target is watched")
+        shut = [s for t in meant for s in self._shut(t)]
+        if shut:
+            return self._of_shut(shut, more)
+        troubled = [t for t in meant if t.condition is not Condition.UP]
+        if troubled:
+            return _of_troubled(troubled, more)
+        ending = [(t.plan.name, r) for t in meant for r in soon(t)]
+        if ending:
+            name, first = min(ending, key=lambda found: found[1].left or 0.0)
+            says = f"No breaker open, but on {name} {first.says} run out in {lasting(first.left or 0.0)}"
+            return Verdict("warn", says, more)
+        if not meant:
+            return Verdict("warn", f"All {_targets(self._targets)} in maintenance")
+        says = (
+            f"All {_targets(meant)} healthy" if len(meant) > 1 else "1 target, healthy"
+        )
+        return Verdict("good", says, more)
+
+    def _shut(self, target: TargetBoard) -> Iterator[BreakerSight]:
+        for operation, breaker in target.breakers.items():
+            if not breaker.passes:
+                yield sight_of(target, operation, self._inside.clock)
+
+    def _of_shut(self, shut: Sequence[BreakerSight], more: str) -> Verdict:
+        wall = self._inside.clock.wall()
+        if len(shut) == 1:
+            one = shut[0]
+            since = lasting(max(0.0, wall - one.since))
+            says = f"1 breaker {one.look.word}: {one.name} for {since} — {one.why}"
+            return Verdict("bad", says, more)
+        words: dict[str, int] = {}
+        for sight in sorted(shut, key=lambda s: s.look.rank):
+            words[sight.look.word] = words.get(sight.look.word, 0) + 1
+        counts = ", ".join(f"{count} {word}" for word, count in words.items())
+        names = ", ".join(sight.name for sight in shut[:_NAMED])
+        rest = f" and {len(shut) - _NAMED} more" if len(shut) > _NAMED else ""
+        return Verdict("bad", f"{len(shut)} breakers not closed ({counts}): {names}{rest}", more)  # fmt: skip
+
+    def banners(self) -> Iterator[Banner]:
+        """What there is to know before anything is done."""
+        inside = self._inside
+        overrides = inside.desk.overrides
+        if overrides:
+            names = ", ".join(list(overrides)[:_NAMED])
+            rest = len(overrides) - _NAMED
+            more = f" and {rest} more" if rest > 0 else ""
+            count = counted(len(overrides), "override")
+            says = f"{count} active: {names}{more} — the breaker's own decision does not count there"
+            yield Banner("override", "hand", says, "events?kind=override")
+        yield from self._maintenance()
+        trouble = inside.health()
+        if trouble is not None:
+            yield Banner("daemon", "bad", f"The daemon itself is unwell: {trouble}")
+        waiting = inside.ready()
+        if waiting is not None:
+            yield Banner("starting", "warn", f"Not ready yet: {waiting}")
+        yield from self._refused_reload()
+
+    def _maintenance(self) -> Iterator[Banner]:
+        now = self._inside.clock.wall()
+        for window in self._inside.desk.windows.values():
+            if window.starts <= now < window.ends:
+                targets = ", ".join(
+                    "all targets" if t == "*" else t for t in window.targets
+                )
+                left = lasting(window.ends - now)
+                says = f"Maintenance of {targets} for another {left}: {window.reason} ({window.author})"
+                yield Banner(f"maintenance-{window.id}", "hand", says, "maintenance")
+
+    def _refused_reload(self) -> Iterator[Banner]:
+        entries = self._inside.history.entries
+        last = next((e for e in reversed(entries) if e.kind is Kind.RELOAD), None)
+        if last is not None and is_refused(last.details):
+            says = f"The configuration on disk is not in force: {last.text}"
+            yield Banner("reload", "bad", says, "events?kind=reload")
+
+    def cards(self) -> list[Card]:
+        """Targets that need attention, the worst first."""
+        found = [card for target in self._targets if (card := self._card(target))]
+        return sorted(found, key=lambda card: (card.rank, card.name))
+
+    def _card(self, target: TargetBoard) -> Card | None:
+        inside, condition = self._inside, target.condition
+        sights = [sight_of(target, o, inside.clock) for o in target.breakers]
+        troubles = tuple(
+            Trouble(s, tuple(bars_of(target, s.operation, inside.clock)))
+            for s in sights
+            if not s.is_well
+        )
+        runways = tuple(soon(target))
+        if condition is Condition.UP and not troubles and not runways:
+            return None
+        bars = tuple(b for b in (slots_of(target), pooler_of(target)) if b)
+        window = inside.desk.window_of(target.plan.name)
+        return Card(
+            name=target.plan.name,
+            slug=slug(target.plan.name),
+            path=target_path(target.plan.name),
+            look=CONDITIONS[condition],
+            rank=rank_of(target, condition),
+            why=_why(target, troubles),
+            troubles=troubles,
+            bars=bars,
+            runways=runways,
+            window=None if window is None else window.reason,
+        )
+
+    def _window(self, target: TargetBoard) -> object | None:
+        return self._inside.desk.window_of(target.plan.name)
+
+
+def _why(target: TargetBoard, troubles: Sequence[Trouble]) -> str:
+    """What to say of a target as a whole, which its breakers do not say already."""
+    machine = [t.sight for t in troubles if t.sight.override is None]
+    reasons = {sight.why for sight in machine}
+    if len(reasons) == 1:
+        return machine[0].why
+    return "" if troubles or target.condition is Condition.UP else target.reason
+
+
+def _of_troubled(troubled: Sequence[TargetBoard], more: str) -> Verdict:
+    if len(troubled) == 1:
+        one = troubled[0]
+        word = CONDITIONS[one.condition].word
+        says = f"No breaker open, but {one.plan.name} is {word}: {one.reason}"
+        return Verdict("warn", says, more)
+    names = ", ".join(f"{t.plan.name} ({t.condition.value})" for t in troubled[:_NAMED])
+    rest = f" and {len(troubled) - _NAMED} more" if len(troubled) > _NAMED else ""
+    says = f"No breaker open, but {len(troubled)} targets are not well: {names}{rest}"
+    return Verdict("warn", says, more)
+
+
+def _targets(targets: Sequence[TargetBoard]) -> str:
+    return counted(len(targets), "target")
+
+
+def is_refused(details: object) -> bool:
+    """Whether the details of a reload say that it was not taken."""
+    return isinstance(details, dict) and (
+        details.get("taken") is False or "error" in details
+    )

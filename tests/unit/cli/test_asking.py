@@ -1,0 +1,77 @@
+"""`pgbreaker probe` and `pgbreaker doctor`, where no server has to be there."""
+
+import asyncio
+import json
+
+from support.site import serving
+
+NOWHERE = "postgresql://me:hunter2@127.0.0.1:1/app"
+CONFIG = f"version: 1\ntargets:\n- name: main\n  dsn: {NOWHERE}\n"
+AWAY = ("--url", "http://127.0.0.1:1")
+
+
+def test_a_probe_of_a_server_that_is_not_there_is_a_failure_with_its_steps(command):
+    done = command("probe", NOWHERE, "--debug")
+
+    steps = [line.split()[0] for line in done.stdout.splitlines()]
+    assert done.exit_code == 1
+    assert steps[:3] == ["resolve", "addresses", "knock"]
+    assert done.stdout.splitlines()[-1] == (
+        "127.0.0.1: knock ended refused: connection refused"
+    )
+    assert "hunter2" not in done.output
+
+
+def test_a_name_needs_a_configuration_that_has_it(command, tmp_path):
+    path = tmp_path / "pgbreaker.yaml"
+    path.write_text(CONFIG, "utf-8")
+
+    alone = command("probe", "main")
+    unknown = command("probe", "mian", "--config", str(path))
+
+    assert (alone.exit_code, unknown.exit_code) == (2, 2)
+    assert "say --config FILE" in alone.stderr
+    assert "there are main" in unknown.stderr
+
+
+def test_what_is_wrong_comes_first_and_is_a_failure(command, tmp_path):
+    path = tmp_path / "pgbreaker.yaml"
+    path.write_text(CONFIG, "utf-8")
+    path.chmod(0o644)
+
+    done = command("doctor", "--config", str(path), *AWAY)
+
+    lines = done.stdout.splitlines()
+    signs = [line[0] for line in lines if line[0] != " "]
+    assert done.exit_code == 1
+    assert signs == ["x", "x", "!", "1"]
+    assert f"chmod 600 {path}" in done.stdout
+    assert "we are not let in (refused): connection refused" in done.stdout
+    assert lines[-1] == "1 target: 2 things wrong, 1 could be better"
+    assert "hunter2" not in done.output
+
+
+def test_what_doctor_says_is_there_for_programs(command):
+    done = command("doctor", "--dsn", NOWHERE, "-o", "json", *AWAY)
+
+    found = {one["code"]: one for one in json.loads(done.stdout)}
+    assert found["login_failed"]["level"] == "wrong"
+    assert found["login_failed"]["helps"] == ["pgbreaker probe 127.0.0.1 --debug"]
+    assert found["daemon"]["level"] == "weak"
+
+
+async def test_a_daemon_that_watches_something_else_is_told(command, tmp_path):
+    path = tmp_path / "pgbreaker.yaml"
+    path.write_text(CONFIG, "utf-8")
+
+    async with serving("main", "other") as served:
+        url = f"http://127.0.0.1:{served.port}"
+        words = ("doctor", "--config", str(path), "--url", url, "-o", "json")
+        done = await asyncio.to_thread(command, *words)
+        served.health = "the sentinel of main has ended"
+        ill = await asyncio.to_thread(command, *words)
+
+    found = {one["code"]: one for one in json.loads(done.stdout)}
+    assert found["configuration"]["text"].endswith("other")
+    assert "unhealthy" not in found
+    assert "the sentinel of main has ended" in ill.stdout

@@ -1,0 +1,203 @@
+"""What commands show of a daemon that serves a scene."""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from pgbreaker.cli.looking import _as_csv, _as_markdown, instant
+from pgbreaker.core.reading import Finding
+from support.site import serving
+
+
+async def shown(command, served, *words: str, **env: str):
+    """Run a command that asks the scene."""
+    url = f"http://127.0.0.1:{served.port}"
+    return await asyncio.to_thread(command, *words, "--url", url, **env)
+
+
+async def test_a_status_is_a_table_of_states_with_their_age(command):
+    async with serving() as served:
+        served.scene.read()
+        served.scene.time.now += 10
+        served.scene.open("connect")
+        served.scene.time.now += 65
+        done = await shown(command, served, "status")
+
+    head, *lines = done.stdout.splitlines()
+    assert done.exit_code == 0
+    assert head.split() == ["TARGET", "BREAKER", "STATE", "FOR", "WHY"]
+    (line,) = [line for line in lines if " connect " in line]
+    assert "○ open" in line
+    assert "1 min 5 s" in line
+    assert "sorry, too many clients already" in line
+    # Columns stand below their heads.
+    assert line.index("○ open") == head.index("STATE")
+
+
+async def test_where_glyphs_cannot_be_written_there_are_signs(command):
+    async with serving() as served:
+        served.scene.read()
+        done = await shown(command, served, "status", PYTHONIOENCODING="ascii")
+
+    assert "closed" in done.stdout
+
+
+async def test_a_status_for_programs_is_the_daemons_own(command):
+    async with serving() as served:
+        served.scene.read()
+        done = await shown(command, served, "status", "-o", "json")
+        _, there = await served.get("/api/v1/status")
+
+    assert json.loads(done.stdout) == there
+
+
+async def test_a_status_for_a_text_file_collector_has_every_state(command):
+    async with serving() as served:
+        served.scene.open("connect")
+        done = await shown(command, served, "status", "-o", "prom")
+
+    lines = done.stdout.splitlines()
+    ones = [line for line in lines if line.endswith(" 1")]
+    assert lines[1] == "# TYPE pgbreaker_breaker_state gauge"
+    assert (
+        'pgbreaker_breaker_state{target="main",operation="connect",'
+        'breaker="main/connect",state="open"} 1'
+    ) in ones
+    assert len(ones) == 3
+    assert len(lines) == 2 + 3 * 6
+
+
+@pytest.mark.parametrize(
+    ("happens", "code"),
+    [("nothing", 3), ("good", 0), ("bad", 1), ("open", 2)],
+)
+async def test_how_bad_it_is_is_the_exit_code(happens, code, command):
+    async with serving() as served:
+        if happens != "nothing":
+            served.scene.read()
+        if happens == "bad":
+            served.scene.read("login", Finding.TIMEOUT)
+        if happens == "open":
+            served.scene.open("connect")
+        done = await shown(command, served, "status", "--exit-code")
+        nagios = await shown(command, served, "check", "main")
+
+    assert done.exit_code == code
+    assert nagios.exit_code == code
+
+
+# -- check -------------------------------------------------------------------------
+
+# https://nagios-plugins.org/doc/guidelines.html: 'label'=value[UOM];[warn];[crit];[min];[max]
+PERFORMANCE = re.compile(r"[\w-]+=-?[\d.]+(s|%)?(;[\d.]*){1,4}")
+
+
+async def test_a_check_is_one_line_with_numbers(command):
+    async with serving() as served:
+        served.scene.read(values={"slots_ratio": 0.25})
+        done = await shown(command, served, "check", "main")
+
+    (line,) = done.stdout.splitlines()
+    said, bar, numbers = line.partition(" | ")
+    assert said.startswith("PGBREAKER OK - main: answered the last ping in ")
+    assert bar
+    for number in numbers.split():
+        assert PERFORMANCE.fullmatch(number), number
+    assert "slots=25.0%;80;90;0;100" in numbers
+    assert "read=0;1;2;0;2" in numbers
+
+
+async def test_a_check_of_what_is_open_says_which_and_why(command):
+    async with serving() as served:
+        served.scene.read()
+        served.scene.open("connect")
+        done = await shown(command, served, "check", "main")
+
+    assert done.stdout.startswith("PGBREAKER CRITICAL - main: connect open: ")
+
+
+async def test_a_check_of_nobody_or_by_nobody_is_unknown_and_not_a_code_of_ours(
+    command,
+):
+    async with serving() as served:
+        nobody = await shown(command, served, "check", "mian")
+    away = command("check", "main", "--url", "http://127.0.0.1:1")
+
+    assert (nobody.exit_code, away.exit_code) == (3, 3)
+    assert nobody.stdout.startswith("PGBREAKER UNKNOWN - no target is called 'mian'")
+    assert away.stdout.startswith("PGBREAKER UNKNOWN - no daemon answers at ")
+    assert nobody.stderr == away.stderr == ""
+
+
+# -- explain -----------------------------------------------------------------------
+
+
+async def test_a_breaker_is_explained_with_what_it_goes_by(command):
+    async with serving() as served:
+        served.scene.read()
+        served.scene.open("connect")
+        done = await shown(command, served, "explain", "main/connect")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("main/connect is ○ open: ")
+    assert re.search(r"^  sqlstate\s+53300$", done.stdout, re.M)
+    assert re.search(r"^  probe\s+login$", done.stdout, re.M)
+    assert re.search(r"^  tried again in\s+1\.0 s$", done.stdout, re.M)
+
+
+async def test_a_breaker_that_there_is_not_is_said_with_those_there_are(command):
+    async with serving() as served:
+        done = await shown(command, served, "explain", "main/raed")
+
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "no operation is called 'raed'; there are connect, read, write\n"
+    )
+
+
+def test_what_is_no_name_of_a_breaker_is_a_wrong_usage(command):
+    done = command("explain", "primary")
+
+    assert done.exit_code == 2
+    assert "they are named like primary/read" in done.stderr
+
+
+# -- Lines of events ---------------------------------------------------------------
+
+EVIL = {
+    "id": 1,
+    "time": "2026-11-26T03:12:00.000Z",
+    "kind": "notice",
+    "target": "main",
+    "breaker": None,
+    "author": None,
+    "text": '=cmd|"x" <b>a</b>\nb',
+}
+
+
+def test_a_spreadsheet_takes_nothing_for_a_formula():
+    head, line = _as_csv([EVIL])
+
+    assert head == "id,time,kind,target,breaker,author,text"
+    assert line.startswith("1,2026-11-26T03:12:00.000Z,notice,main,,,\"'=cmd|")
+
+
+def test_markdown_takes_nothing_for_markup():
+    *_, line = _as_markdown([EVIL])
+
+    assert "\\<b\\>a\\</b\\> b" in line
+    assert "cmd\\|" in line
+
+
+@pytest.mark.parametrize("text", ["2h", "2026-11-26T03:12:00Z", "2026-11-26 03:12"])
+def test_a_moment_is_how_long_ago_or_a_time(text):
+    assert instant(text).tzinfo is not None
+
+
+def test_what_is_no_moment_is_said_with_how_one_is_written(command):
+    done = command("events", "--since", "yesterday")
+
+    assert done.exit_code == 2
+    assert "write 2h, or 2026-11-26T03:12:00Z" in done.stderr

@@ -1,0 +1,420 @@
+"""Who may do what, for every address and every role; and what browsers are kept from."""
+
+import pytest
+
+from pgbreaker.core.plan import HttpPlan
+from pgbreaker.web.doors import hash_token
+from pgbreaker.web.doors.hosts import Hosts, host_of, is_loopback
+from pgbreaker.web.route import Role, Route
+from pgbreaker.web.server import routes_of
+from support.doors import BEYOND, basic, doors, raw, scrypt_of, write
+from support.site import Served
+
+LOOPBACK = ("127.0.0.1", 0)
+NAMES = {"target": "main", "operation": "read"}
+
+
+def every_route() -> list[Route]:
+    return routes_of(Served("main").inside)
+
+
+ROUTES = every_route()
+IDS = [f"{route.method} {route.path}" for route in ROUTES]
+
+
+def address(route: Route) -> str:
+    """An address that the route's pattern takes, of things that are there if it can be."""
+    path = route.path
+    for name, value in NAMES.items():
+        path = path.replace(f"{{{name}}}", value)
+    while "{" in path:
+        before, _, after = path.partition("{")
+        path = before + "none" + after.partition("}")[2]
+    return path
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    """A web configuration with a user of each role, and a token of each."""
+    roles = {"viewer": "viewer", "operator": "operator", "admin": "admin"}
+    return write(
+        tmp_path / "web.yml",
+        basic_auth_users={name: scrypt_of(name) for name in (*roles, "plain")},
+        pgbreaker={
+            "roles": roles | {f"{name}-robot": name for name in roles},
+            "tokens": {f"{name}-robot": hash_token(name) for name in roles},
+        },
+    )
+
+
+# -- Promise 15: routes x roles ---------------------------------------------------------
+
+
+def test_every_address_says_who_may_use_it_and_changes_are_not_for_viewers():
+    assert len(ROUTES) > 10
+    for route in ROUTES:
+        assert route.changes is (route.method != "GET"), route
+        assert not route.changes or route.role >= Role.OPERATOR, route
+
+
+def test_what_is_open_to_everybody_is_this_and_no_more():
+    open_ = {route.path for route in ROUTES if route.role is Role.NOBODY}
+
+    assert open_ <= {"/-/healthy", "/-/ready", "/static/{edition}/{name}"}
+
+
+async def sent(served, route: Route, **headers: str) -> int:
+    """Send what the route takes; gives up on the body of a stream."""
+    async with served.client.request(
+        route.method, address(route), headers=headers, allow_redirects=False
+    ) as answer:
+        return answer.status
+
+
+def expected(route: Route, role: Role) -> str:
+    if role >= route.role:
+        return "let in"
+    return "401" if role is Role.NOBODY else "403"
+
+
+def as_word(status: int) -> str:
+    return str(status) if status in (401, 403, 429) else "let in"
+
+
+@pytest.mark.parametrize("role", Role, ids=lambda role: role.name.lower())
+@pytest.mark.parametrize("way", ["password", "token"])
+async def test_each_role_uses_exactly_what_it_may(guarded, role, way):
+    name = role.name.lower()
+    by = {
+        "password": basic(name),
+        "token": {"Authorization": f"Bearer {name}"},
+    }
+    headers = {} if role is Role.NOBODY else by[way]
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=guarded)) as served:
+        found, wanted = {}, {}
+        for route, name in zip(ROUTES, IDS, strict=True):
+            # Without a token, a form of the page goes no further; JSON does.
+            body = {"Content-Type": "application/json"} if route.changes else {}
+            found[name] = as_word(await sent(served, route, **headers, **body))
+            wanted[name] = expected(route, role)
+
+    assert found == wanted
+
+
+async def test_without_a_web_configuration_this_machine_may_do_everything():
+    async with doors() as served:
+        found = {
+            name: as_word(await sent(served, route))
+            for route, name in zip(ROUTES, IDS, strict=True)
+        }
+
+    assert set(found.values()) == {"let in"}
+
+
+async def test_beyond_this_machine_nothing_changes_without_logging_in():
+    async with doors(HttpPlan(listen=BEYOND)) as served:
+        found = {
+            name: as_word(await sent(served, route))
+            for route, name in zip(ROUTES, IDS, strict=True)
+        }
+        async with served.client.post("/-/reload") as answer:
+            said = (await answer.json())["detail"]
+
+    wanted = {
+        name: expected(route, Role.VIEWER)
+        for route, name in zip(ROUTES, IDS, strict=True)
+    }
+    assert found == wanted
+    assert "http.web_config" in said
+
+
+async def test_through_a_proxy_on_this_machine_anybody_may_come_so_nothing_changes():
+    async with doors() as served:
+        headers = {"X-Forwarded-For": "192.0.2.7"}
+        async with served.client.post("/-/reload", headers=headers) as answer:
+            status = answer.status
+        read, _ = await served.get("/api/v1/status", headers=headers)
+
+    assert (status, read.status) == (403, 200)
+
+
+async def test_an_address_that_there_is_not_is_not_told_from_others(guarded):
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=guarded)) as served:
+        outside, _ = await served.get("/nowhere")
+        inside, _ = await served.get("/nowhere", headers=basic("viewer"))
+        async with served.client.delete("/api/v1/status") as answer:
+            no_such_method = answer.status
+
+    assert (outside.status, inside.status, no_such_method) == (401, 404, 401)
+
+
+async def test_whoever_has_no_role_looks_and_is_told_where_roles_are_given(guarded):
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=guarded)) as served:
+        read, _ = await served.get("/api/v1/status", headers=basic("plain"))
+        async with served.client.post("/-/reload", headers=basic("plain")) as answer:
+            body = await answer.json()
+
+    assert (read.status, answer.status) == (200, 403)
+    assert "WWW-Authenticate" not in answer.headers
+    assert body["detail"] == (
+        "plain is viewer, and this takes admin; pgbreaker.roles in the web"
+        " configuration says who is what"
+    )
+
+
+async def test_who_did_not_log_in_is_asked_to(guarded):
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=guarded)) as served:
+        answer, body = await served.get("/api/v1/status")
+
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == (
+        'Basic realm="pgbreaker", charset="UTF-8", Bearer realm="pgbreaker"'
+    )
+    assert answer.content_type == "application/problem+json"
+    assert body["detail"] == "this takes viewer"
+
+
+async def test_anonymous_viewers_look_and_a_wrong_password_is_wrong_all_the_same(
+    tmp_path,
+):
+    config = write(
+        tmp_path / "web.yml",
+        basic_auth_users={"ada": scrypt_of("ada")},
+        pgbreaker={"roles": {"ada": "admin"}, "anonymous": "viewer"},
+    )
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=config)) as served:
+        looked, _ = await served.get("/api/v1/status")
+        wrong, _ = await served.get("/api/v1/status", headers=basic("ada", "x"))
+        async with served.client.post("/-/reload") as answer:
+            changed = answer.status
+
+    assert (looked.status, wrong.status, changed) == (200, 401, 401)
+
+
+# -- Promise 16: browsers ---------------------------------------------------------------
+
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "deny",
+    "Server": "pgbreaker",
+}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=IDS)
+async def test_every_answer_keeps_browsers_safe(route):
+    async with (
+        doors() as served,
+        served.client.request(route.method, address(route)) as answer,
+    ):
+        headers = answer.headers
+
+    assert {name: headers.get(name) for name in SAFE} == SAFE
+    policy = headers["Content-Security-Policy"]
+    for part in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert part in policy
+    assert "unsafe" not in policy
+    assert "Set-Cookie" not in headers
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+        b"rubbish\r\n\r\n",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["not found", "misdirected", "no HTTP", "too long"],
+)
+async def test_every_refusal_does_too(request_):
+    async with doors() as served:
+        answer = await raw(served.port, request_)
+
+    head = answer.partition(b"\r\n\r\n")[0].decode()
+    for name, value in SAFE.items():
+        assert f"\r\n{name}: {value}" in head
+    assert "application/problem+json" in head
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.changes], ids=str)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Host": "evil.example"}, 421),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
+    ],
+    ids=str,
+)
+async def test_no_page_of_another_site_changes_anything(route, headers, status):
+    async with doors() as served:
+        changed = await sent(served, route, **headers)
+
+    assert changed == status
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.changes], ids=str)
+async def test_a_form_needs_the_token_of_a_page_of_ours(route):
+    async with doors() as served:
+        async with served.client.request(
+            route.method, address(route), data={"csrf": "guessed"}
+        ) as answer:
+            body = await answer.json()
+
+    if route.takes_forms:
+        assert answer.status == 403
+        assert "load the page anew" in body["detail"]
+    else:
+        assert answer.status == 415
+
+
+async def test_a_form_of_our_page_is_taken():
+    from aiohttp import web
+
+    from pgbreaker.web.doors import CSRF_FIELD, csrf_token
+    from pgbreaker.web.doors.doorman import Doorman
+    from pgbreaker.web.doors.limits import DEFAULT
+    from pgbreaker.web.doors.present import Present
+    from pgbreaker.web.server import app_of
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text=csrf_token(request))
+
+    async def act(request: web.Request) -> web.Response:
+        return web.Response(text=(await request.post())["state"])
+
+    served = Served("main")
+    routes = [
+        Route("GET", "/page", Role.VIEWER, page),
+        Route("POST", "/act", Role.OPERATOR, act, changes=True),
+    ]
+    plan = HttpPlan()
+    doorman = Doorman(plan, Present(None), routes, DEFAULT, served.inside.clock.now)
+    from aiohttp.test_utils import TestClient, TestServer
+
+    async with TestClient(TestServer(app_of(doorman, routes))) as client:
+        async with client.get("/page") as answer:
+            token = await answer.text()
+        form = {CSRF_FIELD: token, "state": "open"}
+        async with client.post("/act", data=form) as answer:
+            done = answer.status, await answer.text()
+        async with client.post("/act", data={"state": "open"}) as answer:
+            without = answer.status
+        async with client.post("/act", data=form | {CSRF_FIELD: token[:-1]}) as answer:
+            cut = answer.status
+
+    assert done == (200, "open")
+    assert (without, cut) == (403, 403)
+
+
+@pytest.mark.parametrize(
+    ("listen", "allowed", "host", "is_answered"),
+    [
+        ("127.0.0.1", (), "127.0.0.1:9432", True),
+        ("127.0.0.1", (), "localhost:9432", True),
+        ("127.0.0.1", (), "LOCALHOST.", True),
+        ("127.0.0.1", (), "db.localhost", True),
+        ("127.0.0.1", (), "[::1]:9432", True),
+        ("127.0.0.1", (), "192.0.2.7", True),
+        ("127.0.0.1", (), None, True),
+        ("127.0.0.1", (), "evil.example", False),
+        ("127.0.0.1", (), "localhost.evil.example", False),
+        ("127.0.0.1", (), "localhost@evil.example", False),
+        ("127.0.0.1", (), "localhost:evil", False),
+        ("127.0.0.1", (), "localhost/evil", False),
+        ("127.0.0.1", (), "", False),
+        ("127.0.0.1", ("Page.Corp",), "page.corp:443", True),
+        ("::1", (), "evil.example", False),
+        ("localhost", (), "evil.example", False),
+        ("0.0.0.0", (), "pgbreaker.monitoring.svc:9432", True),
+        ("0.0.0.0", ("page.corp",), "pgbreaker.monitoring.svc:9432", False),
+        ("0.0.0.0", ("page.corp",), "page.corp", True),
+        ("0.0.0.0", ("page.corp",), "10.0.0.5:9432", True),
+    ],
+)
+def test_names_that_are_answered_to(listen, allowed, host, is_answered):
+    assert Hosts(listen, allowed).answers_to(host) is is_answered
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed", "is_right"),
+    [
+        ("http://localhost:9432", "localhost:9432", (), True),
+        ("http://localhost:9999", "localhost:9432", (), False),
+        ("https://page.corp", "127.0.0.1:9432", ("page.corp",), True),
+        ("https://page.corp", "127.0.0.1:9432", (), False),
+        ("https://page.corp.evil.example", "127.0.0.1", ("page.corp",), False),
+        ("null", "localhost", (), False),
+        ("rubbish", "localhost", (), False),
+        ("http://[::1", "localhost", (), False),
+        (None, "localhost", (), True),
+    ],
+)
+def test_pages_whose_changes_are_taken(origin, host, allowed, is_right):
+    hosts = Hosts("127.0.0.1", allowed)
+
+    assert (hosts.wrong_with_origin(origin, None, host) is None) is is_right
+
+
+def test_a_host_is_taken_apart():
+    assert host_of("[2001:db8::1]:80") == "2001:db8::1"
+    assert host_of("Example.ORG.") == "example.org"
+    assert [host_of(bad) for bad in ("", ":80", "a b", "a/b", "a:b", "[::")] == [
+        None
+    ] * 6
+    assert is_loopback("127.9.9.9")
+    assert not is_loopback("example.org")
+
+
+async def test_headers_of_the_file_go_before_ours(tmp_path):
+    config = write(
+        tmp_path / "web.yml",
+        http_server_config={
+            "http2": True,
+            "headers": {"X-Frame-Options": "sameorigin", "X-XSS-Protection": ""},
+        },
+    )
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=config)) as served:
+        answer, _ = await served.get("/metrics")
+
+    assert answer.headers["X-Frame-Options"] == "sameorigin"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "X-XSS-Protection" not in answer.headers
+
+
+async def test_the_rate_of_the_file_is_kept_and_supervisors_are_not_held_up(tmp_path):
+    config = write(tmp_path / "web.yml", rate_limit={"interval": "10s", "burst": 2})
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=config)) as served:
+        statuses = [(await served.get("/api/v1/status"))[0].status for _ in range(2)]
+        third, _ = await served.get("/api/v1/status")
+        healthy, _ = await served.get("/-/healthy")
+        served.scene.time.now += 10
+        later, _ = await served.get("/api/v1/status")
+
+    assert (statuses, third.status, healthy.status) == ([200, 200], 429, 200)
+    assert third.headers["Retry-After"] == "10"
+    assert later.status == 200
+
+
+async def test_changes_have_a_pace():
+    async with doors() as served:
+        statuses = []
+        for _ in range(125):
+            async with served.client.post("/-/reload") as answer:
+                statuses.append(answer.status)
+        read, _ = await served.get("/api/v1/status")
+        served.scene.time.now += 1
+        async with served.client.post("/-/reload") as answer:
+            later = answer.status
+
+    assert statuses.count(429) == 5
+    assert statuses[-1] == 429
+    assert (read.status, later) == (200, 409)
