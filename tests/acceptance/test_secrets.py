@@ -10,8 +10,10 @@ import gzip
 import json
 import os
 import pickle
+import re
 import signal
 import socket
+import subprocess
 import tarfile
 import threading
 import time
@@ -25,7 +27,7 @@ from urllib.parse import quote
 
 import pytest
 
-from acceptance.conftest import Daemon, pgbreaker
+from acceptance.conftest import PROGRAM, pgbreaker
 from pgbreaker.cli.daemon import credentials
 from pgbreaker.config import for_dsn, load, parse, shown, written
 from pgbreaker.core.plan import TargetPlan
@@ -312,6 +314,47 @@ class Talk:
         self.said["stream"] = came
 
 
+class Logging:
+    """A daemon that logs into a file, which is never full.
+
+    Attributes:
+        process: It.
+        log: The file.
+        url: Where it serves.
+    """
+
+    def __init__(self, config: Path, log: Path, **env: str) -> None:
+        self.log = log
+        with log.open("wb") as told:
+            self.process = subprocess.Popen(
+                [*PROGRAM, "run", "--listen", "127.0.0.1:0", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stderr=told,
+                env={**os.environ, **env},
+            )
+        found = self.until(r"listening on ([\w.]+:\d+)")
+        self.url = f"http://{found[1]}"
+
+    def until(self, pattern: str, within: float = 15.0) -> re.Match[str]:
+        """Wait until the log has *pattern*."""
+        ends = time.monotonic() + within
+        while time.monotonic() < ends and self.process.poll() is None:
+            text = self.log.read_text("utf-8")
+            if found := re.search(pattern, text):
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was not said; it said {text[-2000:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(20) == 0
+
+    def close(self) -> None:
+        """End it, however it is."""
+        self.process.kill()
+        self.process.wait()
+
+
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -331,13 +374,12 @@ def of_daemon(folder: Path, server) -> dict[str, bytes]:
             "CANARY_DSN": f"postgresql://me:{canary('watched-whole-variable')}"
             f"@127.0.0.1:{server.port}/postgres",
         }
-        daemon = Daemon("--config", str(config), **env)
-        stack.callback(daemon.process.kill)
-        daemon.start()
+        daemon = Logging(config, folder / "daemon.log", **env)
+        stack.callback(daemon.close)
         talk = Talk(daemon.url)
         alice = basic("alice", canary("door-user-password"))
         assert talk.ask("/api/v1/status", alice) == 200
-        _wait_until_all_were_asked(daemon, alice)
+        _wait_until_all_were_asked(daemon.url, alice)
         for path in ADDRESSES:
             talk.ask(path, alice)
         for target in ("dsn", "tls", "pooler", "options"):
@@ -361,10 +403,11 @@ def of_daemon(folder: Path, server) -> dict[str, bytes]:
         talk.ask("/-/reload", alice, method="POST", body={})
         config.write_text(text, "utf-8")
         talk.stream(alice, 1.0)
-        talk.said["bundle"] = bundle(folder, config, daemon.url, env)
+        talk.said["bundle"] = bundle(folder, config, daemon, env)
         daemon.process.send_signal(signal.SIGUSR1)
-        _, _, words = daemon.stop()
-        talk.said["log"] = json.dumps(daemon.lines).encode() + words.encode()
+        daemon.until("task")
+        daemon.stop()
+        talk.said["log"] = daemon.log.read_bytes()
         talk.said["pushed"] = b"\n".join(catcher.came)
         for left in ("state.db", "state.db-wal", "readings.jsonl"):
             path = folder / left
@@ -372,11 +415,11 @@ def of_daemon(folder: Path, server) -> dict[str, bytes]:
         return talk.said
 
 
-def _wait_until_all_were_asked(daemon: Daemon, header: str) -> None:
+def _wait_until_all_were_asked(url: str, header: str) -> None:
     """Wait until every target has come to something."""
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
-        request = urllib.request.Request(daemon.url + "/api/v1/status")
+        request = urllib.request.Request(url + "/api/v1/status")
         request.add_header("Authorization", header)
         with urllib.request.urlopen(request, timeout=5) as answer:
             targets = json.load(answer)["targets"]
@@ -387,16 +430,14 @@ def _wait_until_all_were_asked(daemon: Daemon, header: str) -> None:
     raise AssertionError("not every target came to something")
 
 
-def bundle(folder: Path, config: Path, url: str, env: dict[str, str]) -> bytes:
+def bundle(folder: Path, config: Path, daemon: Logging, env: dict[str, str]) -> bytes:
     """All files of a support bundle, one after the other."""
-    log = folder / "daemon.log"
-    log.write_text("a line\n", "utf-8")
     file = folder / "bundle.tar.gz"
     password = folder / "alice"
     password.write_text(canary("door-user-password"), "utf-8")
     done = pgbreaker(
-        *("support-bundle", str(file), "--url", url, "--config", str(config)),
-        *("--log", str(log)),
+        *("support-bundle", str(file), "--url", daemon.url, "--log", str(daemon.log)),
+        *("--config", str(config)),
         PGBREAKER_USER="alice",
         PGBREAKER_PASSWORD_FILE=str(password),
         PGBREAKER_DSN=f"postgresql://me:{canary('command-env-dsn')}@db/app",

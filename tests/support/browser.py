@@ -21,6 +21,8 @@ _FLAGS = (
     "--disable-dev-shm-usage",
 )
 
+_PATIENCE = 10_000.0  # milliseconds that anything may take to be seen
+
 
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
@@ -41,6 +43,7 @@ async def tab(browser: Browser, url: str, **more: Any) -> AsyncIterator[Page]:
     """A tab of a browser that knows nothing yet, which fails when a page complains."""
     context = await browser.new_context(base_url=url, **more)
     try:
+        context.set_default_timeout(_PATIENCE)
         page = await context.new_page()
         said = listen(page)
         yield page

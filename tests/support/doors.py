@@ -28,7 +28,7 @@ def scrypt_of(password: str) -> str:
     salt, right = (
         base64.b64encode(raw).decode().rstrip("=") for raw in (b"salt", found)
     )
-    return f"$scrypt$ln=1,r=8,p=1${salt}${right}"
+    return f"$scrypt$1$8$1${salt}${right}"
 
 
 def write(path: Path, **config) -> Path:

@@ -10,6 +10,7 @@ from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
+from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import Views
 from support.boards import Scene
 
@@ -32,9 +33,11 @@ class Served:
         self.desk = Desk(scene.board, scene.hub, self.history, scene.clock)
         self.health: str | None = None
         self.ready: str | None = None
+        views = Views(scene.board, scene.clock, "e1")
         self.inside = Inside(
             board=scene.board,
-            views=Views(scene.board, scene.clock, "e1"),
+            views=views,
+            stream=Stream(self.history, views, scene.clock),
             metrics=self.metrics,
             history=self.history,
             desk=self.desk,

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pgbreaker import __version__
 from pgbreaker.cli import options
-from pgbreaker.cli.daemon import Asked
+from pgbreaker.cli.daemon import Asked, find
 from pgbreaker.cli.ending import FAILED, EndError
 from pgbreaker.cli.serving import configured
 from pgbreaker.cli.table import shows_colours
-from pgbreaker.core.units import counted
+from pgbreaker.core.units import Seconds, counted, duration, lasting
 
 if TYPE_CHECKING:
     from pgbreaker.core.plan import Config, TargetPlan
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Examples: pgbreaker probe primary --config pgbreaker.yaml --debug   ·"
-    "   pgbreaker probe postgresql://pgbreaker@db1/app"
+    epilog=options.examples(
+        "pgbreaker probe primary --config pgbreaker.yaml --debug",
+        "pgbreaker probe postgresql://pgbreaker@db1/app",
+    )
 )
 @click.argument("target", metavar="TARGET|DSN")
 @options.config
@@ -63,13 +65,16 @@ def _plan(target: str, path: Path | None) -> "TargetPlan":
 
 
 @click.command(
-    epilog="Examples: pgbreaker doctor --config pgbreaker.yaml   ·"
-    "   pgbreaker doctor --dsn postgresql://pgbreaker@db1/app -o json"
+    epilog=options.examples(
+        "pgbreaker doctor --config pgbreaker.yaml",
+        "pgbreaker doctor --dsn postgresql://pgbreaker@db1/app -o json",
+    )
 )
-@options.asks
 @options.dsn
+@click.option("--prometheus", metavar="URL", help="Also ask the Prometheus there.")
 @options.form("table", "json")
-def doctor(daemon: Asked, dsn: str | None, form: str) -> None:
+@options.asks
+def doctor(daemon: Asked, dsn: str | None, prometheus: str | None, form: str) -> None:
     """Name what is missing, and what would help.
 
     Timeouts, rights, extensions, clocks, TLS, modes of files; and the daemon, where one
@@ -82,6 +87,8 @@ def doctor(daemon: Asked, dsn: str | None, form: str) -> None:
     found = look_around(config.targets, daemon.config)
     found += asyncio.run(ask_all(config.targets))
     found += _of_daemon(daemon, config)
+    if prometheus is not None:
+        found += _of_prometheus(prometheus, config)
     if form == "json":
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
     else:
@@ -122,12 +129,65 @@ def _of_daemon(daemon: Asked, config: "Config") -> "Iterator[Complaint]":
     try:
         seen = daemon.get("/api/v1/status")
         well = daemon.ask("GET", "/-/healthy")
+        version = str(daemon.get("/openapi.json")["info"]["version"])
     except EndError as error:
         yield _complaint("daemon", Level.WEAK, error.message.splitlines()[0])
         return
     if not well.is_good:
         yield _complaint("unhealthy", Level.WRONG, well.problem)
+    if version != __version__:
+        yield _complaint(
+            "version",
+            Level.WEAK,
+            f"the daemon is {version}, and this command {__version__}",
+            "systemctl restart pgbreaker",
+        )
     yield from _of_status(seen, daemon.config, config)
+
+
+_SELDOM: Final[Seconds] = 15.0
+"""Rules of ours look back a minute, and want four samples in it."""
+
+
+def _of_prometheus(url: str, config: "Config") -> "Iterator[Complaint]":
+    """Whether somebody scrapes us, and often enough for the alerts."""
+    from pgbreaker.monitor.doctor import Level
+
+    job = "pgbreaker" if config.alertmanager is None else config.alertmanager.job
+    there = Asked(find(url, None, {}))
+    try:
+        seen = there.get("/api/v1/targets?state=active")["data"]["activeTargets"]
+        ours = [one for one in seen if one["labels"]["job"] == job]
+        intervals = [duration(one["scrapeInterval"]) for one in ours]
+    except EndError as error:
+        yield _complaint("prometheus", Level.WRONG, error.message.splitlines()[0])
+        return
+    except (KeyError, TypeError, ValueError):
+        text = f"what answers at {there.place.url} is no Prometheus"
+        yield _complaint("prometheus", Level.WRONG, text)
+        return
+    if not ours:
+        yield _complaint(
+            "not_scraped",
+            Level.WRONG,
+            f"Prometheus has no target of the job {job!r}: no alert of ours can fire",
+            f"scrape_configs: [{{job_name: {job}, scrape_interval: 5s, ...}}]",
+        )
+    for one, interval in zip(ours, intervals, strict=True):
+        if one["health"] == "down":
+            yield _complaint(
+                "not_scraped",
+                Level.WRONG,
+                f"Prometheus cannot scrape {one['scrapeUrl']}: {one['lastError']}",
+            )
+        elif interval > _SELDOM:
+            yield _complaint(
+                "scrape_interval",
+                Level.WRONG,
+                f"Prometheus scrapes us every {lasting(interval)}: rules that look back"
+                " a minute see too little",
+                f"scrape_interval: 5s  (of the job {job})",
+            )
 
 
 def _complaint(code: str, level: "Level", text: str, *helps: str) -> "Complaint":
@@ -141,14 +201,6 @@ def _of_status(
 ) -> "Iterator[Complaint]":
     from pgbreaker.monitor.doctor import Level
 
-    version = seen.get("version")
-    if version is not None and version != __version__:
-        yield _complaint(
-            "version",
-            Level.WEAK,
-            f"the daemon is {version}, and this command {__version__}",
-            "systemctl restart pgbreaker",
-        )
     named = {target["name"] for target in seen["targets"]}
     ours = {plan.name for plan in config.targets}
     if path is not None and named != ours:
@@ -159,7 +211,14 @@ def _of_status(
             f"the daemon does not watch what {path} says: {apart}",
             "pgbreaker reload",
         )
-    if seen.get("store_degraded") or (seen.get("store") or {}).get("degraded"):
+    store, reload = seen.get("store") or {}, seen.get("reload") or {}
+    if store.get("degraded"):
+        text = f"what happens cannot be written down: {store['problem']}"
+        yield _complaint("store", Level.WRONG, text)
+    if reload.get("ok") is False:
         yield _complaint(
-            "store", Level.WRONG, "the daemon cannot write down what happens"
+            "reload",
+            Level.WRONG,
+            f"the configuration was refused at {reload['at']}: {reload['problem']}",
+            "pgbreaker check-config FILE",
         )

@@ -44,7 +44,8 @@ _PACKAGES: Final = (
 
 
 @click.command(
-    "support-bundle", epilog="Example: pgbreaker support-bundle --config pgbreaker.yaml"
+    "support-bundle",
+    epilog=options.examples("pgbreaker support-bundle --config pgbreaker.yaml"),
 )
 @click.argument(
     "file",
@@ -123,12 +124,15 @@ def _config(path: Path) -> str:
     return _json(config.shown(config.load(path)))
 
 
+_PATIENCE: Final = 2.0  # seconds; where much is down, much is to be waited for
+
+
 def _doctor(path: Path) -> str:
     from pgbreaker import config
     from pgbreaker.monitor.doctor import ask_all, look_around
 
     plans = config.load(path).targets
-    found = look_around(plans, path) + asyncio.run(ask_all(plans))
+    found = look_around(plans, path) + asyncio.run(ask_all(plans, within=_PATIENCE))
     return _json([asdict(one) for one in found])
 
 

@@ -69,9 +69,10 @@ def find(
         EndError: What was said is no address.
     """
     if url is not None:
-        return Place(_checked(url), "--url")
+        return Place(_checked(url, "--url"), "--url")
     if env.get("PGBREAKER_URL"):
-        return Place(_checked(env["PGBREAKER_URL"]), "PGBREAKER_URL")
+        said_by = "PGBREAKER_URL"
+        return Place(_checked(env[said_by], said_by), said_by)
     tried: list[str] = []
     folders = [f for f in (env.get("RUNTIME_DIRECTORY"), _RUN) if f]
     for folder in dict.fromkeys(folders):
@@ -92,7 +93,7 @@ def find(
     return Place(USUAL, "the usual address", tuple(tried))
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, said_by: str) -> str:
     if url.startswith("unix:") and len(url) > len("unix:"):
         return "unix:" + url.removeprefix("unix:").removeprefix("//")
     try:
@@ -102,10 +103,10 @@ def _checked(url: str) -> str:
     except ValueError:
         is_address = False
     if not is_address:
-        raise EndError("--url is no address; write http://127.0.0.1:9432", 2)
+        raise EndError(f"{said_by} is no address; write http://127.0.0.1:9432", 2)
     if parts.username is not None or parts.password is not None:
         raise EndError(
-            "credentials do not belong into --url, where everybody sees them; set"
+            f"credentials do not belong into {said_by}, where others see them; set"
             " PGBREAKER_USER and PGBREAKER_PASSWORD_FILE",
             2,
         )

@@ -16,7 +16,8 @@ from pgbreaker.errors import ConfigError
 
 
 @click.command(
-    "check-config", epilog="Example: pgbreaker check-config pgbreaker.yaml --connect"
+    "check-config",
+    epilog=options.examples("pgbreaker check-config pgbreaker.yaml --connect"),
 )
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--connect", is_flag=True, help="Also log in at every target.")
@@ -57,7 +58,7 @@ def check_config(path: Path, connect: bool, form: str) -> None:
 # -- schema, config ----------------------------------------------------------------
 
 
-@click.command(epilog="Example: pgbreaker schema > pgbreaker.schema.json")
+@click.command(epilog=options.examples("pgbreaker schema > pgbreaker.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from pgbreaker import config
@@ -98,7 +99,7 @@ _UNHEARD = {
 
 
 @click.command(
-    epilog="Example: pgbreaker export systemd /etc/systemd/system",
+    epilog=options.examples("pgbreaker export systemd /etc/systemd/system"),
 )
 @click.argument("kind", type=click.Choice(["alerts", "dashboards", "systemd"]))
 @click.argument("into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))

@@ -23,9 +23,8 @@ every five."""
 
 
 @click.command(
-    epilog="Examples: pgbreaker status   ·   pgbreaker status --exit-code -o json"
+    epilog=options.examples("pgbreaker status", "pgbreaker status --exit-code -o json")
 )
-@options.asks
 @options.form("table", "json", "prom")
 @click.option(
     "--exit-code",
@@ -33,6 +32,7 @@ every five."""
     is_flag=True,
     help="Exit 0 when all is closed, 1 half-open or degraded, 2 open, 3 unknown.",
 )
+@options.asks
 def status(daemon: Asked, form: str, graded: bool) -> None:
     """Show every target and breaker of the daemon."""
     seen = daemon.get("/api/v1/status")
@@ -58,11 +58,19 @@ def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]
                 breaker["operation"],
                 stated(breaker["state"]),
                 _age(breaker["since"], now),
-                breaker["reason"],
+                why(breaker),
             )
             for breaker in target["breakers"]
         ]
     yield from table(("TARGET", "BREAKER", "STATE", "FOR", "WHY"), rows, width=width)
+
+
+def why(breaker: Mapping[str, Any]) -> str:
+    """Why a breaker is as it is, without its name and state, which stand beside."""
+    reason = str(breaker["reason"])
+    if not reason.startswith(f"breaker {breaker['name']!r} is "):
+        return reason
+    return reason.partition(": ")[2] or reason
 
 
 def _why(target: Mapping[str, Any]) -> str:
@@ -122,7 +130,7 @@ def _prom(seen: Mapping[str, Any]) -> Iterator[str]:
 _WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
-@click.command(epilog="Example: pgbreaker check primary")
+@click.command(epilog=options.examples("pgbreaker check primary"))
 @click.argument("target")
 @options.asks
 def check(daemon: Asked, target: str) -> None:
@@ -156,7 +164,7 @@ def _said(target: Mapping[str, Any]) -> str:
     if not shut:
         return str(target["reason"])
     named = ", ".join(f"{b['operation']} {b['state']}" for b in shut)
-    return f"{named}: {shut[0]['reason']}"
+    return f"{named}: {why(shut[0])}"
 
 
 def _performance(target: Mapping[str, Any]) -> str:
@@ -180,24 +188,26 @@ def _performance(target: Mapping[str, Any]) -> str:
 
 
 @click.command(
-    epilog="Examples: pgbreaker explain primary/read   ·"
-    "   pgbreaker explain primary/read --at 2026-11-26T03:12:00Z"
+    epilog=options.examples(
+        "pgbreaker explain primary/read",
+        "pgbreaker explain primary/read --at 2026-11-26T03:12:00Z",
+    )
 )
 @click.argument("breaker")
-@options.asks
 @click.option(
     "--at",
     "at",
     metavar="TIME",
     help="As it was then: a time (RFC 3339), or how long ago, such as 2h.",
 )
+@options.asks
 def explain(daemon: Asked, breaker: str, at: str | None) -> None:
     """Say what BREAKER does, why, and what it goes by."""
     seen = daemon.get(place_of(breaker))
     if at is not None:
         _explain_then(daemon, breaker, instant(at))
         return
-    click.echo(f"{seen['name']} is {stated(seen['state'])}: {seen['reason']}")
+    click.echo(f"{seen['name']} is {stated(seen['state'])}: {why(seen)}")
     facts: list[tuple[str, str]] = [("since", str(seen["since"]))]
     override = seen["override"]
     if override is not None:
@@ -226,13 +236,11 @@ def _number(value: object) -> str:
 
 def _explain_then(daemon: Asked, breaker: str, at: datetime) -> None:
     """Tell the last move before a moment, and the next one after it."""
-    entries = [
-        entry
-        for entry in _entries(daemon, since=at - timedelta(days=366), breaker=breaker)
-        if entry["kind"] in ("transition", "override")
-    ]
-    before = [entry for entry in entries if moment(entry["time"]) <= at]
-    after = [entry for entry in entries if moment(entry["time"]) > at]
+    # An id is the time of it, in milliseconds.
+    then = int(at.timestamp() * 1000)
+    chosen = {"breaker": breaker, "kind": "transition,override", "limit": 1}
+    before = _page(daemon, {**chosen, "before": then + 1})
+    after = _page(daemon, {**chosen, "after": then})
     if not before:
         oldest = f"the first that is known is of {after[0]['time']}" if after else ""
         raise EndError(
@@ -272,10 +280,10 @@ def place_of(breaker: str) -> str:
 
 
 @click.command(
-    epilog="Examples: pgbreaker events --since 24h -o md   ·"
-    "   pgbreaker events --follow"
+    epilog=options.examples(
+        "pgbreaker events --since 24h -o md", "pgbreaker events --follow"
+    )
 )
-@options.asks
 @options.form("table", "json", "csv", "md")
 @click.option(
     "--since",
@@ -296,6 +304,7 @@ def place_of(breaker: str) -> str:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="The last so many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
+@options.asks
 def events(
     daemon: Asked,
     form: str,
@@ -337,12 +346,17 @@ def _entries(
             asked["kind"] = ",".join(kinds)
         if after is not None:
             asked["after"] = after
-        answer = daemon.get("/api/v1/events?" + urlencode(asked))
-        page = answer["events"] if isinstance(answer, dict) else answer
+        page = _page(daemon, asked)
         yield from page
         if len(page) < _PAGE or page[-1]["id"] == after:
             return
         after = page[-1]["id"]
+
+
+def _page(daemon: Asked, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    answer = daemon.get("/api/v1/events?" + urlencode(asked))
+    found: list[dict[str, Any]] = answer["events"]
+    return found
 
 
 def _follow(

@@ -25,11 +25,17 @@ dsn = click.option(
     "--dsn",
     envvar="PGBREAKER_DSN",
     show_envvar=True,
-    help="Watch this one server, without a file.",
+    help="This one server, without a file.",
 )
 listen = click.option(
     "--listen", metavar="HOST:PORT", help="Listen here, whatever the file says."
 )
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help, each example on its line."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n".join(("\b", head, *(f"  {line}" for line in lines)))
 
 
 def form(*forms: str) -> Callable[[Command], Command]:

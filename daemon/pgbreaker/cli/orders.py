@@ -13,7 +13,7 @@ import click
 
 from pgbreaker.cli import options
 from pgbreaker.cli.daemon import Asked
-from pgbreaker.cli.looking import instant, moment, place_of, written
+from pgbreaker.cli.looking import instant, moment, place_of, why, written
 from pgbreaker.cli.table import stated, table
 from pgbreaker.core.units import duration, lasting
 
@@ -54,13 +54,15 @@ def author() -> str:
 
 @click.command(
     "open",
-    epilog="Example: pgbreaker open primary/write --reason 'moving the disk' --for 30m",
+    epilog=options.examples(
+        "pgbreaker open primary/write --reason 'moving the disk' --for 30m"
+    ),
 )
 @click.argument("breaker")
-@options.asks
 @_reason
 @_for
 @_sure
+@options.asks
 def open_(
     daemon: Asked, breaker: str, reason: str, lasting_for: str, yes: bool
 ) -> None:
@@ -69,13 +71,15 @@ def open_(
 
 
 @click.command(
-    epilog="Example: pgbreaker close primary/read --reason 'false alarm' --for 30m"
+    epilog=options.examples(
+        "pgbreaker close primary/read --reason 'false alarm' --for 30m"
+    )
 )
 @click.argument("breaker")
-@options.asks
 @_reason
 @_for
 @_sure
+@options.asks
 def close(
     daemon: Asked, breaker: str, reason: str, lasting_for: str, yes: bool
 ) -> None:
@@ -84,13 +88,15 @@ def close(
 
 
 @click.command(
-    epilog="Example: pgbreaker disable primary/read --reason 'load test' --for 2h"
+    epilog=options.examples(
+        "pgbreaker disable primary/read --reason 'load test' --for 2h"
+    )
 )
 @click.argument("breaker")
-@options.asks
 @_reason
 @_for
 @_sure
+@options.asks
 def disable(
     daemon: Asked, breaker: str, reason: str, lasting_for: str, yes: bool
 ) -> None:
@@ -99,17 +105,17 @@ def disable(
 
 
 @click.command(
-    epilog="Example: pgbreaker auto primary/read --reason 'the disk is moved'"
+    epilog=options.examples("pgbreaker auto primary/read --reason 'the disk is moved'")
 )
 @click.argument("breaker")
-@options.asks
 @_reason
 @_sure
+@options.asks
 def auto(daemon: Asked, breaker: str, reason: str, yes: bool) -> None:
     """Have BREAKER decide by itself again."""
     before = daemon.get(place_of(breaker))
     if before["override"] is None:
-        click.echo(f"{breaker} decides by itself already: {before['reason']}")
+        click.echo(f"{breaker} decides by itself already: {why(before)}")
         return
     body = {"reason": reason, "author": author()}
     address = f"{place_of(breaker)}/override"
@@ -185,7 +191,7 @@ def _tell(after: Mapping[str, Any]) -> None:
     until = ""
     if override is not None and override["until"] is not None:
         until = f" until {override['until']}"
-    click.echo(f"{after['name']} is {stated(after['state'])}{until}: {after['reason']}")
+    click.echo(f"{after['name']} is {stated(after['state'])}{until}: {why(after)}")
     if after.get("forgets"):
         click.echo(f"note: {after['forgets']}")
 
@@ -199,16 +205,18 @@ def maintenance() -> None:
 
 
 @maintenance.command(
-    epilog="Example: pgbreaker maintenance add primary --reason 'minor upgrade' --for 2h"
+    epilog=options.examples(
+        "pgbreaker maintenance add primary --reason 'minor upgrade' --for 2h"
+    )
 )
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
-@options.asks
 @_reason
 @click.option("--for", "lasting_for", metavar="TIME", help="How long: 30m, 2h.")
 @click.option("--ends", metavar="TIME", help="Until then (RFC 3339), instead of --for.")
 @click.option(
     "--starts", metavar="TIME", help="From then on (RFC 3339); now if not said."
 )
+@options.asks
 def add(
     daemon: Asked,
     targets: Sequence[str],
@@ -240,8 +248,8 @@ def add(
 
 
 @maintenance.command("list")
-@options.asks
 @options.form("table", "json")
+@options.asks
 def list_(daemon: Asked, form: str) -> None:
     """Show what is planned and what goes on."""
     answer = daemon.get("/api/v1/maintenance")
@@ -267,7 +275,7 @@ def list_(daemon: Asked, form: str) -> None:
     click.echo("\n".join(table(head, rows)))
 
 
-@maintenance.command(epilog="Example: pgbreaker maintenance end 1795688000000")
+@maintenance.command(epilog=options.examples("pgbreaker maintenance end 1795688000000"))
 @click.argument("window", metavar="ID")
 @options.asks
 def end(daemon: Asked, window: str) -> None:

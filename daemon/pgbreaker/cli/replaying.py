@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: pgbreaker simulate readings.jsonl --config stricter.yaml"
+    epilog=options.examples("pgbreaker simulate readings.jsonl --config stricter.yaml")
 )
 @click.argument(
     "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -54,7 +55,7 @@ def simulate(recording: Path, path: Path, target: str | None, form: str) -> None
         raise click.UsageError(
             f"no target is called {target!r} in {path}; there are {', '.join(names)}"
         )
-    done = replay(read(recording), plans, only=target)
+    done = replay(partial(read, recording), plans, only=target)
     if form == "json":
         click.echo(json.dumps(_as_json(done), indent=2))
         return

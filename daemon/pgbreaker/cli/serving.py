@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: pgbreaker run --dsn postgresql://pgbreaker@db1/app",
+    epilog=options.examples("pgbreaker run --dsn postgresql://pgbreaker@db1/app"),
 )
 @options.config
 @options.dsn
@@ -52,7 +52,7 @@ def configured(path: Path | None, dsn: str | None, listen: str | None) -> "Confi
     return config.for_dsn(dsn, listen=listen)
 
 
-@click.command(epilog="Example: pgbreaker demo --fault freeze")
+@click.command(epilog=options.examples("pgbreaker demo --fault freeze"))
 @click.option(
     "--fault",
     envvar="FAULT",

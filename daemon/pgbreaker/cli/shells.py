@@ -6,10 +6,13 @@ import click
 from click.shell_completion import get_completion_class
 
 from pgbreaker import __version__
+from pgbreaker.cli import options
 
 
 @click.command(
-    epilog="Example: pgbreaker completion bash > /etc/bash_completion.d/pgbreaker"
+    epilog=options.examples(
+        "pgbreaker completion bash > /etc/bash_completion.d/pgbreaker"
+    )
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
@@ -24,7 +27,9 @@ def completion(shell: str) -> None:
     click.echo(kind.source_template % made.source_vars())
 
 
-@click.command(epilog="Example: pgbreaker man > /usr/local/share/man/man1/pgbreaker.1")
+@click.command(
+    epilog=options.examples("pgbreaker man > /usr/local/share/man/man1/pgbreaker.1")
+)
 def man() -> None:
     """Print the manual page."""
     click.echo("\n".join(manual()))
@@ -49,7 +54,8 @@ def manual() -> Iterator[str]:
         for option, says in _options(command, context):
             yield f".TP\n\\fB{_text(option)}\\fR\n{_text(says)}"
         if command.epilog:
-            yield f".PP\n{_text(command.epilog)}"
+            lines = command.epilog.removeprefix("\b\n").splitlines()
+            yield "\n".join((".PP", ".nf", *map(_text, lines), ".fi"))
     yield ".SH EXIT STATUS"
     yield _text((cli.epilog or "").removeprefix("Exit codes: "))
     yield ".SH ENVIRONMENT"

@@ -10,11 +10,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import click
 
+from pgbreaker.cli import options
 from pgbreaker.cli.ending import FAILED, EndError
 
 
 @click.command(
-    epilog="Example: pgbreaker init --from-dsn postgresql://pgbreaker@db1/app"
+    epilog=options.examples("pgbreaker init --from-dsn postgresql://pgbreaker@db1/app")
 )
 @click.argument(
     "file",

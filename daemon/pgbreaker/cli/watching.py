@@ -83,8 +83,8 @@ def _states_after(told: Told) -> dict[str, tuple[str, str, str]]:
     if not told.data or told.kind in ("comment", "heartbeat", "bye"):
         return {}
     event = told.json()
-    seen = event.get("breaker_status") or event.get("breaker")
-    if not isinstance(seen, Mapping):
+    seen = event.get("breaker_status")
+    if seen is None:
         return {}
     return {seen["name"]: (seen["state"], seen["reason"], seen["since"])}
 
@@ -166,7 +166,7 @@ class _Screen:
         if len(lines) > height:
             left = len(lines) - height + 1
             lines = [*lines[: height - 1], f"… {left} more lines; pgbreaker status"]
-        text = "".join(f"{line}{_TO_LINE_END}\r\n" for line in lines[:-1])
+        text = "".join(f"{line}{_TO_LINE_END}\n" for line in lines[:-1])
         last = f"{lines[-1]}{_TO_LINE_END}" if lines else ""
         self._out.write(f"{_HOME}{text}{last}{_TO_END}")
         self._out.flush()

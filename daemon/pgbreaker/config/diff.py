@@ -1,26 +1,28 @@
 """What is another in one configuration than in another, a line each."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
-from pgbreaker.config.show import Shown, shown, to_yaml
+from pgbreaker.config.show import Shown, shown, shown_target, to_yaml
+from pgbreaker.core.judge import PGBOUNCER
 from pgbreaker.core.plan import Config, TargetPlan
 
 LATER: Final = ("http", "store", "record", "otlp")
 """What only the next start takes over: sockets and files that are open already."""
 
 _LONGEST: Final = 60
-_LISTS: Final = frozenset(("targets", "custom"))
+_FEW: Final = 3
 
 
 def diff(old: Config, new: Config) -> tuple[str, ...]:
     """Say what is another in *new*, such as ``targets.primary.interval: 1s -> 2s``.
 
     Empty when nothing is. A secret, and whatever is too long for a line, is only said to
-    have changed.
+    have changed; what is the same in more than a few targets is said once, of
+    ``targets.*``.
     """
-    lines = list(_between(_by_name(shown(old)), _by_name(shown(new)), ""))
-    lines += _secrets(old, new)
+    lines = [*_of_targets(old, new), *_of_the_rest(old, new)]
     if not lines and old.targets != new.targets:
         lines.append("targets: in another order")
     return tuple(lines)
@@ -32,31 +34,66 @@ def later(changes: tuple[str, ...], keys: tuple[str, ...] = LATER) -> tuple[str,
     Args:
         keys: What does, with everything below it: ``http``, ``log.format``.
     """
-    return tuple(
-        line
-        for line in changes
-        if any(line.startswith((f"{key}.", f"{key}:")) for key in keys)
-    )
+    beginnings = tuple(f"{key}{end}" for key in keys for end in ".:")
+    return tuple(line for line in changes if line.startswith(beginnings))
 
 
-def _by_name(data: Shown) -> Shown:
-    """*data* with lists of what has a name as keys and values by that name."""
-    if not isinstance(data, dict):
-        return data
-    return {
-        key: {
-            str(one["name"]): _without_name(one)
-            for one in value
-            if isinstance(one, dict)
-        }
-        if key in _LISTS and isinstance(value, list)
-        else _by_name(value)
-        for key, value in data.items()
+def _of_targets(old: Config, new: Config) -> Iterator[str]:
+    before = {plan.name: plan for plan in old.targets}
+    after = {plan.name: plan for plan in new.targets}
+    changes = {
+        name: list(_of_target(before[name], plan))
+        for name, plan in after.items()
+        if name in before
     }
+    counts = Counter(line for lines in changes.values() for line in lines)
+    said: set[str] = set()
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            yield f"targets.{name}: removed"
+        elif name not in before:
+            yield f"targets.{name}: added"
+        for line in changes.get(name, ()):
+            if counts[line] <= _FEW:
+                yield f"targets.{name}.{line}"
+            elif line not in said:
+                said.add(line)
+                yield f"targets.*.{line} ({counts[line]} targets)"
 
 
-def _without_name(one: dict[str, Shown]) -> Shown:
-    return _by_name({key: value for key, value in one.items() if key != "name"})
+def _of_target(old: TargetPlan, new: TargetPlan) -> Iterator[str]:
+    if old == new:
+        return
+    before, after = shown_target(old), shown_target(new)
+    yield from _between(_by_name(before), _by_name(after), "")
+    if old.dsn != new.dsn and before["dsn"] == after["dsn"]:
+        yield "dsn: changed"
+    poolers = old.probes.get(PGBOUNCER), new.probes.get(PGBOUNCER)
+    if poolers[0] is None or poolers[1] is None:
+        return
+    is_shown = before[PGBOUNCER] != after[PGBOUNCER]
+    if poolers[0].address != poolers[1].address and not is_shown:
+        yield "pgbouncer.dsn: changed"
+
+
+def _by_name(target: dict[str, Shown]) -> Shown:
+    """*target* with its queries as keys and values, by their names."""
+    queries = target.get("custom")
+    if not isinstance(queries, list):
+        return target
+    by_name: dict[str, Shown] = {
+        str(query["name"]): {k: v for k, v in query.items() if k != "name"}
+        for query in queries
+        if isinstance(query, dict)
+    }
+    return {**target, "custom": by_name}
+
+
+def _of_the_rest(old: Config, new: Config) -> Iterator[str]:
+    before, after = shown(old), shown(new)
+    for one in (before, after):
+        del one["targets"]
+    yield from _between(before, after, "")
 
 
 def _between(old: Shown, new: Shown, path: str) -> Iterator[str]:
@@ -65,7 +102,7 @@ def _between(old: Shown, new: Shown, path: str) -> Iterator[str]:
     if not isinstance(old, dict) or not isinstance(new, dict):
         yield f"{path}: {_change(old, new)}"
         return
-    for key in (*old, *(key for key in new if key not in old)):
+    for key in dict.fromkeys((*old, *new)):
         where = f"{path}.{key}" if path else key
         if key not in new:
             yield f"{where}: removed"
@@ -79,33 +116,3 @@ def _change(old: Shown, new: Shown) -> str:
     before, after = to_yaml(old, flow=True), to_yaml(new, flow=True)
     is_long = max(len(before), len(after)) > _LONGEST
     return "changed" if is_long or "\n" in before + after else f"{before} -> {after}"
-
-
-def _secrets(old: Config, new: Config) -> Iterator[str]:
-    """What changed of that which is not shown."""
-    targets = {plan.name: plan for plan in old.targets}
-    for plan in new.targets:
-        before = targets.get(plan.name)
-        if before is not None:
-            yield from _secrets_of(before, plan)
-
-
-def _secrets_of(old: TargetPlan, new: TargetPlan) -> Iterator[str]:
-    where = f"targets.{new.name}"
-    addresses: list[tuple[str, object, object]] = [("dsn", old.dsn, new.dsn)]
-    pooler = (old.probes.get("pgbouncer"), new.probes.get("pgbouncer"))
-    if pooler[0] is not None and pooler[1] is not None:
-        addresses.append(("pgbouncer.dsn", pooler[0].address, pooler[1].address))
-    for key, before, after in addresses:
-        if before != after and _shown_at(old, key) == _shown_at(new, key):
-            yield f"{where}.{key}: changed"
-
-
-def _shown_at(plan: TargetPlan, key: str) -> Shown:
-    found: Shown = shown(Config(targets=(plan,)))["targets"]
-    assert isinstance(found, list)
-    inside = found[0]
-    for part in key.split("."):
-        assert isinstance(inside, Mapping)
-        inside = inside[part]
-    return inside

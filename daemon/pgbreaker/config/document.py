@@ -27,7 +27,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES: Final = 1024 * 1024
 _MAX_DEPTH: Final = 32
-_MAX_NODES: Final = 50_000  # which are read within a second
+_MAX_NODES: Final = 40_000  # which are read within a second
 _MAX_SHOWN: Final = 200
 _LONGEST_WORD: Final = 64
 
@@ -43,6 +43,11 @@ _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 _VARIABLE: Final = re.compile(
     r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{))"
 )
+# A DSN may stand where none belongs, and a message shows what stood there.
+_PASSWORD: Final = re.compile(
+    r"(?<=://)[^\s:@]*:\S*(?=@)|(?<=password=)[^\s&'\"]+", re.IGNORECASE
+)
+_HIDDEN: Final = "..."
 _NO_VARIABLE: Final = "a ${ that is no variable; write ${NAME}, ${NAME:-default} or ${NAME:?why}; or $${ for ${ itself"
 _WORD: Final = re.compile(r"[A-Za-z0-9_.<-]{1,64}")
 
@@ -131,8 +136,8 @@ class Document:
         self.problems.append(Problem(line, column, said))
 
     def lines(self) -> Iterator[str]:
-        """Every problem in a line, in the order of the file; no more than a screenful
-        or five, for nobody reads further, and what follows is not looked for."""
+        """Every problem in a line, in the order of the file; no more than
+        anybody reads, for what follows is not looked for either."""
         ordered = sorted(set(self.problems))
         for problem in ordered[:_MAX_SHOWN]:
             yield f"{self.name}:{problem.line}:{problem.column}: {problem.text}"
@@ -175,8 +180,7 @@ def read(
     document, budget = Document(name), budget or Budget()
     budget.size -= len(raw)
     if budget.size < 0:
-        size = f"{MAX_BYTES - budget.size} bytes, more than {MAX_BYTES}"
-        document.complain((), f"the configuration has {size}")
+        document.complain((), f"the configuration has more than {MAX_BYTES} bytes")
         return document
     try:
         text = raw.decode("utf-8-sig")
@@ -223,7 +227,7 @@ def _end_of(text: str) -> tuple[int, int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.splitlines())
+    return _PASSWORD.sub(_HIDDEN, " ".join(text.splitlines()))
 
 
 class _Reader:

@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pgbreaker.config.document import did_you_mean, word
-from pgbreaker.config.units import shown
+from pgbreaker.config.units import quoted
 from pgbreaker.postgres.dsn import IGNORED, PARAMETERS, resolve
 from pgbreaker.postgres.tls import MODES
 
@@ -58,7 +58,7 @@ def _wrong_with_query(query: dict[str, str]) -> str | None:
             return f"no parameter is called {word(name)!r}; {did_you_mean(name, _PARAMETERS)}"
     mode = query.get("sslmode", "prefer")
     if mode not in MODES:
-        return f"no sslmode is called {shown(mode)}; {did_you_mean(mode, MODES)}"
+        return f"no sslmode is called {quoted(mode)}; {did_you_mean(mode, MODES)}"
     port = query.get("port", "5432")
     if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         return "the port is not a number from 1 to 65535"

@@ -47,13 +47,21 @@ def content(path: Path, most: int = MAX_BYTES) -> bytes:
         raise CannotReadError("not a path") from None
 
 
+def beside(folder: Path, path: Path) -> Path:
+    """*path*, which begins in *folder* when it is relative."""
+    return Path(os.path.normpath(folder / path))
+
+
 def password_size(path: Path) -> int:
     """How many bytes of password *path* holds, white space apart.
 
     Raises:
-        CannotReadError: It cannot be read.
+        CannotReadError: It cannot be read, or not a second time.
     """
-    return len(content(path, _LONGEST_PASSWORD).strip())
+    found = len(content(path, _LONGEST_PASSWORD).strip())
+    if found and not path.is_file():
+        raise CannotReadError("is no file; it is read at each connect")
+    return found
 
 
 def credential(name: str, dsn: str, env: Mapping[str, str]) -> Path | None:
@@ -114,7 +122,7 @@ def sources(path: Path, env: Mapping[str, str] = os.environ) -> tuple[Path, ...]
         return (path,)
     named = _named(raw, tuple(sorted(env.items())) if b"${" in raw else ())
     others = [one for name in named for one in included(path.parent, name) or []]
-    return (path, *dict.fromkeys(others[:MOST_FILES]))
+    return tuple(dict.fromkeys((path, *others[:MOST_FILES])))
 
 
 @lru_cache(maxsize=2)

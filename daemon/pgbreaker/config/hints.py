@@ -104,6 +104,12 @@ HINTS: Final[Mapping[str, Mapping[str, str]]] = {
         "includes": "write include",
         "scrape_config_files": "write include",
     },
+    "defaults": {
+        "scrape_interval": "write interval",
+        "scrape_timeout": "write timeout",
+        "evaluation_interval": "rules go to Prometheus; leave it out",
+        "external_labels": "write alertmanager: {labels: ...}",
+    },
     "targets": _OF_TARGETS,
     "pgbouncer": {
         **dict.fromkeys(("host", "port", "user", "database"), _DSN),

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from typing import Final
 
 from pgbreaker.config.document import Data, Document, Path
-from pgbreaker.config.units import shown
+from pgbreaker.config.units import quoted
 from pgbreaker.config.wording import at
+
+MOST_TARGETS: Final = 2500
+"""More than one daemon asks in time: beyond, another watches the rest."""
 
 _LABELS: Final = (16, "labels")
 # Path, with * for each of a list -> most of them, and what they are.
 _MOST: Final[dict[Path, tuple[int, str]]] = {
+    ("targets",): (MOST_TARGETS, "targets"),
     ("targets", "*", "custom"): (20, "queries"),
     ("targets", "*", "labels"): _LABELS,
     ("alertmanager", "labels"): _LABELS,
@@ -30,13 +34,17 @@ _ONCE: Final[tuple[Path, ...]] = (
 
 
 def check_lists(document: Document) -> None:
-    """Note what is there too often."""
+    """Note what is there too often, and leave out what is beyond."""
     for pattern, (most, things) in _MOST.items():
         for path in _matching(document.data, pattern):
             found = at(document.data, path)
             if isinstance(found, list | dict) and len(found) > most:
                 text = f"{len(found)} {things}; at most {most} are taken"
-                document.complain(path, text)
+                # What is wrong with one of them is still to be told; with one of those
+                # beyond, it is not.
+                document.complain(path, text, spoils=(*path, "*"))
+                if isinstance(found, list):
+                    del found[most:]
     for pattern in _ONCE:
         for path in _matching(document.data, pattern):
             _check_each(document, path)
@@ -48,9 +56,11 @@ def _check_each(document: Document, path: Path) -> None:
         return  # far too many of them, perhaps
     seen: set[str] = set()
     for index, one in enumerate(found):
+        if document.is_full:
+            return
         text = one.rstrip("/") if isinstance(one, str) else None
         if text in seen:
-            said = shown(document.raw.get((*path, index), text))
+            said = quoted(document.raw.get((*path, index), text))
             document.complain((*path, index), f"{said} is given twice")
         if text is not None:
             seen.add(text)

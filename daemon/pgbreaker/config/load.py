@@ -17,14 +17,16 @@ from pgbreaker.config.dsn import wrong_with
 from pgbreaker.config.files import (
     MOST_FILES,
     CannotReadError,
+    beside,
     content,
     credential,
     included,
     names_included,
 )
-from pgbreaker.config.lists import check_lists
-from pgbreaker.config.target import CROWD, FAST, POOL, USUAL, Around, Reading
+from pgbreaker.config.lists import MOST_TARGETS, check_lists
+from pgbreaker.config.target import CROWD, FAST, POOL, USUAL, Around, Draft
 from pgbreaker.config.wording import shaped
+from pgbreaker.config.words import read_address
 from pgbreaker.core.plan import (
     AlertmanagerPlan,
     Config,
@@ -38,9 +40,18 @@ from pgbreaker.core.plan import (
 from pgbreaker.core.secret import Secret
 from pgbreaker.errors import ConfigError
 
-__all__ = ["CROWD", "FAST", "POOL", "USUAL", "for_alertmanager", "for_dsn", "load"]
+__all__ = [
+    "CROWD",
+    "FAST",
+    "POOL",
+    "USUAL",
+    "for_alertmanager",
+    "for_dsn",
+    "load",
+    "name_of",
+    "parse",
+]
 
-_MOST_TARGETS: Final = 5000
 _NO_SHAPE: Final = shape.FileShape(version=1)
 
 _Fits: TypeAlias = Callable[[int], bool]
@@ -121,7 +132,7 @@ def _listening(config: Config, listen: str | None) -> Config:
     if listen is None:
         return config
     try:
-        address = shape.read_address(listen)
+        address = read_address(listen)
         return replace(config, http=replace(config.http, listen=address))
     except ValueError as error:
         raise ConfigError((f"--listen: {error}",)) from None
@@ -171,14 +182,14 @@ class _Files:
         count = sum(len(targets) for _, targets in read_)
         if not count and not any(document.problems for document in self.documents):
             main.complain((), "targets is missing; there is nobody to watch")
-        if count > _MOST_TARGETS:
-            text = f"{count} targets; at most {_MOST_TARGETS} are watched by one daemon"
+        if count > MOST_TARGETS:
+            text = f"{count} targets; at most {MOST_TARGETS} are taken"
             main.complain(("targets",), text)
             read_ = []
         _check_names(read_)
         around = Around(main, file.defaults, count, self._folder, self._env)
         plans = [
-            Reading(around, document, index, target).plan()
+            Draft(around, document, index, target).plan()
             for document, targets in read_
             for index, target in enumerate(targets)
             if not document.is_full
@@ -204,7 +215,8 @@ class _Files:
         return shaped(main, shape.FileShape) or _NO_SHAPE
 
     def _included(self) -> Iterator[_Read]:
-        main, seen = self.documents[0], set[Path]()
+        main = self.documents[0]
+        seen = {self._folder / Path(main.name).name}  # which a pattern may be of, too
         for index, name in names_included(main):
             if main.is_spoilt(("include", index)):
                 continue
@@ -215,7 +227,7 @@ class _Files:
                 if path in seen:
                     continue
                 seen.add(path)
-                if len(seen) > MOST_FILES:
+                if len(seen) > MOST_FILES + 1:
                     text = f"more than {MOST_FILES} files"
                     main.complain(("include", index), text)
                     return
@@ -239,13 +251,14 @@ class _Files:
     # -- What stands beside the targets ------------------------------------------------
 
     def _http(self, http: shape.HttpShape) -> HttpPlan:
-        socket = self._path(("http", "socket"), http.socket, stat.S_ISSOCK, "socket")
-        web_config = self._beside(http.web_config)
+        web_config = http.web_config and beside(self._folder, http.web_config)
         if web_config is not None:
             self._check_there(("http", "web_config"), web_config)
+        where = ("http", "socket")
         return HttpPlan(
             listen=http.listen,
-            socket=socket,
+            socket=http.socket
+            and self._place(where, http.socket, stat.S_ISSOCK, "socket"),
             web_config=web_config,
             allowed_hosts=http.allowed_hosts,
         )
@@ -253,8 +266,7 @@ class _Files:
     def _store(self, store: shape.StoreShape | None) -> StorePlan | None:
         if store is None:
             return None
-        path = self._path(("store", "path"), store.path, stat.S_ISREG, "file")
-        assert path is not None
+        path = self._place(("store", "path"), store.path, stat.S_ISREG, "file")
         return StorePlan(path=path, max_size=store.max_size)
 
     def _record(
@@ -262,33 +274,25 @@ class _Files:
     ) -> RecordPlan | None:
         if record is None:
             return None
-        where: Where = ("record", "path")
-        path = self._path(where, record.path, stat.S_ISREG, "file")
-        assert path is not None
-        if store is not None and path == self._beside(store.path):
-            main = self.documents[0]
-            if not main.is_spoilt(where) and not main.is_spoilt(("store", "path")):
-                main.complain(where, "the store is there already; it needs its own")
+        main, where = self.documents[0], ("record", "path")
+        path = self._place(where, record.path, stat.S_ISREG, "file")
+        if (
+            store is not None
+            and path == beside(self._folder, store.path)
+            and not main.is_spoilt(where)
+            and not main.is_spoilt(("store", "path"))
+        ):
+            main.complain(where, "the store is there already; it needs its own")
         return RecordPlan(path=path, max_size=record.max_size)
 
-    def _beside(self, path: Path | None) -> Path | None:
-        """*path*, from the folder of the main file on."""
-        if path is None:
-            return None
-        return Path(os.path.normpath(self._folder / path))
-
-    def _path(
-        self, where: Where, path: Path | None, fits: _Fits, kind: str
-    ) -> Path | None:
+    def _place(self, where: Where, path: Path, fits: _Fits, kind: str) -> Path:
         """Where a file will be, of the kind that *fits*; what can never be is told."""
-        beside = self._beside(path)
-        main = self.documents[0]
-        if beside is None or main.is_spoilt(where):
-            return beside
-        wrong = _wrong_with_place(beside, fits, kind)
-        if wrong is not None:
-            main.complain(where, wrong)
-        return beside
+        main, place = self.documents[0], beside(self._folder, path)
+        if not main.is_spoilt(where):
+            wrong = _wrong_with_place(place, fits, kind)
+            if wrong is not None:
+                main.complain(where, wrong)
+        return place
 
     def _check_there(self, where: Where, path: Path) -> None:
         main = self.documents[0]

@@ -61,7 +61,8 @@ def _fill(model: type[shape.Model], part: Json, prefix: str) -> None:
         key = prefix + _LISTS.get(name, name)
         _simplify(said, may_be_off=shape.can_be_off(model, name))
         written = default_of(prefix + name, model.model_fields[name])
-        if written is not None:
+        # A target's rules come from `defaults` first.
+        if written is not None and prefix != "targets[].breaker.":
             said["default"] = _plain(compose(written, depth=4, most=100))
         if name in _SOME:
             said["minItems"] = 1

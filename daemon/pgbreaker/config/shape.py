@@ -14,15 +14,13 @@ from pgbreaker.config.units import (
     RecordSize,
     Size,
     StoreSize,
-    shown,
+    quoted,
 )
-from pgbreaker.config.words import enum, listed, one_of, read_address, switched
+from pgbreaker.config.words import enum, listed, one_of, switched
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
 from pgbreaker.core.plan import RecordPlan, StorePlan
 from pgbreaker.probes import PROBES
 from pgbreaker.probes.probe import Place
-
-__all__ = ["FileShape", "IncludedShape", "Model", "inner", "read_address"]
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS: Final = ("auto", "json", "console")
@@ -377,7 +375,7 @@ class AlertmanagerShape(Model):
 
 def _version(value: object) -> object:
     if value != 1 or isinstance(value, bool):
-        raise ValueError(f"this pgbreaker reads version 1, not {shown(value)}")
+        raise ValueError(f"this pgbreaker reads version 1, not {quoted(value)}")
     return value
 
 

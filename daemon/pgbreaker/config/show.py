@@ -29,6 +29,7 @@ from pgbreaker.core.policy import Policy
 
 Shown: TypeAlias = "str | int | float | bool | list[Shown] | dict[str, Shown]"
 
+_BREAKS: Final = frozenset("\x85\u2028\u2029")
 _CUSTOM: Final = "custom."
 _SHARES: Final = frozenset(("failure_rate", "slow_rate", "jitter"))
 # Of a DSN's parameters: where it leads. Any other may hold anything.
@@ -41,7 +42,7 @@ def shown(config: Config) -> dict[str, Shown]:
     """The configuration in force, as plain data that JSON takes; no secret in it."""
     found: dict[str, Shown] = {
         "version": 1,
-        "targets": [_target(plan) for plan in config.targets],
+        "targets": [shown_target(plan) for plan in config.targets],
         "http": _http(config.http),
     }
     for name, plan in (("store", config.store), ("record", config.record)):
@@ -66,20 +67,20 @@ def written(config: Config) -> str:
 def redacted(dsn: str) -> str:
     """A DSN without its password, and without parameters that may hold one."""
     scheme, _, rest = dsn.partition("://")
-    rest = rest.partition("#")[0]
-    address, _, query = rest.partition("?")
-    netloc, slash, database = address.partition("/")
-    who, at, where = netloc.rpartition("@")
-    user = re.split("[:@]", who)[0]
-    kept = [(k, v) for k, v in parse_qsl(query) if k in _SHOWN]
+    # By the last @: of an address that was never checked, too much is left out.
+    who, at, where = rest.partition("#")[0].rpartition("@")
+    user = re.split("[:@/?]", who)[0]
+    address, _, query = where.partition("?")
+    kept = [(key, value) for key, value in parse_qsl(query) if key in _SHOWN]
     parameters = f"?{urlencode(kept, quote_via=quote, safe='/')}" if kept else ""
-    return f"{scheme}://{user}{at if user else ''}{where}{slash}{database}{parameters}"
+    return f"{scheme}://{user}{at if user else ''}{address}{parameters}"
 
 
 # -- Targets -----------------------------------------------------------------------
 
 
-def _target(plan: TargetPlan) -> dict[str, Shown]:
+def shown_target(plan: TargetPlan) -> dict[str, Shown]:
+    """One target as `shown` has it."""
     found: dict[str, Shown] = {"name": plan.name, "dsn": redacted(plan.dsn.reveal())}
     if plan.password_file is not None:
         found["password_file"] = str(plan.password_file)
@@ -205,6 +206,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: _Dumper, text: str) -> yaml.Node:
     style = None if isinstance(resolved(text), str) else "'"
+    if _BREAKS & set(text):  # which PyYAML folds away in any other style
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", escaped(text), style)
 
 

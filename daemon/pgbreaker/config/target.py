@@ -4,7 +4,7 @@ What was wrong with single values is known by then, and something stands in for 
 nothing is said here of a value that was complained of already.
 """
 
-import os
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pgbreaker.config import shape
 from pgbreaker.config.document import Document
 from pgbreaker.config.document import Path as Where
 from pgbreaker.config.dsn import has_password
-from pgbreaker.config.files import CannotReadError, credential, password_size
+from pgbreaker.config.files import CannotReadError, beside, credential, password_size
 from pgbreaker.core.judge import COMMIT, IDENTITY, LATENCY, PGBOUNCER, PING
 from pgbreaker.core.plan import PATIENCE, ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON, Policy
@@ -58,7 +58,7 @@ class Around:
     env: Mapping[str, str]
 
 
-class Reading:
+class Draft:
     """One target of a file, checked against the rest of it."""
 
     def __init__(
@@ -156,7 +156,8 @@ class Reading:
 
     def _in_a_crowd(self, usual: ProbePlan) -> ProbePlan:
         """*usual*, asked less often by a daemon that has many to ask."""
-        crowds = max(1.0, self._around.targets / CROWD)
+        # In steps: one more target does not change how often all the others are asked.
+        crowds = max(1.0, math.ceil(4 * self._around.targets / CROWD) / 4)
         return replace(usual, interval=usual.interval * crowds)
 
     def _ping(self) -> ProbePlan:
@@ -276,14 +277,10 @@ class Reading:
         return credential(target.name, target.dsn, self._around.env)
 
     def _beside(self, path: Path | None) -> Path | None:
-        """*path*, from the folder of the main file on."""
-        if path is None:
-            return None
-        return Path(os.path.normpath(self._around.folder / path))
+        return None if path is None else beside(self._around.folder, path)
 
     def _check_password(self, path: Path | None, dsn: str, *under: str) -> None:
-        beside = self._beside(path)
-        if path is None or beside is None:
+        if path is None:
             return
         where = self._own(*under, "password_file")
         if not self._is_sound(where):
@@ -294,7 +291,7 @@ class Reading:
         # Whoever takes the key for that of the password itself has it shown nowhere.
         said = f"{str(path)!r}" if "/" in str(path) else "the file"
         try:
-            if password_size(beside) == 0:
+            if password_size(beside(self._around.folder, path)) == 0:
                 self._document.complain(where, f"{said} is empty")
         except CannotReadError as error:
             self._document.complain(where, f"{said} cannot be read: {error}")

@@ -17,7 +17,7 @@ _NUMBER: Final = r"\d+(\.\d+)?"
 _ANY_VARIABLE: Final = r"|\$\{"
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Show a value in a message, where it is one and not too long for it."""
     if not isinstance(value, str | int | float | bool):
         return "this"
@@ -42,9 +42,9 @@ def share(value: object) -> Share:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("not a share; write it like 70% or 0.7")
     if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?%", value)
+        match = re.fullmatch(r"([0-9]{1,40}(?:\.[0-9]{1,40})?) ?%", value)
         if match is None:
-            raise ValueError(f"{shown(value)} is no share; write it like 70% or 0.7")
+            raise ValueError(f"{quoted(value)} is no share; write it like 70% or 0.7")
         found = float(match[1]) / 100
     else:
         found = float(value)
@@ -60,7 +60,7 @@ def share(value: object) -> Share:
 def count(value: object) -> int:
     """Read a number of things, 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{shown(value)} is not a whole number")
+        raise ValueError(f"{quoted(value)} is not a whole number")
     if value < 1:
         raise ValueError(f"{value} is too few; it must be 1 or more")
     return value
@@ -76,9 +76,9 @@ def size(value: object) -> float:
         ValueError: It is none.
     """
     text = value.replace(" ", "") if isinstance(value, str) else ""
-    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)(kB|MB|GB|TB)", text)
+    match = re.fullmatch(r"([0-9]{1,40}(?:\.[0-9]{1,40})?)(kB|MB|GB|TB)", text)
     if match is None or float(match[1]) == 0:
-        raise ValueError(f"{shown(value)} is no size; write it like 200GB or 1.5TB")
+        raise ValueError(f"{quoted(value)} is no size; write it like 200GB or 1.5TB")
     return float(match[1]) * _BYTES[match[2]]
 
 
@@ -89,7 +89,7 @@ def _room(least: int) -> BeforeValidator:
         found = size(value)
         if found < least:
             raise ValueError(
-                f"{shown(value)} is too little; it must be {written_size(least)} or more"
+                f"{quoted(value)} is too little; it must be {written_size(least)} or more"
             )
         return int(found)
 

@@ -5,6 +5,7 @@ afterwards, of one value against another, is checked in the same go.
 """
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -20,10 +21,10 @@ from pgbreaker.config.document import (
     word,
 )
 from pgbreaker.config.hints import hint
-from pgbreaker.config.units import shown
+from pgbreaker.config.units import quoted
 
 # In the contract, but not built yet: better refused than taken for granted.
-LATER: Final = frozenset(("peers",))
+_NOT_YET: Final = frozenset(("peers",))
 
 # A value of every required key, which takes the place of one that is missing or wrong.
 _STAND_INS: Final[Mapping[str, Data]] = {
@@ -92,7 +93,7 @@ def _unexpanded(document: Document, path: Path, text: str) -> str:
     raw, value = document.raw.get(path), at(document.data, path)
     if raw is None or not isinstance(value, str):
         return text
-    return text.replace(shown(value), shown(raw))
+    return text.replace(quoted(value), quoted(raw))
 
 
 def _explain_key(document: Document, model: type[shape.Model], path: Path) -> None:
@@ -101,7 +102,7 @@ def _explain_key(document: Document, model: type[shape.Model], path: Path) -> No
     place = next((str(p) for p in reversed(path[:-1]) if isinstance(p, str)), "")
     is_probe = path[-2:-1] == ("probes",)
     better = None if is_probe else hint(place, key)
-    if key in LATER and len(path) == 1:
+    if key in _NOT_YET and len(path) == 1:
         text = "not supported by this version"
     elif key == "<<":
         text = "merge keys are not supported; write the keys out"
@@ -114,12 +115,12 @@ def _explain_key(document: Document, model: type[shape.Model], path: Path) -> No
     else:
         text = f"no such key; {did_you_mean(key, words)}"
     document.complain(path, text, at_key=True)
-    document.spoil(path)
-    if meant is not None:
-        # It is there, in a way: that it is missing would be an echo.
-        parent = at(document.data, path[:-1])
-        if isinstance(parent, dict) and meant not in parent:
-            document.spoil((*path[:-1], meant))
+    # What was meant is there, in a way: that it is missing would be an echo.
+    named = re.findall(r"[a-z_]+", better) if better else [meant]
+    parent = at(document.data, path[:-1])
+    for one in named:
+        if one in words and isinstance(parent, dict) and one not in parent:
+            document.spoil((*path[:-1], one))
 
 
 def _probes_like(meant: str | None, words: Iterable[str]) -> str:

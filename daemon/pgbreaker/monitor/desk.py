@@ -9,9 +9,11 @@ longer. Windows of maintenance are planned by the calendar and go by wall time.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pgbreaker.clock import Clock
@@ -55,6 +57,7 @@ HANDED_BACK: Final = "handed back"
 """The reason to hand back where none is given."""
 
 _T = TypeVar("_T")
+_Tell = Callable[[], Coroutine[Any, Any, None]]
 
 _LOOKS: Final[Seconds] = 1.0  # between two looks at most: wall time may jump
 _SOON: Final[Seconds] = 0.01  # between two looks at least
@@ -92,6 +95,7 @@ class Desk:
         self._ahead: set[int] = set()  # windows that have not been told to have begun
         self._changed = asyncio.Event()
         self._orders: set[asyncio.Task[Any]] = set()  # under way
+        self._telling: set[str] = set()  # breakers whose end is being told
 
     @property
     def windows(self) -> Mapping[int, Window]:
@@ -116,10 +120,13 @@ class Desk:
     async def _surely(self, order: Coroutine[Any, Any, _T]) -> _T:
         """Carry an order out to its end, even if whoever gave it does not wait for it:
         what was written down and not done would come to hold with the next start."""
+        return await asyncio.shield(self._carry_out(order))
+
+    def _carry_out(self, order: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(order)
         self._orders.add(task)
         task.add_done_callback(self._carried_out)
-        return await asyncio.shield(task)
+        return task
 
     def _carried_out(self, task: asyncio.Task[Any]) -> None:
         self._orders.discard(task)
@@ -158,10 +165,8 @@ class Desk:
             raise RefusedError(
                 "for", f"{lasting:g} s is not between 0 and {lasting_of(LONGEST)}"
             )
-        reason, author = (
-            _line(reason, "reason", REASON),
-            _line(author, "author", AUTHOR),
-        )
+        reason = _line(reason, "reason", REASON)
+        author = _line(author, "author", AUTHOR)
         order = self._override(breaker.name, state, reason, author, lasting)
         return await self._surely(order)
 
@@ -201,14 +206,15 @@ class Desk:
     ) -> Transition | None:
         """Let the breaker decide by itself again. None when it already does.
 
+        Args:
+            reason: Why. An empty one will do: a slip of the hand is undone in one step.
+
         Raises:
             RefusedError: The reason or the author is none.
             NotKeptError: It could not be written down, and so is not done.
         """
-        reason, author = (
-            _line(reason, "reason", REASON),
-            _line(author, "author", AUTHOR),
-        )
+        reason = _line(reason.strip() or HANDED_BACK, "reason", REASON)
+        author = _line(author, "author", AUTHOR)
         return await self._surely(self._hand_back(breaker.name, reason, author))
 
     async def _hand_back(
@@ -265,10 +271,8 @@ class Desk:
             NotKeptError: It could not be written down, and so is not done.
         """
         meant = self._meant(targets)
-        reason, author = (
-            _line(reason, "reason", REASON),
-            _line(author, "author", AUTHOR),
-        )
+        reason = _line(reason, "reason", REASON)
+        author = _line(author, "author", AUTHOR)
         return await self._surely(self._begin(meant, reason, author, starts, ends))
 
     async def _begin(
@@ -408,63 +412,79 @@ class Desk:
     def next(self) -> Seconds | None:
         """Moment of the next thing that time brings about, None when there is none."""
         now, wall = self._clock.now(), self._clock.wall()
-        ends = [o.until for o in self._held.values() if o.until is not None]
+        ends = [
+            override.until
+            for name, override in self._held.items()
+            if override.until is not None and name not in self._telling
+        ]
         for window in self.windows.values():
             comes = window.starts if window.id in self._ahead else window.ends
             ends.append(now + comes - wall)
         return min(ends, default=None)
 
     async def look(self, now: Seconds | None = None) -> None:
-        """Do what time has brought about: overrides that ran out, windows that begin or
-        are over.
+        """Do what time has brought about, and tell of it: overrides that ran out, windows
+        that begin or are over.
 
         Args:
             now: When. None: now.
         """
-        moment = self._clock.now() if now is None else now
-        for name in self._end_overrides(moment):
-            async with self._deciding[name]:
-                await self._tell_if_ended(name)
-        async with self._planning:
-            await self._turn_windows()
+        for tell in self._turn(self._clock.now() if now is None else now):
+            await tell()
 
     async def run(self) -> None:
-        """Look whenever there is something to do, for good."""
+        """Look whenever there is something to do, for good.
+
+        It is done in time, and told when that can be written down: a disk that hangs
+        holds no override up.
+        """
         while True:
-            await self.look()
+            for tell in self._turn(self._clock.now()):
+                self._carry_out(tell())
             self._changed.clear()
             comes = self.next
             rest = _LOOKS if comes is None else comes - self._clock.now()
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(_SOON, min(rest, _LOOKS))):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
+
+    def _turn(self, now: Seconds) -> list[_Tell]:
+        """Do what time has brought about. Returns what tells of it."""
+        over = self._end_overrides(now)
+        self._telling.update(over)
+        ends = [partial(self._tell_if_ended, name) for name in over]
+        return [*ends, *self._turn_windows()]
 
     def _end_overrides(self, now: Seconds) -> list[str]:
         """Let breakers go whose override ran out; names those that are held no more."""
         over = []
-        for name, override in tuple(self._held.items()):
+        for name, override in self._held.items():
             breaker = self._board.breaker(name)
+            is_held = breaker is not None and breaker.override is override
             ran_out = override.until is not None and now >= override.until
-            if breaker is not None and ran_out and breaker.override is override:
+            if breaker is not None and is_held and ran_out:
                 move = breaker.advance(now)
                 if move is not None:
                     self._hub.publish(move)
-            if breaker is None or breaker.override is not override:
+                is_held = breaker.override is override
+            if not is_held and name not in self._telling:
                 over.append(name)
         return over
 
     async def _tell_if_ended(self, name: str) -> None:
-        # While this waited for its turn somebody may have decided anew.
-        override, breaker = self._held.get(name), self._board.breaker(name)
-        if override is None or (breaker is not None and breaker.override is override):
-            return
-        if breaker is None:
-            await self._tell_ended(name, "its target was removed")
-        elif breaker.override is None:
-            why = f"the override by {override.author} ran out"
-            await self._tell_ended(name, why)
+        async with self._deciding[name]:
+            self._telling.discard(name)
+            # While this waited for its turn somebody may have decided anew.
+            override, breaker = self._held.get(name), self._board.breaker(name)
+            if override is None:
+                return
+            if breaker is None:
+                await self._tell_ended(name, "its target was removed")
+            elif breaker.override is None:
+                why = f"the override by {override.author} ran out"
+                await self._tell_ended(name, why)
+            elif breaker.override is not override:
+                del self._held[name]  # nobody asked here for what stands there now
 
     async def _tell_ended(self, name: str, why: str) -> None:
         """Write down and tell that an override has ended by itself."""
@@ -478,28 +498,26 @@ class Desk:
             details={"state": None, "reason": why, "until": None},
         )
 
-    async def _turn_windows(self) -> None:
-        wall = self._clock.wall()
+    def _turn_windows(self) -> list[_Tell]:
+        """Drop windows that are over. Returns what tells of them and of those that
+        begin."""
+        wall, tells = self._clock.wall(), list[_Tell]()
         for window in tuple(self.windows.values()):
-            of = f"maintenance of {', '.join(window.targets)}"
-            target = self._only(window.targets)
             if wall >= window.ends:
                 self._drop(window.id)
-                await self._tell(
-                    Kind.MAINTENANCE,
-                    f"{of} is over: {window.reason}",
-                    target=target,
-                    details={"ended": window.id},
-                )
+                tells.append(partial(self._tell_window, window, "is over", "ended"))
             elif window.id in self._ahead and wall >= window.starts:
                 self._ahead.discard(window.id)
-                await self._tell(
-                    Kind.MAINTENANCE,
-                    f"{of} has begun: {window.reason}",
-                    target=target,
-                    author=window.author,
-                    details={"begun": window.id},
-                )
+                tells.append(partial(self._tell_window, window, "has begun", "begun"))
+        return tells
+
+    async def _tell_window(self, window: Window, what: str, detail: str) -> None:
+        await self._tell(
+            Kind.MAINTENANCE,
+            f"maintenance of {', '.join(window.targets)} {what}: {window.reason}",
+            target=self._only(window.targets),
+            details={detail: window.id},
+        )
 
     async def _tell(self, kind: Kind, text: str, **more: Any) -> None:  # noqa: ANN401 - Entry's
         """Tell what has come about. It holds even where it cannot be written down: the

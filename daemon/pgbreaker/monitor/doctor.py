@@ -6,9 +6,11 @@ fails leaves the others to be asked.
 
 import asyncio
 import os
+import re
 import resource
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -179,6 +181,8 @@ class _Asked:
     major: int
 
     def complain(self, code: str, level: Level, text: str, *helps: str) -> Complaint:
+        # ALTER SYSTEM has to come alone.
+        helps = tuple(line for text in helps for line in _STATEMENTS_OF.split(text))
         if self.in_recovery:
             helps = tuple(
                 f"{line}  (on its primary)" if line.startswith(_ON_PRIMARY) else line
@@ -187,6 +191,7 @@ class _Asked:
         return Complaint(self.plan.name, code, level, text, helps)
 
 
+_STATEMENTS_OF: Final = re.compile(r"(?<=;) (?! *--)")
 _ON_PRIMARY: Final = ("ALTER ROLE", "CREATE", "GRANT", "REVOKE")
 
 _WATCHED: Final = (
@@ -272,9 +277,11 @@ async def ask(
         await wire.close()
 
 
-async def ask_all(plans: Iterable[TargetPlan]) -> list[Complaint]:
+async def ask_all(
+    plans: Iterable[TargetPlan], *, within: Seconds = WITHIN
+) -> list[Complaint]:
     """Ask several servers at once; what they lack, in their order."""
-    answers = await asyncio.gather(*map(ask, plans))
+    answers = await asyncio.gather(*(ask(plan, within=within) for plan in plans))
     return [complaint for answer in answers for complaint in answer]
 
 
@@ -332,8 +339,9 @@ class _Examination:
                 return await self._wire.query(f"BEGIN READ ONLY; {own}{sql}\n; COMMIT")
         except Exception as error:  # noqa: BLE001 - one that fails leaves the others
             self._found.append(_unheard(self._plan, what, error))
-        if self._wire.is_open:
-            await self._wire.query("ROLLBACK")
+        with suppress(OSError, EOFError):  # a session that is lost has ended it, too
+            async with asyncio.timeout(self._within):
+                await self._wire.query("ROLLBACK")
         return None
 
     async def _compare_clocks(self, asked: _Asked) -> None:

@@ -17,6 +17,7 @@ from pgbreaker.monitor.questions import Questions
 from pgbreaker.monitor.stall import Stall, UnheardError
 from pgbreaker.postgres.failures import read_failure
 from pgbreaker.postgres.target import Session, Target, Visit, within_time
+from pgbreaker.postgres.wire import Step
 from pgbreaker.probes import PROBES, probe_called
 from pgbreaker.probes.login import LOCKED_OUT, LOGINS_WAIT
 from pgbreaker.probes.probe import Place
@@ -252,6 +253,7 @@ class Line:
 
     async def _visiting(self, probes: Sequence[str]) -> list[Reading]:
         """Make a connection and ask *probes* on it, one after the other."""
+        steps: list[Step] = []
         with await self._doorway.enter():
             begun = self._clock.now()
             coming = self._target.visit(
@@ -259,10 +261,12 @@ class Line:
                 self._plan(probes[0]).timeout,
                 limit=max(self._plan(probe).timeout for probe in probes),
                 read_only=COMMIT not in probes,
+                steps=steps,
             )
             visit, failure = await _caught(coming)
         if failure is not None:
-            return await self._not_let_in(probes, begun, failure)
+            told = await self._not_let_in(probes, begun, failure)
+            return [replace(reading, steps=tuple(steps)) for reading in told]
         self._visits.add(visit)
         connected = self._clock.now() - begun
         try:

@@ -8,7 +8,7 @@ breaker is not closed it asks more often, and a first failure is asked again at 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -88,7 +88,7 @@ class Replayed:
 
 
 def replay(
-    recorded: Iterable[Recorded],
+    recorded: Callable[[], Iterable[Recorded]],
     plans: Iterable[TargetPlan],
     *,
     only: str | None = None,
@@ -96,12 +96,13 @@ def replay(
     """Replay a recording against other rules.
 
     Args:
+        recorded: Begins to read the recording, which is done twice: it can be larger
+            than memory.
         plans: The rules, by the names of the targets.
         only: The one target to look at. None: all.
     """
-    events = list(recorded)
     known = {plan.name: plan for plan in plans if only in (None, plan.name)}
-    return _Replay(known, _lots(events), only).run(events)
+    return _Replay(known, _lots(recorded()), only).run(recorded())
 
 
 class _Replay:

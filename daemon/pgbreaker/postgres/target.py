@@ -13,7 +13,7 @@ from pgbreaker.core.reading import Finding
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.postgres.dsn import Address, password_in, resolve
 from pgbreaker.postgres.messages import SSL_REQUEST
-from pgbreaker.postgres.wire import Wire
+from pgbreaker.postgres.wire import Step, Wire
 
 # A net below our own deadlines: a peer that is silent at the TCP level is given up
 # by the kernel even if nothing asks it (a frozen process still answers there).
@@ -214,7 +214,7 @@ class Visit:
         return self._wire.parameters.get("in_hot_standby") == "on"
 
     @property
-    def steps(self) -> tuple[tuple[str, Seconds], ...]:
+    def steps(self) -> tuple[Step, ...]:
         """What coming in consisted of, with the seconds of each."""
         return self._wire.steps
 
@@ -343,7 +343,13 @@ class Target:
         return _of_age(Session(raw, self.late))
 
     async def visit(
-        self, probe: str, within: Seconds, *, limit: Seconds, read_only: bool = True
+        self,
+        probe: str,
+        within: Seconds,
+        *,
+        limit: Seconds,
+        read_only: bool = True,
+        steps: list[Step] | None = None,
     ) -> "Visit":
         """Log in as the monitor's role, for a few questions.
 
@@ -353,6 +359,7 @@ class Target:
         Args:
             limit: Seconds that a question may take.
             read_only: Whether transactions begin read-only.
+            steps: Is given what coming in consists of, also where it fails.
 
         Raises:
             TimeoutError: Not let in within *within* seconds.
@@ -362,10 +369,13 @@ class Target:
         """
 
         def dial(settings: dict[str, str]) -> Awaitable[Wire]:
+            if steps is not None:
+                steps.clear()
             return Wire.connect(
                 self.plan.dsn.reveal(),
                 password=password_in(self.plan.password_file),
                 settings=settings,
+                steps=steps,
             )
 
         settings = _settings(probe, limit, read_only=read_only)

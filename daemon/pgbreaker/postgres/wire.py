@@ -10,11 +10,15 @@ Whatever goes wrong ends the connection at once, without asking anybody.
 """
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Final, Self, cast
+from ipaddress import ip_address
+from typing import Final, Self, TypeAlias, cast
 
+from pgbreaker.core.units import Seconds
 from pgbreaker.postgres.dsn import Address, resolve
 from pgbreaker.postgres.messages import (
     SSL_REQUEST,
@@ -35,6 +39,9 @@ from pgbreaker.postgres.messages import (
 from pgbreaker.postgres.tls import context_of, speaks_postgres
 
 __all__ = ["AuthError", "ProtocolError", "Rows", "ServerError", "Wire"]
+
+Step: TypeAlias = tuple[str, Seconds]
+"""Something that coming in consists of, and the seconds that it took."""
 
 
 class _Cipher(Enum):
@@ -73,16 +80,26 @@ class _Line(asyncio.Protocol):
         steps: What coming in consisted of, with the seconds of each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: list[Step]) -> None:
         self.told = Told()
         self.cipher = _Cipher.NONE
-        self.steps: list[tuple[str, float]] = []
+        self.steps = steps
         self.error: Exception | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._idle = Idle(self.told)
         self._reader: Reader = self._idle
         self._waiter: asyncio.Future[None] | None = None
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Take the time of the block, whatever it ends with."""
+        now = asyncio.get_running_loop().time
+        begun = now()
+        try:
+            yield
+        finally:
+            self.steps.append((name, now() - begun))
 
     # What the loop calls.
 
@@ -204,6 +221,7 @@ class Wire:
         *,
         password: str | None = None,
         settings: Mapping[str, str] | None = None,
+        steps: list[Step] | None = None,
     ) -> Self:
         """Log in.
 
@@ -213,6 +231,8 @@ class Wire:
                 password file's.
             settings: Parameters that the session begins with. pgbouncer takes few:
                 ``application_name`` is one.
+            steps: Is given what coming in consists of, with the seconds of each: also
+                where it fails, or is waited for no longer.
 
         Raises:
             ServerError: The server does not let us in.
@@ -224,14 +244,16 @@ class Wire:
         """
         address = resolve(plan_dsn, password)
         way, *others = _TRIES["disable" if address.socket else address.tls.mode]
-        line = _Line()
+        steps = [] if steps is None else steps
+        line = _Line(steps)
         try:
             return cls(await _enter(line, address, settings or {}, way))
         except (ServerError, OSError, EOFError) as error:
             if not others or not _may_differ(error, line, others[0]):
                 raise
             refused = error
-        line = _Line()
+        steps.clear()
+        line = _Line(steps)
         try:
             return cls(await _enter(line, address, settings or {}, others[0]))
         except (ServerError, OSError, EOFError) as error:
@@ -261,9 +283,9 @@ class Wire:
         return self._line.error is None
 
     @property
-    def steps(self) -> tuple[tuple[str, float], ...]:
-        """What coming in consisted of, with the seconds of each: ``tcp``, which has
-        looked the name up, ``tls`` where it was tried, ``auth``."""
+    def steps(self) -> tuple[Step, ...]:
+        """What coming in consisted of, with the seconds of each: ``dns`` where there was
+        a name to look up, ``tcp``, ``tls`` where it was tried, ``auth``."""
         return tuple(self._line.steps)
 
     async def query(self, sql: str) -> Rows:
@@ -297,21 +319,16 @@ class Wire:
 async def _enter(
     line: _Line, address: Address, settings: Mapping[str, str], way: _Try
 ) -> _Line:
-    now = asyncio.get_running_loop().time
-    begun = now()
     try:
         await _dial(line, address)
-        line.steps.append(("tcp", now() - begun))
         if way is not _Try.PLAIN:
-            begun = now()
-            await _secure(line, address, is_needed=way is _Try.TLS)
-            line.steps.append(("tls", now() - begun))
+            with line.step("tls"):
+                await _secure(line, address, is_needed=way is _Try.TLS)
         begin = startup(
             address.user, address.database, {**address.settings, **settings}
         )
-        begun = now()
-        await line.ask(begin, Login(line.told, address.user, address.password))
-        line.steps.append(("auth", now() - begun))
+        with line.step("auth"):
+            await line.ask(begin, Login(line.told, address.user, address.password))
     except BaseException:
         line.abort()
         raise
@@ -321,9 +338,48 @@ async def _enter(
 async def _dial(line: _Line, address: Address) -> None:
     loop = asyncio.get_running_loop()
     if address.socket is not None:
-        await loop.create_unix_connection(lambda: line, address.socket)
-    else:
-        await loop.create_connection(lambda: line, address.host, address.port)
+        with line.step("tcp"):
+            await loop.create_unix_connection(lambda: line, address.socket)
+        return
+    hosts = await _look_up(line, address)
+    with line.step("tcp"):
+        await _reach(line, hosts, address.port)
+
+
+async def _look_up(line: _Line, address: Address) -> list[str]:
+    """The addresses of the server, in the order in which they are to be tried."""
+    try:
+        ip_address(address.host)
+    except ValueError:
+        loop = asyncio.get_running_loop()
+        with line.step("dns"):
+            found = await loop.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM
+            )
+        # A name can have the same address twice, for several kinds of sockets.
+        return list(dict.fromkeys(str(place[0]) for *_, place in found))
+    return [address.host]
+
+
+async def _reach(line: _Line, hosts: Sequence[str], port: int) -> None:
+    """Connect to the first of *hosts* that lets us.
+
+    Raises:
+        OSError: None of them does. What all of them say, is said in the words of
+            asyncio, as if it had looked the name up itself.
+    """
+    loop = asyncio.get_running_loop()
+    refusals: list[OSError] = []
+    for host in hosts:
+        try:
+            await loop.create_connection(lambda: line, host, port)
+            return
+        except OSError as error:
+            refusals.append(error)
+    if len({str(error) for error in refusals}) == 1:
+        raise refusals[0]
+    told = ", ".join(map(str, refusals))
+    raise OSError(f"Multiple exceptions: {told}")
 
 
 async def _secure(line: _Line, address: Address, *, is_needed: bool) -> None:

@@ -232,7 +232,13 @@ class Board:
             del self._homes[breaker.name]
 
     def arrange(self, names: Sequence[str]) -> None:
-        """Have the targets in the order of *names*, which are all of theirs."""
+        """Have the targets in the order of *names*.
+
+        Raises:
+            ValueError: These are not all of theirs.
+        """
+        if sorted(names) != sorted(self.targets):
+            raise ValueError(f"{list(names)} are not {list(self.targets)}")
         places = {name: self.targets[name] for name in names}
         self.targets.clear()
         self.targets.update(places)

@@ -276,7 +276,8 @@ class _File:
         # Not buffered: what is told to the kernel outlives us.
         self._open = FileIO(number, "ab")
         self._size = os.fstat(number).st_size
-        self._append(_line(self._head()))
+        # A last line that was cut must not take this one with it.
+        self._append((b"\n" if self._size else b"") + _line(self._head()))
 
     def _append(self, raw: bytes) -> None:
         assert self._open is not None

@@ -1,47 +1,161 @@
 """What other programs ask: JSON, from memory."""
 
-from aiohttp import web
+from collections.abc import Callable
+from typing import Any, Final
 
+from aiohttp import hdrs, web
+
+from pgbreaker.core.units import Seconds
+from pgbreaker.monitor.desk import RefusedError
+from pgbreaker.sinks.history import NotKeptError
+from pgbreaker.sinks.recent import KEPT
+from pgbreaker.web.api_asked import Query
+from pgbreaker.web.api_history import Told
+from pgbreaker.web.api_orders import Orders
 from pgbreaker.web.inside import Inside
-from pgbreaker.web.route import Role, Route
+from pgbreaker.web.openapi import document
+from pgbreaker.web.problems import WrongError, problem
+from pgbreaker.web.route import Handler, Role, Route
+from pgbreaker.web.stream import Stream
+
+INDEX: Final = "X-Pgbreaker-Index"
+"""The header with the index of what is shown; `pgbreaker.web.api_changes` says of what."""
+
+WAITS: Final[Seconds] = 30.0
+"""Seconds that a question waits for another index, unless it says how long."""
+
+LONGEST: Final[Seconds] = 300.0
+"""Seconds that it waits at most."""
 
 
 class Api:
-    """The addresses below ``/api/v1``."""
+    """The addresses below ``/api/v1``, and what describes them."""
 
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
         self._views = inside.views
+        self._stream = inside.stream or Stream(
+            inside.history, inside.views, inside.clock
+        )
+        self._changes = self._stream.changes
+        self._rooms = (Orders(inside), Told(inside))
 
     def routes(self) -> list[Route]:
         """Every address there is."""
-        viewer = Role.VIEWER
-        breaker = "/api/v1/breakers/{target}/{operation}"
-        return [
+        viewer, admin = Role.VIEWER, Role.ADMIN
+        target, breaker = (
+            "/api/v1/targets/{target}",
+            "/api/v1/breakers/{target}/{operation}",
+        )
+        mine = [
+            Route("GET", "/openapi.json", viewer, self.openapi),
             Route("GET", "/api/v1/status", viewer, self.status),
             Route("GET", "/api/v1/targets", viewer, self.targets),
-            Route("GET", "/api/v1/targets/{target}", viewer, self.target),
+            Route("GET", target, viewer, self.target),
+            Route("GET", f"{target}/probes", viewer, self.probes),
             Route("GET", "/api/v1/breakers", viewer, self.breakers),
             Route("GET", breaker, viewer, self.breaker),
+            Route("GET", "/api/v1/stream", viewer, self._stream.answer),
+            Route("GET", "/api/v1/config", admin, self.config),
         ]
+        theirs = [route for room in self._rooms for route in room.routes()]
+        return [_told_civilly(route) for route in (*mine, *theirs)]
 
-    async def status(self, _request: web.Request) -> web.Response:
+    async def openapi(self, request: web.Request) -> web.Response:
+        """What there is to be asked, by OpenAPI 3.1."""
+        Query(request).check()
+        return web.json_response(document(self._inside.version))
+
+    async def status(self, request: web.Request) -> web.Response:
         """Everything."""
-        return web.json_response(self._views.status())
+        return await self._shown(
+            request, lambda: self._views.status() | {"index": self._changes.index}
+        )
 
-    async def targets(self, _request: web.Request) -> web.Response:
+    async def targets(self, request: web.Request) -> web.Response:
         """Every target."""
-        return web.json_response(self._views.status()["targets"])
+        return await self._shown(request, lambda: self._views.status()["targets"])
 
     async def target(self, request: web.Request) -> web.Response:
         """One target."""
-        return web.json_response(self._views.target(self._inside.target_of(request)))
+        return await self._shown(
+            request, lambda: self._views.target(self._inside.target_of(request))
+        )
 
-    async def breakers(self, _request: web.Request) -> web.Response:
+    async def breakers(self, request: web.Request) -> web.Response:
         """Every breaker."""
-        return web.json_response(self._views.breakers())
+        return await self._shown(request, self._views.breakers)
 
     async def breaker(self, request: web.Request) -> web.Response:
         """One breaker."""
-        target, operation = self._inside.breaker_of(request)
-        return web.json_response(self._views.breaker(target, operation))
+
+        def show() -> dict[str, Any]:
+            return self._views.breaker(*self._inside.breaker_of(request))
+
+        return await self._shown(request, show)
+
+    async def _shown(
+        self, request: web.Request, show: Callable[[], Any]
+    ) -> web.Response:
+        """Show what is true: at once, when anything has moved, or not at all, where
+        nothing has since it was asked for."""
+        query = Query(request, "index", "wait")
+        index = query.number("index", 0, 10**17 - 1)
+        wait = query.lasting("wait", LONGEST)
+        if wait is not None and "index" not in request.query:
+            query.wrong("wait", "for what? give the index that you have, too")
+        query.check()
+        show()  # a name that there is not is known before the wait
+        if index is not None:
+            await self._changes.beyond(index, WAITS if wait is None else wait)
+        # Before it is shown: what moves meanwhile is news to whoever asks again.
+        etag = f'W/"{self._changes.index}-{self._views.mark}"'
+        headers = {hdrs.ETAG: etag, INDEX: str(self._changes.index)}
+        if _has(request, etag):
+            return web.Response(status=304, headers=headers)
+        return web.json_response(show(), headers=headers)
+
+    async def probes(self, request: web.Request) -> web.Response:
+        """The last runs of a target's probes, the newest first."""
+        target = self._inside.target_of(request)
+        query = Query(request, "probe", "limit", lists=("probe",))
+        wanted = query.words("probe", list(target.plan.probes))
+        limit = query.number("limit", 1, KEPT)
+        query.check()
+        seen = self._inside.recent.targets.get(target.plan.name)
+        runs = [] if seen is None else seen.runs(*wanted, limit=limit or KEPT)
+        return web.json_response({"probes": [self._views.run(run) for run in runs]})
+
+    async def config(self, request: web.Request) -> web.Response:
+        """The configuration that is true now, without its secrets."""
+        Query(request).check()
+        if self._inside.config is None:
+            return problem(404, "not found", "this daemon does not show its own")
+        return web.json_response(dict(self._inside.config()))
+
+
+def _told_civilly(route: Route) -> Route:
+    """Have what a room raises answered as a problem."""
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        try:
+            return await route.handler(request)
+        except WrongError as error:
+            title = "bad request" if error.status == 400 else "not as it has to be"
+            return problem(error.status, title, str(error), error.errors)
+        except RefusedError as error:
+            if error.field in ("id", "breaker"):
+                return problem(404, "not found", error.text)
+            errors = [(error.field, error.text)]
+            return problem(422, "not as it has to be", str(error), errors)
+        except NotKeptError as error:
+            return problem(507, "not written down", f"{error}; nothing was done")
+
+    handler: Handler = answered
+    return Route(route.method, route.path, route.role, handler, route.changes)
+
+
+def _has(request: web.Request, etag: str) -> bool:
+    given = request.headers.get(hdrs.IF_NONE_MATCH, "")
+    tags = [tag.strip() for tag in given.split(",")]
+    return "*" in tags or etag in tags or etag.removeprefix("W/") in tags

@@ -1,7 +1,8 @@
 """What the addresses show and change: the daemon, as seen from outside."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.web.problems import UnknownError
+from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import Views
 
 
@@ -26,6 +28,10 @@ class Inside:
         reload: Reads the configuration anew, for the author named; raises
             `ConfigError` where it cannot be used. None: there is none to read, or
             nobody may.
+        stream: Tells all who listen what happens. None: the API makes one of its own,
+            to which nobody says goodbye.
+        config: The configuration that is true now, without its secrets. None: it is not
+            shown.
         recent: What probes saw lately.
         grafana_url: Base URL of the Grafana that has the dashboards. None: there is none.
     """
@@ -40,6 +46,8 @@ class Inside:
     health: Callable[[], str | None]
     ready: Callable[[], str | None]
     reload: Callable[[str | None], Awaitable[Reloaded]] | None = None
+    stream: Stream | None = None
+    config: Callable[[], Mapping[str, Any]] | None = None
     recent: Recent = field(default_factory=Recent)
     grafana_url: str | None = None
 

@@ -24,7 +24,7 @@ class Pages:
     def __init__(self, inside: Inside) -> None:
         self._frame = Frame(inside)
         self._writer = Writer(self._frame)
-        self._acts = Acts(self._frame, self._writer)
+        self._acts = Acts(self._frame)
 
     def routes(self) -> list[Route]:
         """Every address there is."""

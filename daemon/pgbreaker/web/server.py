@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -13,11 +14,12 @@ from pgbreaker.core.units import Seconds
 from pgbreaker.web.api import Api
 from pgbreaker.web.doors.doorman import BODY, HEADERS, Doorman
 from pgbreaker.web.doors.limits import DEFAULT, Limits
-from pgbreaker.web.doors.lines import Line, Lines, speaking
+from pgbreaker.web.doors.lines import Line, Lines, Threshold, speaking
 from pgbreaker.web.doors.listening import listening_on
 from pgbreaker.web.doors.present import Present
 from pgbreaker.web.doors.refusal import TurnedAwayError
-from pgbreaker.web.doors.tls import is_welcome, latest
+from pgbreaker.web.doors.strict import be_strict
+from pgbreaker.web.doors.tls import is_welcome
 from pgbreaker.web.doors.tokens import SEAL
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.pages import Pages
@@ -49,7 +51,7 @@ async def serve(
     """
     present = Present(plan.web_config)
     routes = routes_of(inside)
-    doorman = Doorman(plan, present, routes, limits, inside.clock.now)
+    doorman = Doorman(plan, present, limits, inside.clock.now)
     lines = Lines(limits, doorman.dress, lambda one: is_welcome(one, present.plan.tls))
     speech = speaking(limits, _log_of_aiohttp())
     async with AsyncExitStack() as stack:
@@ -64,15 +66,13 @@ async def serve(
         stack.push_async_callback(runner.cleanup)
         server = runner.server
         assert server is not None
+        be_strict(server, doorman.dress)
         await stack.enter_async_context(lines.swept())
-        is_encrypted = present.context is not None
-        port = await stack.enter_async_context(
-            listening_on(
-                plan,
-                lambda: Line(lines, server, speech),
-                latest(lambda: present.context) if is_encrypted else None,
-            )
-        )
+
+        def threshold() -> Threshold:
+            return Threshold(lines, Line(lines, server, speech), present.context)
+
+        port = await stack.enter_async_context(listening_on(plan, threshold))
         yield plan.listen[0], port
 
 
@@ -88,6 +88,8 @@ def app_of(doorman: Doorman, routes: list[Route]) -> web.Application:
             return error.answer()
         except UnknownError as error:
             return problem(404, "not found", str(error))
+        except web.HTTPRedirection:
+            raise
         except web.HTTPException as error:
             return _problem_of(error)
         finally:
@@ -102,17 +104,25 @@ def app_of(doorman: Doorman, routes: list[Route]) -> web.Application:
     app[SEAL] = doorman.seal
     app.on_response_prepare.append(dress)
     for route in routes:
-        if route.method == "GET":
-            app.router.add_get(route.path, route.handler)
-        else:
-            app.router.add_route(route.method, route.path, route.handler)
+        add = (
+            app.router.add_get
+            if route.method == "GET"
+            else partial(app.router.add_route, route.method)
+        )
+        added = add(route.path, route.handler, expect_handler=_wait)
+        doorman.guard(added.resource, route)
     return app
 
 
+async def _wait(_request: web.Request) -> None:
+    """Have nobody send a body yet: the doorman says when to go on."""
+
+
 def _problem_of(error: web.HTTPException) -> web.Response:
-    allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
     said = error.reason.lower()
-    answer = problem(error.status, said, said, **allow)
+    answer = problem(error.status, said, said)
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
     if error.status == web.HTTPRequestEntityTooLarge.status_code:
         # What is still to come is not waited for.
         answer.force_close()

@@ -1,13 +1,18 @@
 """What is true now, as JSON. Reads are pure: none of them changes anything."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.entry import Entry
+from pgbreaker.core.maintenance import Window
 from pgbreaker.core.reading import Reading
 from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.recent import Run
 
 _NO_CAUSE: Final = {"code": None, "sqlstate": None, "probe": None}
 
@@ -18,6 +23,36 @@ def moment(wall: float) -> str:
     return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How the store is.
+
+    Attributes:
+        degraded: What is wrong with it, in one line. None: nothing is.
+        size: Bytes that it takes on disk.
+    """
+
+    degraded: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LastReload:
+    """The last time that the configuration was read anew.
+
+    Attributes:
+        at: Wall time, in seconds since the epoch.
+        problem: Why it could not be used. None: it is what is true now.
+    """
+
+    at: float
+    problem: str | None = None
+
+
+def _nothing() -> None:
+    return None
+
+
 class Views:
     """Shows a board.
 
@@ -25,21 +60,134 @@ class Views:
         epoch: What this run of the daemon is called; a new one starts counting anew.
     """
 
-    def __init__(self, board: Board, clock: Clock, epoch: str) -> None:
+    def __init__(
+        self,
+        board: Board,
+        clock: Clock,
+        epoch: str,
+        *,
+        stored: Callable[[], Stored | None] = _nothing,
+        last_reload: Callable[[], LastReload | None] = _nothing,
+    ) -> None:
+        """Look at a board.
+
+        Args:
+            stored: How the store is; None where there is none.
+            last_reload: What came of reading the configuration anew; None before the
+                first time.
+        """
         self._board = board
         self._clock = clock
+        self._stored = stored
+        self._last_reload = last_reload
         self.epoch = epoch
 
     def status(self) -> dict[str, Any]:
         """Everything, a target after the other."""
+        windows = self._board.windows.values()
         return {
             "epoch": self.epoch,
-            "time": moment(self._clock.wall()),
+            **self.heartbeat(),
+            "overrides": self._overrides(),
+            "maintenance": [self.window(window) for window in windows],
+            "store": self._store(),
+            "reload": self._reload(),
             "targets": [self.target(t) for t in self._board.targets.values()],
         }
 
+    def _overrides(self) -> int:
+        return sum(
+            breaker.override is not None
+            for target in self._board.targets.values()
+            for breaker in target.breakers.values()
+        )
+
+    def _store(self) -> dict[str, Any] | None:
+        stored = self._stored()
+        if stored is None:
+            return None
+        return {
+            "degraded": stored.degraded is not None,
+            "problem": stored.degraded,
+            "size_bytes": stored.size,
+        }
+
+    def _reload(self) -> dict[str, Any] | None:
+        last = self._last_reload()
+        if last is None:
+            return None
+        return {
+            "ok": last.problem is None,
+            "at": moment(last.at),
+            "problem": last.problem,
+        }
+
+    @property
+    def mark(self) -> str:
+        """A word that is another as soon as any state is: of a target, of a breaker."""
+        seen = [
+            (
+                target.plan.name,
+                target.condition.value,
+                [(b.era, b.state.value, b.override) for b in target.breakers.values()],
+            )
+            for target in self._board.targets.values()
+        ]
+        return f"{self.epoch}-{zlib.crc32(repr(seen).encode()):08x}"
+
+    def heartbeat(self) -> dict[str, Any]:
+        """That the daemon is there, and how old what it knows is."""
+        now = self._clock.now()
+        ends = (
+            reading.at + reading.took
+            for target in self._board.targets.values()
+            for reading in target.readings.values()
+        )
+        last = max(ends, default=None)
+        return {
+            "time": moment(self._clock.wall()),
+            "data_at": None if last is None else moment(self._clock.wall_of(last)),
+            "age_seconds": None if last is None else round(max(0.0, now - last), 3),
+        }
+
+    def window(self, window: Window) -> dict[str, Any]:
+        """One window of maintenance."""
+        return {
+            "id": window.id,
+            "targets": list(window.targets),
+            "reason": window.reason,
+            "author": window.author,
+            "starts": moment(window.starts),
+            "ends": moment(window.ends),
+            "active": window.is_on(self._clock.wall()),
+        }
+
+    def entry(self, entry: Entry) -> dict[str, Any]:
+        """One entry of the history."""
+        return {
+            "id": entry.id,
+            "time": moment(entry.at),
+            "kind": entry.kind.value,
+            "target": entry.target,
+            "breaker": entry.breaker,
+            "text": entry.text,
+            "author": entry.author,
+            "details": dict(entry.details),
+        }
+
+    def told(self, entry: Entry) -> dict[str, Any]:
+        """One entry, with its breaker as it is now, where it has one and there still is
+        one."""
+        shown = self.entry(entry)
+        if entry.breaker is not None and self._board.breaker(entry.breaker) is not None:
+            name, operation = self._board.home(entry.breaker)
+            target = self._board.targets[name]
+            shown["breaker_status"] = self.breaker(target, operation)
+        return shown
+
     def target(self, target: TargetBoard) -> dict[str, Any]:
         """One target with its breakers, probes and facts."""
+        window = target.maintenance
         return {
             "name": target.plan.name,
             "state": target.condition.value,
@@ -48,6 +196,7 @@ class Views:
             "labels": dict(target.plan.labels),
             "connections": target.connections,
             "facts": dict(target.facts),
+            "maintenance": None if window is None else self.window(window),
             "breakers": [self.breaker(target, name) for name in target.breakers],
             "probes": [self._probe(target, probe) for probe in target.plan.probes],
         }
@@ -70,6 +219,20 @@ class Views:
             "at": moment(self._clock.wall_of(reading.at)),
             "outcome": reading.finding.value,
             "took_seconds": reading.took,
+            "sqlstate": evidence.sqlstate if evidence else None,
+            "text": evidence.text if evidence else None,
+        }
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """One run of a probe, with the time of each of its steps."""
+        evidence = run.evidence
+        return {
+            "probe": run.probe,
+            "at": moment(self._clock.wall_of(run.at)),
+            "outcome": run.finding.value,
+            "took_seconds": round(run.took, 6),
+            "connecting_seconds": round(run.connecting, 6),
+            "steps": {name: round(took, 6) for name, took in run.steps},
             "sqlstate": evidence.sqlstate if evidence else None,
             "text": evidence.text if evidence else None,
         }

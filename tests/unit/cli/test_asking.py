@@ -3,7 +3,10 @@
 import asyncio
 import json
 
+import pytest
+
 from support.site import serving
+from unit.cli.conftest import answering
 
 NOWHERE = "postgresql://me:hunter2@127.0.0.1:1/app"
 CONFIG = f"version: 1\ntargets:\n- name: main\n  dsn: {NOWHERE}\n"
@@ -74,4 +77,41 @@ async def test_a_daemon_that_watches_something_else_is_told(command, tmp_path):
     found = {one["code"]: one for one in json.loads(done.stdout)}
     assert found["configuration"]["text"].endswith("other")
     assert "unhealthy" not in found
+    assert found["version"]["text"].startswith("the daemon is 1.2.3, and this command ")
     assert "the sentinel of main has ended" in ill.stdout
+
+
+def scraped(interval: str = "5s", health: str = "up", job: str = "pgbreaker") -> dict:
+    return {
+        "labels": {"job": job},
+        "scrapeUrl": "http://here:9432/metrics",
+        "scrapeInterval": interval,
+        "health": health,
+        "lastError": "connection refused" if health == "down" else "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("targets", "code", "says"),
+    [
+        ([scraped()], None, ""),
+        ([scraped("15s")], None, ""),
+        ([scraped("1m")], "scrape_interval", "every 1 min 0 s"),
+        ([scraped(health="down")], "not_scraped", "connection refused"),
+        ([scraped(job="other")], "not_scraped", "no target of the job 'pgbreaker'"),
+        ([], "not_scraped", "no target of the job 'pgbreaker'"),
+        (None, "prometheus", "is no Prometheus"),
+    ],
+)
+def test_whether_somebody_scrapes_us_often_enough_is_asked(
+    targets, code, says, command
+):
+    with answering(200, {"data": {"activeTargets": targets}}) as there:
+        words = ("--prometheus", there.url, "-o", "json")
+        done = command("doctor", "--dsn", NOWHERE, *AWAY, *words)
+
+    assert there.line == "GET /api/v1/targets?state=active"
+    codes = {one["code"]: one["text"] for one in json.loads(done.stdout)}
+    ours = {"not_scraped", "scrape_interval", "prometheus"} & codes.keys()
+    assert ours == ({code} if code else set())
+    assert says in codes.get(code, "")

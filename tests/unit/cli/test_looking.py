@@ -152,9 +152,8 @@ async def test_a_breaker_that_there_is_not_is_said_with_those_there_are(command)
         done = await shown(command, served, "explain", "main/raed")
 
     assert done.exit_code == 1
-    assert done.stderr == (
-        "no operation is called 'raed'; there are connect, read, write\n"
-    )
+    assert done.stderr.startswith("no operation is called 'raed'")
+    assert done.stderr.endswith("there are connect, read, write\n")
 
 
 def test_what_is_no_name_of_a_breaker_is_a_wrong_usage(command):

@@ -8,7 +8,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.policy import DAEMON
-from pgbreaker.core.states import Cause, Outcome, State, Transition
+from pgbreaker.core.states import Cause, Outcome, Override, State, Transition
 from pgbreaker.monitor.desk import LONGEST, Desk, RefusedError
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.history import History, NotKeptError
@@ -194,6 +194,45 @@ async def test_a_full_disk_does_not_hold_an_override_up(caplog):
     assert "ran out (cannot be written down: no space left on device)" in caplog.text
 
 
+async def test_a_disk_that_hangs_holds_no_override_up_and_is_not_pressed():
+    office = Office()
+    other = office.board.targets["main"].breakers["write"]
+    await office.desk.override(office.breaker, State.FORCED_OPEN, lasting=60.0, **WHO)
+    await office.desk.override(other, State.FORCED_OPEN, lasting=60.0, **WHO)
+    office.paper.free.clear()
+    order = asyncio.create_task(
+        office.desk.override(office.breaker, State.DISABLED, **WHO)
+    )
+    await asyncio.sleep(0)
+    running = asyncio.create_task(office.desk.run())
+
+    office.time.now += 60
+    async with asyncio.timeout(5):
+        while office.breaker.override or other.override:  # noqa: ASYNC110 - the claim
+            await asyncio.sleep(0.005)
+    assert office.desk.next is None
+    office.paper.free.set()
+    await order
+    await office.desk.close()
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert office.breaker.state is State.DISABLED
+    assert office.kept == {"main/read": "disabled", "main/write": None}
+
+
+async def test_what_was_put_there_behind_the_desks_back_is_not_its_business():
+    office = Office()
+    await office.desk.override(office.breaker, State.FORCED_OPEN, lasting=60.0, **WHO)
+    office.breaker.force(Override(State.DISABLED, "a test", "ana"), office.time.now)
+
+    await office.desk.look()
+
+    assert office.desk.next is None
+    assert len(office.told) == 1
+    assert office.breaker.state is State.DISABLED
+
+
 async def test_a_jump_of_wall_time_ends_no_override_and_prolongs_none():
     office = Office()
     offset = 0.0
@@ -337,6 +376,17 @@ async def test_handing_back_what_nobody_holds_is_nothing():
 
     assert await office.desk.hand_back(office.breaker, author="mia") is None
     assert office.paper.written == []
+
+
+async def test_a_slip_of_the_hand_is_undone_without_a_reason():
+    office = Office()
+    await office.desk.override(office.breaker, State.FORCED_OPEN, **WHO)
+
+    move = await office.desk.hand_back(office.breaker, reason=" ", author="mia")
+
+    assert move is not None
+    assert move.reason == "handed back by mia"
+    assert office.told[-1] == "main/read decides by itself again: handed back"
 
 
 async def test_it_looks_by_itself_when_something_is_due():

@@ -54,8 +54,8 @@ def states(course: Course) -> list[State]:
 
 def test_a_lower_threshold_would_have_opened_where_really_nothing_did():
     recorded = [begun(), ping(1), ping(2, good=False), ping(3, good=False), ping(4)]
-    patient = replay(recorded, [plan_of(replace(DAEMON, failure_threshold=3))])
-    strict = replay(recorded, [plan_of(replace(DAEMON, failure_threshold=1))])
+    patient = replay(lambda: recorded, [plan_of(replace(DAEMON, failure_threshold=3))])
+    strict = replay(lambda: recorded, [plan_of(replace(DAEMON, failure_threshold=1))])
 
     assert states(patient.simulated["main/read"]) == []
     assert states(strict.simulated["main/read"])[0] is State.OPEN
@@ -66,14 +66,14 @@ def test_a_lower_threshold_would_have_opened_where_really_nothing_did():
 def test_what_was_only_shown_tells_no_breaker():
     shown = [ping(n, good=False, judged=False) for n in range(1, 9)]
 
-    done = replay([begun(), *shown], [plan_of()])
+    done = replay(lambda: [begun(), *shown], [plan_of()])
 
     assert done.readings == 8
     assert states(done.simulated["main/read"]) == []
 
 
 def test_what_was_confirmed_opens_at_once():
-    done = replay([begun(), ping(1, good=False, confirmed=True)], [plan_of()])
+    done = replay(lambda: [begun(), ping(1, good=False, confirmed=True)], [plan_of()])
 
     (move,) = done.simulated["main/read"].moves
     assert move.cause is Cause.CONFIRMED
@@ -90,7 +90,7 @@ def test_a_wait_is_as_long_as_it_really_was(lot, wait):
         opened_at(1.001, retry_after=really),
     ]
 
-    done = replay(recorded, [plan_of()])
+    done = replay(lambda: recorded, [plan_of()])
 
     (move,) = done.simulated["main/read"].moves
     assert move.retry_after == pytest.approx(1 + DAEMON.jitter * lot)
@@ -104,7 +104,7 @@ def test_somebodys_word_is_counted_and_not_replayed():
         override=override.state,
     )
 
-    done = replay([begun(), ping(1), taken, ping(3)], [plan_of()])
+    done = replay(lambda: [begun(), ping(1), taken, ping(3)], [plan_of()])
 
     assert done.overridden == 1
     assert states(done.really["main/read"]) == []
@@ -113,7 +113,7 @@ def test_somebodys_word_is_counted_and_not_replayed():
 def test_another_target_is_named_and_left_out():
     other = Heard(Reading("other", "ping", 1.0, 0.1, Finding.OK, judged=True), 1.1)
 
-    done = replay([begun(), other, ping(2)], [plan_of()])
+    done = replay(lambda: [begun(), other, ping(2)], [plan_of()])
 
     assert done.unknown == {"other"}
     assert done.readings == 1
@@ -123,7 +123,7 @@ def test_only_one_target_is_looked_at_when_that_is_wanted():
     plans = [plan_of(), replace(plan_of(), name="other")]
     other = Heard(Reading("other", "ping", 1.0, 0.1, Finding.OK, judged=True), 1.1)
 
-    done = replay([begun(), other, ping(2)], plans, only="main")
+    done = replay(lambda: [begun(), other, ping(2)], plans, only="main")
 
     assert set(done.simulated) == {"main/read"}
     assert done.readings == 1

@@ -6,6 +6,7 @@ import tracemalloc
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence
 from pgbreaker.sinks.recent import KEPT, SLICES, Recent
+from support.figures import tell
 
 STARTING = Evidence("starting", "the database system is starting up", "57P03", "ping")
 STEPS = (("tcp", 0.001), ("tls", 0.002), ("auth", 0.003), ("query", 0.004))
@@ -160,5 +161,5 @@ def test_it_takes_ten_kilobytes_of_a_target():
     taken = (tracemalloc.get_traced_memory()[0] - before) / targets
     tracemalloc.stop()
 
-    print(f"recent: {taken:.0f} bytes a target (goal 10,000)")
+    tell("what was seen lately of a target", f"{taken:.0f} bytes", "10,000 bytes")
     assert taken < 10_000

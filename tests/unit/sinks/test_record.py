@@ -176,8 +176,17 @@ def test_a_line_that_was_cut_is_left_out(tmp_path):
     recorder.close()
 
     path.write_bytes(path.read_bytes()[:-20])
+    left = len(list(read(path)))
+    # Whoever goes on after it begins a line of its own.
+    scene.time.now = 5.0
+    recorder = recorder_of(scene, path)
+    recorder.start()
+    recorder(Reading("main", "ping", 5.0, 0.1, Finding.OK))
+    recorder.close()
 
-    assert len(list(read(path))) == 2
+    assert left == 2
+    *_, begun, heard = read(path)
+    assert begun.at == heard.at == 1_800_000_005.0
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Who may do what, for every address and every role; and what browsers are kept from."""
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from pgbreaker.core.plan import HttpPlan
-from pgbreaker.web.doors import hash_token
+from pgbreaker.web.doors import CSRF_FIELD, csrf_token, hash_token
+from pgbreaker.web.doors.doorman import Doorman
 from pgbreaker.web.doors.hosts import Hosts, host_of, is_loopback
+from pgbreaker.web.doors.limits import DEFAULT
+from pgbreaker.web.doors.present import Present
 from pgbreaker.web.route import Role, Route
-from pgbreaker.web.server import routes_of
+from pgbreaker.web.server import app_of, routes_of
 from support.doors import BEYOND, basic, doors, raw, scrypt_of, write
 from support.site import Served
 
@@ -195,7 +200,7 @@ async def test_anonymous_viewers_look_and_a_wrong_password_is_wrong_all_the_same
 
 SAFE = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "deny",
@@ -263,11 +268,13 @@ async def test_no_page_of_another_site_changes_anything(route, headers, status):
 
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.changes], ids=str)
 async def test_a_form_needs_the_token_of_a_page_of_ours(route):
-    async with doors() as served:
-        async with served.client.request(
+    async with (
+        doors() as served,
+        served.client.request(
             route.method, address(route), data={"csrf": "guessed"}
-        ) as answer:
-            body = await answer.json()
+        ) as answer,
+    ):
+        body = await answer.json()
 
     if route.takes_forms:
         assert answer.status == 403
@@ -276,43 +283,89 @@ async def test_a_form_needs_the_token_of_a_page_of_ours(route):
         assert answer.status == 415
 
 
-async def test_a_form_of_our_page_is_taken():
-    from aiohttp import web
+def app(*routes: Route) -> web.Application:
+    """An application of *routes* alone, with the doors before them."""
+    clock = Served("main").inside.clock
+    return app_of(Doorman(HttpPlan(), Present(None), DEFAULT, clock.now), list(routes))
 
-    from pgbreaker.web.doors import CSRF_FIELD, csrf_token
-    from pgbreaker.web.doors.doorman import Doorman
-    from pgbreaker.web.doors.limits import DEFAULT
-    from pgbreaker.web.doors.present import Present
-    from pgbreaker.web.server import app_of
 
+async def test_a_form_of_our_page_is_taken_and_its_answer_leads_on():
     async def page(request: web.Request) -> web.Response:
         return web.Response(text=csrf_token(request))
 
     async def act(request: web.Request) -> web.Response:
-        return web.Response(text=(await request.post())["state"])
+        raise web.HTTPSeeOther(f"/{(await request.post())['state']}")
 
-    served = Served("main")
-    routes = [
+    routes = (
         Route("GET", "/page", Role.VIEWER, page),
         Route("POST", "/act", Role.OPERATOR, act, changes=True),
-    ]
-    plan = HttpPlan()
-    doorman = Doorman(plan, Present(None), routes, DEFAULT, served.inside.clock.now)
-    from aiohttp.test_utils import TestClient, TestServer
+    )
 
-    async with TestClient(TestServer(app_of(doorman, routes))) as client:
+    async def post(client: TestClient, **form: str) -> tuple[int, str | None]:
+        async with client.post("/act", data=form, allow_redirects=False) as answer:
+            assert answer.headers["X-Frame-Options"] == "deny"
+            return answer.status, answer.headers.get("Location")
+
+    async with TestClient(TestServer(app(*routes))) as client:
         async with client.get("/page") as answer:
             token = await answer.text()
-        form = {CSRF_FIELD: token, "state": "open"}
-        async with client.post("/act", data=form) as answer:
-            done = answer.status, await answer.text()
-        async with client.post("/act", data={"state": "open"}) as answer:
-            without = answer.status
-        async with client.post("/act", data=form | {CSRF_FIELD: token[:-1]}) as answer:
-            cut = answer.status
+        right = await post(client, state="open", **{CSRF_FIELD: token})
+        without = await post(client, state="open")
+        cut = await post(client, state="open", **{CSRF_FIELD: token[:-1]})
+        empty = await post(client, state="open", **{CSRF_FIELD: ""})
 
-    assert done == (200, "open")
-    assert (without, cut) == (403, 403)
+    assert right == (303, "/open")
+    assert without == cut == empty == (403, None)
+
+
+async def test_a_handler_behind_two_addresses_is_guarded_at_each_as_it_says():
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(text="in")
+
+    async def deny(_request: web.Request) -> web.Response:
+        raise AssertionError("nobody was to come here")
+
+    routes = (
+        Route("GET", "/open/{name:[a-z]+}", Role.NOBODY, answer),
+        Route("GET", "/shut/{name:[a-z]+}", Role.VIEWER, answer),
+        Route("POST", "/shut/{name:[a-z]+}", Role.ADMIN, deny, changes=True),
+    )
+    application = app(*routes)
+    found = {}
+    async with TestClient(TestServer(application)) as client:
+        proxied = {"Via": "1.1 proxy"}  # so a viewer at most
+        for method in ("GET", "HEAD", "POST", "DELETE"):
+            for path in ("/open/a", "/shut/a"):
+                async with client.request(method, path, headers=proxied) as said:
+                    found[f"{method} {path}"] = said.status
+
+    assert found == {
+        "GET /open/a": 200,
+        "GET /shut/a": 200,
+        "HEAD /open/a": 200,
+        "HEAD /shut/a": 200,
+        "POST /open/a": 405,
+        "POST /shut/a": 403,
+        "DELETE /open/a": 405,
+        "DELETE /shut/a": 405,
+    }
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.takes_forms], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("", b"csrf=\xa9"), ("; charset=none", b"csrf=x"), ("; charset=utf-16", b"c")],
+)
+async def test_a_form_that_cannot_be_read_is_nobodys_fault(route, kind, body, caplog):
+    kind = f"application/x-www-form-urlencoded{kind}"
+    async with (
+        doors() as served,
+        served.client.request(
+            route.method, address(route), data=body, headers={"Content-Type": kind}
+        ) as answer,
+    ):
+        assert answer.status == 400
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ REFUSED = [
     ("basic_auth_user: {}", "web.yml:1:1: basic_auth_user: not a known key; did you mean 'basic_auth_users'?"),
     ("basic_auth_users: {ada: hunter2}", "web.yml:1:25: basic_auth_users.ada: not a bcrypt or scrypt hash; pgbreaker hash-password makes one"),
     ("basic_auth_users: [ada]", "web.yml:1:19: basic_auth_users: must hold keys and values"),
-    (f"basic_auth_users:\n  'a:b': {HASH}", "web.yml:2:3: basic_auth_users.a:b: a user's name has no colon"),
+    (f"basic_auth_users:\n  'a:b': {HASH}", "web.yml:2:3: basic_auth_users.?: a user's name has no colon"),
     ("tls_server_config: {cert_file: no.crt, key_file: no.key}", "web.yml:1:32: tls_server_config.cert_file: cannot read no.crt: no such file or directory\nweb.yml:1:50: tls_server_config.key_file: cannot read no.key: no such file or directory"),
     ("tls_server_config: {cert: x}", "web.yml:1:20: tls_server_config: needs key_file (or key)"),
     ("tls_server_config: {cert: x, cert_file: web.yml, key: y}", "web.yml:1:41: tls_server_config.cert_file: given beside cert; one of them"),

@@ -7,11 +7,15 @@ import statistics
 import time
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.web.doors import hash_password, hash_token, new_token
 from pgbreaker.web.doors.limits import Counts, Pace, neighbourhood
+from pgbreaker.web.doors.logins import Logins
 from pgbreaker.web.doors.passwords import matches, wrong_with
+from pgbreaker.web.doors.plan import WebPlan
+from pgbreaker.web.doors.refusal import TurnedAwayError
 from support.doors import basic, doors, raw, scrypt_of, write
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -49,7 +53,7 @@ def test_a_password_matches_its_own_hash_alone(password):
 
 def test_other_exporters_can_use_it_as_long_as_bcrypt_can():
     assert hash_password("short").startswith("$2b$10$")
-    assert hash_password("x" * 73).startswith("$scrypt$ln=14,r=8,p=5$")
+    assert hash_password("x" * 73).startswith("$scrypt$14$8$5$")
     assert hash_password("a\0b").startswith("$scrypt$")
 
 
@@ -78,11 +82,11 @@ def test_what_other_programs_make_is_taken(kind):
         ("hunter2", "not a bcrypt or scrypt hash"),
         ("$2y$31$" + "a" * 53, "a bcrypt cost of 31"),
         ("$2x$10$" + "a" * 53, "not a bcrypt or scrypt hash"),
-        ("$scrypt$ln=30,r=8,p=1$c2FsdA$c2FsdA", "more than 64 MiB"),
-        ("$scrypt$ln=1,r=8,p=99$c2FsdA$c2FsdA", "more than 64 MiB"),
-        ("$scrypt$ln=0,r=8,p=1$c2FsdA$c2FsdA", "more than 64 MiB"),
-        ("$scrypt$ln=1,r=8,p=1$c2FsdA$c2FsdAAAA=", "not a bcrypt or scrypt hash"),
-        ("$scrypt$ln=1,r=8,p=1$c2FsdA$c", "broken"),
+        ("$scrypt$30$8$1$c2FsdA$c2FsdA", "more than 64 MiB"),
+        ("$scrypt$1$8$99$c2FsdA$c2FsdA", "more than 64 MiB"),
+        ("$scrypt$0$8$1$c2FsdA$c2FsdA", "more than 64 MiB"),
+        ("$scrypt$1$8$1$c2FsdA$c2FsdAAAA=", "not a bcrypt or scrypt hash"),
+        ("$scrypt$1$8$1$c2FsdA$c", "broken"),
     ],
 )
 def test_what_is_no_hash_is_refused_without_being_shown(hashed, why):
@@ -204,6 +208,26 @@ async def test_who_waits_cannot_guess_against_those_who_are_let_in(plan):
     assert (guess, right) == (429, 429)
 
 
+async def test_names_that_are_made_up_do_not_push_out_what_was_counted():
+    now = Time()
+    async with Logins(b"seal", now).open() as logins:
+        plan = WebPlan(users={"ada": scrypt_of("ada")})
+
+        async def found(name: str, password: str) -> str | int | None:
+            request = make_mocked_request("GET", "/", headers=basic(name, password))
+            try:
+                return (await logins.who(request, plan)).name
+            except TurnedAwayError as error:
+                return error.status
+
+        before = [await found("ada", f"x{n}") for n in range(6)]
+        made_up = {await found(f"eve{n}", "x") for n in range(5000)}
+        after = await found("ada", "ada")
+
+    assert before == [401] * 5 + [429]
+    assert (made_up, after) == ({429}, 429)
+
+
 async def test_a_hundred_at_once_are_no_way_around_it(plan):
     async with doors(plan) as served:
         found = await asyncio.gather(
@@ -242,7 +266,7 @@ async def test_who_hangs_up_while_the_password_is_looked_at_has_not_failed(tmp_p
 async def test_looking_at_a_password_does_not_hold_up_others(tmp_path):
     hashed = hash_password("x" * 80)  # a quarter of a second
     config = write(
-        tmp_path / "web.yml", basic_auth_users={n: hashed for n in ("ada", "ben")}
+        tmp_path / "web.yml", basic_auth_users=dict.fromkeys(("ada", "ben"), hashed)
     )
     async with doors(HttpPlan(listen=LOOPBACK, web_config=config)) as served:
         trying = [

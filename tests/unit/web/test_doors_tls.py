@@ -3,13 +3,15 @@
 import asyncio
 import shutil
 import ssl
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 import pytest
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.errors import PgbreakerError
+from pgbreaker.web.doors.limits import DEFAULT, Limits
 from pgbreaker.web.doors.present import Present
 from support.authority import Authority
 from support.doors import basic, client_certificate, doors, scrypt_of, write
@@ -48,13 +50,13 @@ def written(tmp_path, authority, *, users=None, ours=None, **tls):
 
 
 @asynccontextmanager
-async def encrypted(config, authority, client=None):
+async def encrypted(config, authority, client=None, *, limits=DEFAULT):
     """Serve by *config*; a session of somebody who believes *authority*."""
     trusting = ssl.create_default_context(cafile=authority.root)
     if client is not None:
         trusting.load_cert_chain(*client)
     plan = HttpPlan(listen=("127.0.0.1", 0), web_config=config)
-    async with doors(plan) as served:
+    async with doors(plan, limits=limits) as served:
         connector = aiohttp.TCPConnector(ssl=trusting, force_close=True)
         url = f"https://localhost:{served.port}"
         async with aiohttp.ClientSession(url, connector=connector) as session:
@@ -311,3 +313,43 @@ def test_rubbish_for_a_certificate_is_one_clear_line(tmp_path, authority, change
         Present(config)
 
     assert "\n" not in str(caught.value)
+
+
+async def test_who_does_not_get_as_far_as_a_handshake_counts_and_is_hung_up_on(
+    tmp_path, authority
+):
+    config = written(tmp_path, authority)
+    limits = Limits(header=0.5, connections=8)
+    async with encrypted(config, authority, limits=limits) as served:
+        opened = [
+            await asyncio.open_connection("127.0.0.1", served.port) for _ in range(12)
+        ]
+        answer, _ = await served.get("/-/healthy")
+        began = time.monotonic()
+        said = [await _end_of(reader) for reader, _ in opened]
+        took = time.monotonic() - began
+        for _, writer in opened:
+            writer.close()
+
+    assert answer.status == 200
+    assert said == [b""] * 12
+    assert took < 3
+
+
+async def _end_of(reader: asyncio.StreamReader) -> bytes:
+    with suppress(ConnectionError):
+        return await asyncio.wait_for(reader.read(), 5)
+    return b""
+
+
+async def test_stopping_does_not_wait_for_handshakes(tmp_path, authority, caplog):
+    config = written(tmp_path, authority)
+    async with encrypted(config, authority) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        await served.get("/-/healthy")
+        began = time.monotonic()
+    took = time.monotonic() - began
+    writer.close()
+
+    assert took < 2
+    assert caplog.records == []

@@ -1,7 +1,7 @@
 """Stands before every address: who asks, by what name, from where, how often."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -11,6 +11,7 @@ from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.units import Seconds
 from pgbreaker.web.doors.hosts import Hosts, is_form, is_loopback
 from pgbreaker.web.doors.limits import Limits, Pace, neighbourhood, retry_after
+from pgbreaker.web.doors.lines import is_unix
 from pgbreaker.web.doors.logins import ANYBODY, Logins, unknown
 from pgbreaker.web.doors.plan import WebPlan
 from pgbreaker.web.doors.present import Present
@@ -21,6 +22,7 @@ from pgbreaker.web.route import WHO, Handler, Role, Route, Who
 T = TypeVar("T")
 
 BODY: Final = 64 * 1024  # bytes
+_GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FORWARDED: Final = ("X-Forwarded-For", "X-Real-IP", hdrs.FORWARDED, hdrs.VIA)
 
 # Anything else needs the page to load from elsewhere, or to be shown by it.
@@ -34,7 +36,8 @@ HEADERS: Final = {
     "Content-Security-Policy": _CSP,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "deny",  # for browsers that do not know frame-ancestors
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: with that, forms of our own pages have an origin of null.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
@@ -57,7 +60,6 @@ class Doorman:
         self,
         plan: HttpPlan,
         present: Present,
-        routes: Iterable[Route],
         limits: Limits,
         now: Callable[[], Seconds],
     ) -> None:
@@ -66,11 +68,16 @@ class Doorman:
         self._logins = Logins(self.seal, now)
         self._hosts = Hosts(plan.listen[0], plan.allowed_hosts)
         self._is_loopback = is_loopback(plan.listen[0])
-        self._routes = {route.handler: route for route in routes}
+        self._routes: dict[tuple[web.AbstractResource, str], Route] = {}
         self._writes = Pace(limits.write_every, limits.writes, now)
         self._limits = limits
         self._now = now
         self._pace: tuple[WebPlan, Pace] | None = None
+
+    def guard(self, resource: web.AbstractResource | None, route: Route) -> None:
+        """Let in by *route* those who ask for *resource* by its method."""
+        assert resource is not None
+        self._routes[resource, route.method] = route
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -87,10 +94,10 @@ class Doorman:
         plan = self.present.plan
         # Nobody has said who may use an address that there is not: to those who are
         # not in, it is like any other.
-        route = self._routes.get(request.match_info.handler)
+        route = self._route_of(request)
         needed = Role.VIEWER if route is None else route.role
         request[WHO] = ANYBODY
-        if not self._is_unix(request):
+        if not is_unix(request.transport):
             self._check_host(request)
         if needed > Role.NOBODY:
             self._check_pace(plan)
@@ -102,14 +109,24 @@ class Doorman:
             return await handler(request)
         return await self._change(request, route, handler)
 
+    def _route_of(self, request: web.Request) -> Route | None:
+        resource, method = request.match_info.route.resource, request.method
+        if resource is None:
+            return None
+        method = hdrs.METH_GET if method == hdrs.METH_HEAD else method
+        return self._routes.get((resource, method))
+
     async def _change(
         self, request: web.Request, route: Route, handler: Handler
     ) -> web.StreamResponse:
-        if not self._is_unix(request):
+        if not is_unix(request.transport):
             self._check_origin(request)
         self._check_type(request, route)
         if seconds := self._writes.wait(_place(request)):
             raise _too_many("more changes than anybody makes by hand", seconds)
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await request.writer.write(_GO_ON)
+            request.writer.output_size = 0  # not of the answer
         await _within(self._limits.body, request.read(), 408, "the body did not come")
         await self._check_form(request)
         return await _within(
@@ -119,7 +136,7 @@ class Doorman:
     # -- Who ---------------------------------------------------------------------------
 
     async def _who(self, request: web.Request, plan: WebPlan) -> Who:
-        if self._is_unix(request):
+        if is_unix(request.transport):
             name, is_ours = await self._logins.peer(request)
             # Its mode lets in the group besides, who needs no more where nobody does.
             if is_ours or not plan.has_logins:
@@ -152,10 +169,6 @@ class Doorman:
         )
 
     # -- From where --------------------------------------------------------------------
-
-    def _is_unix(self, request: web.Request) -> bool:
-        transport = request.transport
-        return transport is not None and not transport.get_extra_info("peername")
 
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)
@@ -198,7 +211,12 @@ class Doorman:
             request.content_type
         ):
             return
-        given = (await request.post()).get(CSRF_FIELD)
+        try:
+            given = (await request.post()).get(CSRF_FIELD)
+        except (ValueError, LookupError):  # of no charset that there is, or not in it
+            raise TurnedAwayError(
+                400, "bad request", "the form cannot be read"
+            ) from None
         if not isinstance(given, str) or not is_csrf_token(request, given):
             raise TurnedAwayError(
                 403,

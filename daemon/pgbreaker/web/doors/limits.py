@@ -10,6 +10,7 @@ from typing import Final
 from pgbreaker.core.units import Seconds
 
 _MOST_KEYS: Final = 4096
+_LEAST: Final = 20 * 1024  # bytes that count as something taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,9 @@ class Limits:
         header: Seconds for the header of a request, from the end of the last one.
         body: Seconds for the body.
         change: Seconds for a change, until it is durable.
+        linger: Seconds for which what still comes after an answer is thrown away, before
+            the connection is: a client that is hung up on while it sends does not read
+            why.
         stalled: Seconds after which a reader is dropped who took next to nothing.
         connections: How many there may be in all.
         from_one: How many of one address.
@@ -32,6 +36,7 @@ class Limits:
     header: Seconds = 10.0
     body: Seconds = 10.0
     change: Seconds = 30.0
+    linger: Seconds = 1.0
     stalled: Seconds = 20.0
     connections: int = 1024
     from_one: int = 64
@@ -108,6 +113,39 @@ class Pace:
         if len(self._full_at) > _MOST_KEYS:
             self._full_at.popitem(last=False)
         return 0.0
+
+
+class Flow:
+    """Whether a reader takes what is there for them.
+
+    Waiting until they have taken it all is not enough: small answers to who takes
+    nothing end in a buffer that nobody waits for, and so does a connection that is
+    being closed. And who takes a byte a second would never be dropped.
+    """
+
+    def __init__(self) -> None:
+        self._since: Seconds | None = None
+        self._peak = 0
+
+    def flows(self) -> None:
+        """Note that they have taken nearly all there was."""
+        self._since = None
+
+    def stands_for(self, size: int, now: Seconds) -> Seconds:
+        """Say for how long next to nothing was taken.
+
+        To be asked about once a second.
+
+        Args:
+            size: Bytes that wait for them.
+        """
+        if not size:
+            self._since = None
+            return 0.0
+        if self._since is None or size <= self._peak - _LEAST:
+            self._since, self._peak = now, size
+        self._peak = max(self._peak, size)
+        return now - self._since
 
 
 def neighbourhood(address: str | None) -> str:

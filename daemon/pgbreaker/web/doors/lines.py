@@ -3,27 +3,29 @@
 import asyncio
 import logging
 import resource
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from ssl import SSLContext, SSLError
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from pgbreaker.core.units import Seconds
-from pgbreaker.web.doors.limits import Limits, neighbourhood
+from pgbreaker.web.doors.limits import Flow, Limits, neighbourhood
 from pgbreaker.web.problems import problem
 
 LINE: Final = 8192
 FIELD: Final = LINE - 1  # a byte less: aiohttp does not tell which of them was too long
 _HEADER: Final = 16 * 1024  # bytes of a whole header
 _HEADERS: Final = 64  # of one request
-_LINGER: Final[Seconds] = 1.0  # what still comes after an answer is thrown away
 _SPARE: Final = 2  # of the files that we may open, one in two is for others
-_LEAST: Final = 20 * 1024  # bytes that a reader takes in time, or is too slow
 _SWEEP_EVERY: Final[Seconds] = 1.0
 
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"Connection: close\r\nContent-Length: 0\r\n\r\n"
@@ -36,7 +38,7 @@ def speaking(limits: Limits, logger: logging.Logger) -> dict[str, Any]:
         "access_log": None,
         "logger": logger,
         "keepalive_timeout": limits.header,
-        "lingering_time": _LINGER,
+        "lingering_time": limits.linger,
         "max_line_size": LINE,
         "max_field_size": FIELD,
         "max_headers": _HEADERS,
@@ -49,11 +51,12 @@ class Line(web.RequestHandler):
     """One connection. aiohttp speaks on it; this counts.
 
     Attributes:
+        flow: How what is sent is taken.
         place: What counts as its address.
-        since: When it was last heard of or done with a request, in the loop's time.
+        since: When it began, or was done with its last request, in the loop's time.
     """
 
-    __slots__ = ("_lines", "_peak", "_unread", "_waits_since", "place", "since")
+    __slots__ = ("_lines", "_unread", "flow", "place", "since")
 
     def __init__(
         self, lines: "Lines", server: web.Server, speech: dict[str, Any]
@@ -61,10 +64,9 @@ class Line(web.RequestHandler):
         super().__init__(server, loop=asyncio.get_running_loop(), **speech)
         self._lines = lines
         self._unread = 0
-        self._peak = 0
-        self._waits_since: Seconds | None = None
+        self.flow = Flow()
         self.place = ""
-        self.since: Seconds = 0.0
+        self.since: Seconds = self._loop.time()
 
     @property
     def is_idle(self) -> bool:
@@ -72,14 +74,10 @@ class Line(web.RequestHandler):
         return self._current_request is None and not self._messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, if there is room."""
-        assert isinstance(transport, asyncio.Transport)
-        peer = transport.get_extra_info("peername")
-        self.place = neighbourhood(peer[0] if peer else None)
-        self.since = self._loop.time()
+        """Begin to speak."""
         super().connection_made(transport)
-        if not self._lines.let_in(self, transport):
-            transport.abort()
+        if not self._lines.is_welcome(transport):
+            transport.close()
 
     def rest(self) -> None:
         """Wait for a request again: from now on it is the client's turn."""
@@ -104,25 +102,8 @@ class Line(web.RequestHandler):
 
     def resume_writing(self) -> None:
         """Go on: the reader has taken nearly all there was."""
-        self._waits_since = None
+        self.flow.flows()
         super().resume_writing()
-
-    def is_stalled(
-        self, transport: asyncio.Transport, now: Seconds, patience: Seconds
-    ) -> bool:
-        """Whether the reader has been too slow for longer than *patience*.
-
-        Asked about once a second. Small answers to a reader who takes nothing end in a
-        buffer, and so does a closing connection; nothing else would ever drop them.
-        """
-        size = transport.get_write_buffer_size()
-        if not size:
-            self._waits_since = None
-        elif self._waits_since is None or size <= self._peak - _LEAST:
-            self._waits_since, self._peak = now, size
-        else:
-            self._peak = max(self._peak, size)
-        return self._waits_since is not None and now - self._waits_since > patience
 
     def handle_error(
         self,
@@ -137,6 +118,31 @@ class Line(web.RequestHandler):
         self._lines.dress(answer)
         answer.force_close()
         return answer
+
+
+class Threshold(asyncio.Protocol):
+    """A connection that has just come: counted before anything is said on it.
+
+    Encrypting it is ours, too: the event loop would tell of it only when that is done,
+    and whoever never gets so far would not count.
+    """
+
+    def __init__(self, lines: "Lines", line: Line, context: SSLContext | None) -> None:
+        self._lines = lines
+        self._line = line
+        self._context = context
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, if there is room."""
+        assert isinstance(transport, asyncio.Transport)
+        if not self._lines.let_in(self._line, transport):
+            _drop(transport)
+        elif self._context is None or is_unix(transport):
+            transport.set_protocol(self._line)
+            self._line.connection_made(transport)
+        else:
+            transport.pause_reading()  # what comes first is not for us
+            self._lines.encrypt(self._line, transport, self._context)
 
 
 class Lines:
@@ -160,10 +166,11 @@ class Lines:
             is_welcome: Whether a client may come in, by the certificate it has shown.
         """
         self.dress = dress
+        self.is_welcome = is_welcome
         self._limits = limits
-        self._is_welcome = is_welcome
         self._all: dict[Line, asyncio.Transport] = {}
         self._from: Counter[str] = Counter()
+        self._encrypting: set[asyncio.Task[None]] = set()
         files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(limits.connections, max(1, files // _SPARE))
 
@@ -172,12 +179,13 @@ class Lines:
 
     def let_in(self, line: Line, transport: asyncio.Transport) -> bool:
         """Take one more, at the cost of an idle one if need be."""
-        if not self._is_welcome(transport):
-            return False
+        line.place = neighbourhood(
+            None if is_unix(transport) else transport.get_extra_info("peername")[0]
+        )
         if self._from[line.place] >= self._most_from(line.place):
-            if not self._drop(line.place):
+            if not self._make_room(line.place):
                 return False
-        elif len(self._all) >= self._most and not self._drop(None):
+        elif len(self._all) >= self._most and not self._make_room(None):
             return False
         self._all[line] = transport
         self._from[line.place] += 1
@@ -190,6 +198,35 @@ class Lines:
             if not self._from[line.place]:
                 del self._from[line.place]
 
+    def encrypt(
+        self, line: Line, transport: asyncio.Transport, context: SSLContext
+    ) -> None:
+        """Have a connection encrypted, and *line* speak on it then."""
+        task = asyncio.create_task(self._encrypt(line, transport, context))
+        self._encrypting.add(task)
+        task.add_done_callback(self._encrypting.discard)
+
+    async def _encrypt(
+        self, line: Line, transport: asyncio.Transport, context: SSLContext
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            encrypted = await loop.start_tls(
+                transport,
+                line,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._limits.header,
+                ssl_shutdown_timeout=self._limits.stalled,
+            )
+        except (OSError, SSLError):
+            encrypted = None
+        if encrypted is None:
+            self.let_go(line)
+            _drop(transport)
+        else:
+            line.connection_made(encrypted)
+
     def _most_from(self, place: str) -> int:
         if place == "unix":
             return self._most
@@ -197,17 +234,16 @@ class Lines:
             return min(self._limits.from_here, max(1, self._most // 2))
         return self._limits.from_one
 
-    def _drop(self, place: str | None) -> bool:
+    def _make_room(self, place: str | None) -> bool:
         idle = (
             line for line in self._all if line.is_idle and place in (None, line.place)
         )
-        # They stand in the order in which they came.
         line = min(idle, key=lambda one: one.since, default=None)
         if line is None:
             return False
         transport = self._all[line]
         self.let_go(line)
-        transport.abort()
+        _drop(transport)
         return True
 
     @asynccontextmanager
@@ -217,9 +253,10 @@ class Lines:
         try:
             yield
         finally:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
+            ending = {sweeping, *self._encrypting}
+            for task in ending:
+                task.cancel()
+            await asyncio.wait(ending)
 
     async def _keep_sweeping(self) -> None:
         loop = asyncio.get_running_loop()
@@ -227,8 +264,24 @@ class Lines:
             await asyncio.sleep(_SWEEP_EVERY)
             now = loop.time()
             for line, transport in list(self._all.items()):
-                if line.is_stalled(transport, now, self._limits.stalled):
-                    transport.abort()
+                # A closing connection is here until its last byte is taken.
+                size = transport.get_write_buffer_size()
+                if line.flow.stands_for(size, now) > self._limits.stalled:
+                    _drop(transport)
+
+
+def is_unix(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether it is a connection to the Unix socket."""
+    connection = transport.get_extra_info("socket") if transport else None
+    return connection is not None and connection.family == socket.AF_UNIX
+
+
+def _drop(transport: asyncio.Transport) -> None:
+    """Hang up so that nothing is left of it, in the kernel neither."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.fileno() >= 0:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 def _problem_of(status: int, error: BaseException | None) -> web.Response:

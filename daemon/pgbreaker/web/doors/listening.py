@@ -7,20 +7,18 @@ import stat
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from ssl import SSLContext
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.errors import PgbreakerError
 
 _MODE = 0o660
-_BACKLOG = 128
+_BACKLOG = 1024  # a burst that is not taken at once waits, or is lost for a second
 
 
 @asynccontextmanager
 async def listening_on(
     plan: HttpPlan,
     make: Callable[[], asyncio.Protocol],
-    context: SSLContext | None,
     env: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[int]:
     """Listen for the time of the block.
@@ -32,7 +30,7 @@ async def listening_on(
         PgbreakerError: It cannot be listened on.
     """
     host, port = plan.listen
-    listening = await _on_address(make, host, port, context)
+    listening = await _on_address(make, host, port)
     try:
         path = socket_path(plan, env)
         if path is None:
@@ -56,15 +54,12 @@ def socket_path(plan: HttpPlan, env: Mapping[str, str] = os.environ) -> Path | N
 
 
 async def _on_address(
-    make: Callable[[], asyncio.Protocol],
-    host: str,
-    port: int,
-    context: SSLContext | None,
+    make: Callable[[], asyncio.Protocol], host: str, port: int
 ) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
-            make, host, port, reuse_address=True, ssl=context, backlog=_BACKLOG
+            make, host, port, reuse_address=True, backlog=_BACKLOG
         )
     except OSError as error:
         # asyncio's own text repeats the address, a name's failure has no errno.

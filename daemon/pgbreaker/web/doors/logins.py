@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from os import geteuid
 from typing import Final
 
@@ -54,10 +55,10 @@ class Logins:
         self._names: dict[int, str] = {}
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self) -> AsyncIterator["Logins"]:
         """Have threads for the time of the block."""
         try:
-            yield
+            yield self
         finally:
             for task in self._working.values():
                 task.cancel()
@@ -119,58 +120,52 @@ class Logins:
     async def _by_password(
         self, request: web.Request, plan: WebPlan, text: str
     ) -> str | None:
-        name, password = _basic(text)
         where = neighbourhood(request.remote)
-        hashed = self._hash_for(name, plan.users)
-        key = self._key(name, hashed, password)
+        attempt = self._attempt(*_basic(text), where, plan.users)
         if self._failed.count(where) >= _FAILURES:
-            self._refuse_after(1, (where, name), where)
-            if key not in self._known:
-                self._failed.add((where, name))
+            self._refuse_after(1, attempt.by_name, where)
+            if attempt.key not in self._known:
+                self._note(attempt)
                 self._refuse_after(0, where, where)
-        if key in self._known:
-            self._known.move_to_end(key)
-            return name
-        is_right = await self._checked(key, hashed, password, where, name, plan)
-        return name if is_right else None
+        if attempt.key in self._known:
+            self._known.move_to_end(attempt.key)
+            return attempt.name
+        return attempt.name if await self._checked(attempt) else None
 
-    async def _checked(
-        self,
-        key: bytes,
-        hashed: str,
-        password: str,
-        where: str,
-        name: str,
-        plan: WebPlan,
-    ) -> bool:
+    async def _checked(self, attempt: "_Attempt") -> bool:
         """Check a password in a thread; the same one only once at a time."""
-        task = self._working.get(key)
+        task = self._working.get(attempt.key)
         if task is None:
             if len(self._working) >= _WAITING:
                 raise TurnedAwayError(
                     503, "busy", "too many are logging in", **{"Retry-After": "1"}
                 )
             # Counted before it is known, or a hundred at once would all be let through.
-            self._failed.add(where)
-            self._failed.add((where, name))
-
-            async def check() -> bool:
-                loop = asyncio.get_running_loop()
-                run = loop.run_in_executor
-                is_right = await run(self._threads, matches, hashed, password)
-                if not is_right or name not in plan.users:
-                    return False
-                self._failed.take_back(where)
-                self._failed.take_back((where, name))
-                self._known[key] = None
-                if len(self._known) > _KNOWN:
-                    self._known.popitem(last=False)
-                return True
-
-            task = self._working[key] = asyncio.create_task(check())
-            task.add_done_callback(lambda _: self._working.pop(key))
+            self._failed.add(attempt.where)
+            self._note(attempt)
+            task = asyncio.create_task(self._check(attempt))
+            self._working[attempt.key] = task
+            task.add_done_callback(lambda _: self._working.pop(attempt.key))
         # Who hangs up meanwhile does not take it from those who wait for the same.
         return await asyncio.shield(task)
+
+    async def _check(self, attempt: "_Attempt") -> bool:
+        is_right = await asyncio.get_running_loop().run_in_executor(
+            self._threads, matches, attempt.hashed, attempt.password
+        )
+        if not is_right or not attempt.is_known:
+            return False
+        self._failed.take_back(attempt.where)
+        self._failed.take_back(attempt.by_name)
+        self._known[attempt.key] = None
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        return True
+
+    def _note(self, attempt: "_Attempt") -> None:
+        # Of nobody else: names that are made up would push out those that count.
+        if attempt.is_known:
+            self._failed.add(attempt.by_name)
 
     def _refuse_after(self, most: int, key: object, where: str) -> None:
         if self._failed.count(key) >= most:
@@ -182,21 +177,47 @@ class Logins:
                 **{"Retry-After": retry_after(seconds)},
             )
 
-    def _hash_for(self, name: str, users: Mapping[str, str]) -> str:
-        """The user's hash; for one that there is not, that of another.
+    def _attempt(
+        self, name: str, password: str, where: str, users: Mapping[str, str]
+    ) -> "_Attempt":
+        """Say what is to be checked.
 
-        So the answer takes as long, and nobody learns from it which users there are;
-        it is always the same other one, for whoever asks twice.
+        For a user that there is not, that is the hash of another: so the answer takes
+        as long, and nobody learns from it which users there are. It is always the same
+        other one, for whoever asks twice.
         """
-        if name in users or not users:
-            return users.get(name, "")
+        is_known = name in users
         drawn = hmac.digest(self._seal, name.encode("utf-8", "replace"), "sha256")
-        hashes = sorted(users.values())
-        return hashes[int.from_bytes(drawn[:8]) % len(hashes)]
-
-    def _key(self, name: str, hashed: str, password: str) -> bytes:
+        others = sorted(users.values())
+        other = others[int.from_bytes(drawn[:8]) % len(others)]
+        hashed = users[name] if is_known else other
         said = "\0".join((name, hashed, password)).encode("utf-8", "surrogateescape")
-        return hmac.digest(self._seal, said, "sha256")
+        key = hmac.digest(self._seal, said, "sha256")
+        return _Attempt(where, name, password, hashed, key, is_known)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Attempt:
+    """One attempt to log in by a password.
+
+    Attributes:
+        where: The address that it comes from.
+        hashed: What the password has to match.
+        key: All of it, worth nothing outside this process.
+        is_known: Whether there is a user of this name.
+    """
+
+    where: str
+    name: str
+    password: str
+    hashed: str
+    key: bytes
+    is_known: bool
+
+    @property
+    def by_name(self) -> tuple[str, str]:
+        """What counts the failures of a user from an address."""
+        return self.where, self.name
 
 
 def unknown(plan: WebPlan, detail: str) -> TurnedAwayError:

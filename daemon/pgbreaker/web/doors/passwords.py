@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Final
 
 _BCRYPT: Final = re.compile(r"\$2[aby]?\$(\d\d)\$[./A-Za-z0-9]{53}")
+# log2 of N, r, p, salt, hash. No commas: it has to fit between braces in YAML.
 _SCRYPT: Final = re.compile(
-    r"\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
+    r"\$scrypt\$(\d{1,2})\$(\d{1,2})\$(\d{1,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
 )
 _COST: Final = 10  # of bcrypt, some 70 ms: what exporter-toolkit's manual shows
 _COSTS: Final = range(4, 17)
@@ -39,7 +40,7 @@ def hash_password(text: str) -> str:
         return hashed.decode("ascii")
     salt = os.urandom(16)
     found = _scrypt(password, salt, 2**_LN, _R, _P, 32)
-    return f"$scrypt$ln={_LN},r={_R},p={_P}${_base64(salt)}${_base64(found)}"
+    return f"$scrypt${_LN}${_R}${_P}${_base64(salt)}${_base64(found)}"
 
 
 def wrong_with(hashed: str) -> str | None:

@@ -20,4 +20,6 @@ class TurnedAwayError(Exception):
 
     def answer(self) -> web.Response:
         """The answer to it."""
-        return problem(self.status, self._title, str(self), **self._headers)
+        answer = problem(self.status, self._title, str(self))
+        answer.headers.update(self._headers)
+        return answer

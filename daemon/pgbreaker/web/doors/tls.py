@@ -3,9 +3,8 @@
 import os
 import ssl
 from asyncio import BaseTransport
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.web.doors.plan import TlsPlan
@@ -72,33 +71,11 @@ def _said(error: Exception) -> str:
     return str(reason).lower().replace("_", " ")
 
 
-class Latest(ssl.SSLContext):
-    """A context that hands each new connection to the one that is true by then.
-
-    The event loop holds on to the context that it was given; certificates change.
-    """
-
-    # A subclass of what is made by `__new__`; the attribute is set right after.
-    current: Callable[[], ssl.SSLContext | None]
-
-    def wrap_bio(self, *args: Any, **more: Any) -> ssl.SSLObject:  # noqa: ANN401 - as above it
-        """Begin a connection."""
-        context = self.current()
-        assert context is not None
-        return context.wrap_bio(*args, **more)
-
-
-def latest(current: Callable[[], ssl.SSLContext | None]) -> Latest:
-    """Make a context that asks *current* for each connection's."""
-    context = Latest(ssl.PROTOCOL_TLS_SERVER)
-    context.current = current
-    return context
-
-
 def is_welcome(transport: BaseTransport, plan: TlsPlan | None) -> bool:
     """Whether the client's certificate has one of the names that the plan asks for."""
-    if plan is None or plan.names is None or not transport.get_extra_info("peername"):
-        return True
+    is_encrypted = transport.get_extra_info("sslcontext") is not None
+    if plan is None or plan.names is None or not is_encrypted:
+        return True  # that of the Unix socket, if any are asked for
     shown = transport.get_extra_info("peercert") or {}
     return any(name in plan.names for _kind, name in shown.get("subjectAltName", ()))
 

@@ -7,9 +7,9 @@ says so by ``part`` in the query, and gets back a piece instead of a page.
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
-from markupsafe import Markup
 from multidict import MultiDictProxy
 
 from pgbreaker.core.entry import Entry
@@ -23,9 +23,7 @@ from pgbreaker.web.page.frame import Frame
 from pgbreaker.web.page.orders import (
     NOBODY,
     TIMES,
-    UNDO_WITHIN,
     VERBS,
-    Done,
     Order,
     carry_out,
     command,
@@ -33,7 +31,6 @@ from pgbreaker.web.page.orders import (
     is_risky,
     order_of,
 )
-from pgbreaker.web.page.writer import Writer
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.route import WHO, Role, Route
 
@@ -43,10 +40,9 @@ Form = MultiDictProxy[str | bytes | bytearray | web.FileField]
 class Acts:
     """Forms, and what becomes of them."""
 
-    def __init__(self, frame: Frame, writer: Writer) -> None:
+    def __init__(self, frame: Frame) -> None:
         self._frame = frame
         self._inside = frame.inside
-        self._writer = writer
 
     def routes(self) -> list[Route]:
         """Every address there is."""
@@ -86,10 +82,10 @@ class Acts:
         except NotKeptError as error:
             refused = replace(order, errors={"store": str(error)})
             return self._form(request, refused, status=507)
-        toast = self._toast(request, done)
         if _is_part(request):
-            return self._frame.part(toast)
-        return await self._writer.breaker_page(request, toast)
+            return self._frame.part(self._frame.toast(request, done))
+        word = self._frame.lately.keep(done, self._inside.clock.now())
+        return _see(f"../{quote(operation, safe='')}?done={word}")
 
     def _form(
         self, request: web.Request, order: Order, *, status: int = 200
@@ -110,10 +106,6 @@ class Acts:
         return self._asked(
             request, "_act.html", "act.html", title, status, facts, sight=sight
         )
-
-    def _toast(self, request: web.Request, done: Done) -> Markup:
-        given = self._given(request) | {"done": done, "undo_within": int(UNDO_WITHIN)}
-        return press.write("_done.html", **given)
 
     # Maintenance.
 
@@ -143,7 +135,7 @@ class Acts:
         except NotKeptError as error:
             errors = {"id": str(error)}
             return self._windows(request, targets, said, errors, status=507)
-        raise web.HTTPSeeOther(f"maintenance#window-{window.id}")
+        return _see(f"maintenance#window-{window.id}")
 
     def _windows(
         self,
@@ -206,7 +198,7 @@ class Acts:
             )
         except (RefusedError, NotKeptError) as error:
             return self._refused(request, error)
-        raise web.HTTPSeeOther("../../maintenance")
+        return _see("../../maintenance")
 
     # Notes.
 
@@ -226,7 +218,7 @@ class Acts:
             return self._note_form(request, text, error.text, status=422)
         except NotKeptError as error:
             return self._note_form(request, text, str(error), status=507)
-        raise web.HTTPSeeOther("../../events")
+        return _see("../../events")
 
     def _note_form(
         self, request: web.Request, said: str = "", *errors: str, status: int = 200
@@ -283,6 +275,11 @@ class Acts:
 
     def _author(self, request: web.Request, said: Mapping[str, str]) -> str:
         return request[WHO].name or said.get("author", "").strip() or NOBODY
+
+
+def _see(where: str) -> web.Response:
+    """Send the browser to where what was done is to be seen."""
+    return web.Response(status=303, headers={"Location": where})
 
 
 def _texts(form: Form) -> dict[str, str]:

@@ -9,12 +9,15 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import State
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History
+from pgbreaker.web import api_past as past
 from pgbreaker.web.page.breakers import path_of, target_path
 from pgbreaker.web.page.timeline import SPANS
 from pgbreaker.web.page.words import FORCED_CLOSED, STATES, Look
 
 PAGE: Final = 50
 """Lines of a page of the feed."""
+
+_NEWEST: Final = 10**17  # an id that all are smaller than
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +104,16 @@ async def entries(
     Args:
         since: Wall time from which on. None: as far back as there are any.
     """
-    found = [
-        entry
-        for entry in history.entries
-        if (since is None or entry.at >= since)
-        and (chosen.before is None or entry.id < chosen.before)
-        and (not chosen.kinds or entry.kind in chosen.kinds)
-        and chosen.target in (None, entry.target)
-        and chosen.breaker in (None, entry.breaker)
-        and chosen.text.lower() in f"{entry.text} {entry.author or ''}".lower()
-    ]
-    return found[-limit:]
+    return await past.page(
+        history,
+        since=since,
+        before=_NEWEST if chosen.before is None else chosen.before,
+        limit=limit,
+        kinds=chosen.kinds,
+        target=chosen.target,
+        breaker=chosen.breaker,
+        text=chosen.text or None,
+    )
 
 
 def told(entries: Iterable[Entry], board: Board) -> list[Told]:

@@ -103,4 +103,6 @@ def forecast(target: TargetBoard) -> list[Runway]:
 
 def soon(target: TargetBoard) -> list[Runway]:
     """What runs out so soon that somebody should look."""
+    if not any(kind.fact in target.facts for kind in _KINDS):
+        return []
     return [runway for runway in forecast(target) if runway.is_soon]

@@ -1,15 +1,15 @@
 """What stands around each page, and who looks at it."""
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 from markupsafe import Markup
 
-from pgbreaker.core.entry import Kind
+from pgbreaker.web.doors import csrf_token
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.page import press
+from pgbreaker.web.page.orders import UNDO_WITHIN, Done, Lately
 from pgbreaker.web.page.sheet import Sheet
 from pgbreaker.web.route import WHO, Role
 
@@ -27,11 +27,15 @@ _SMALL: Final = 4096  # bytes that are not worth packing
 
 
 class Frame:
-    """Puts pages into their frame."""
+    """Puts pages into their frame.
+
+    Attributes:
+        lately: What was done a moment ago.
+    """
 
     def __init__(self, inside: Inside) -> None:
         self.inside = inside
-        self._hash: tuple[object, str | None] = (None, None)
+        self.lately = Lately()
 
     # Who looks, and from where.
 
@@ -43,6 +47,12 @@ class Frame:
     def may_act(self, request: web.Request) -> bool:
         """Whether they may take breakers over."""
         return request[WHO].role >= Role.OPERATOR
+
+    @property
+    def last_entry(self) -> int:
+        """Id of the newest entry, 0 when there is none."""
+        kept = self.inside.history.entries
+        return kept[-1].id if kept else 0
 
     # What is sent.
 
@@ -66,11 +76,13 @@ class Frame:
             title=title,
             mark=sheet.mark if sheet else "",
             pace=1000 if sheet else 0,
-            foot=self._foot(given["root"]),
+            last=self.last_entry,
+            foot=self._foot(given),
             theme=_theme(request),
         )
-        response = web.Response(text=text, content_type="text/html", status=status)
-        response.headers["Content-Security-Policy"] = press.CSP
+        response = web.Response(
+            text=text, content_type="text/html", status=status, headers=press.HEADERS
+        )
         self._date(response)
         return _packed(request, response)
 
@@ -81,17 +93,28 @@ class Frame:
             text="\n".join(pieces),
             content_type="text/html",
             status=200 if pieces else 204,
-            headers={MARK: sheet.mark, "Content-Security-Policy": press.CSP},
+            headers=press.HEADERS | {MARK: sheet.mark},
         )
         self._date(response)
         return _packed(request, response)
 
     def part(self, markup: Markup, *, status: int = 200) -> web.Response:
         """A piece that was asked for by itself: a dialog, a word on what was done."""
-        headers = {"Content-Security-Policy": press.CSP}
         return web.Response(
-            text=markup, content_type="text/html", status=status, headers=headers
+            text=markup,
+            content_type="text/html",
+            status=status,
+            headers=press.HEADERS,
         )
+
+    def toast(self, request: web.Request, done: Done) -> Markup:
+        """A word on what was done, and what takes it back."""
+        given = self.common(request) | {
+            "done": done,
+            "undo_within": int(UNDO_WITHIN),
+            "csrf": csrf_token(request),
+        }
+        return press.write("_done.html", **given)
 
     def common(self, request: web.Request) -> dict[str, Any]:
         """What every template is given."""
@@ -115,11 +138,13 @@ class Frame:
         if age is not None:
             response.headers[HEARD] = str(int((wall - age) * 1000))
 
-    def _foot(self, root: str) -> Markup:
+    def _foot(self, given: Mapping[str, Any]) -> Markup:
         inside = self.inside
         return press.write(
             "_foot.html",
-            root=root,
+            root=given["root"],
+            can=given["can"],
+            who=given["who"],
             version=inside.version,
             targets=len(inside.board.targets),
             config_hash=self._config_hash(),
@@ -150,15 +175,3 @@ def _packed(request: web.Request, response: web.Response) -> web.Response:
     if isinstance(body, bytes) and len(body) > _SMALL:
         response.enable_compression()
     return response
-
-
-def last_of(kinds: Iterable[Kind], inside: Inside) -> int:
-    """Id of the last entry of *kinds*, 0 when there is none."""
-    wanted = frozenset(kinds)
-    entries = reversed(inside.history.entries)
-    return next((entry.id for entry in entries if entry.kind in wanted), 0)
-
-
-def short(text: str) -> str:
-    """A short word that is another when *text* is."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,5 +1,6 @@
 """What somebody asks for by a form: read, checked, said in words, done at the desk."""
 
+import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,25 @@ class Done:
     says: str
     path: str
     undo: Mapping[str, str] | None
+
+
+class Lately:
+    """What was carried out a moment ago, for as long as it can be taken back."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Seconds, Done]] = {}
+
+    def keep(self, done: Done, now: Seconds) -> str:
+        """Keep *done*; returns the word to find it by."""
+        self._kept = {w: kept for w, kept in self._kept.items() if kept[0] > now}
+        word = secrets.token_hex(8)
+        self._kept[word] = (now + UNDO_WITHIN, done)
+        return word
+
+    def find(self, word: str, now: Seconds) -> Done | None:
+        """What *word* stands for, None when it is too late."""
+        until, done = self._kept.get(word, (now, None))
+        return done if until > now else None
 
 
 def order_of(form: Mapping[str, object], name: str | None) -> Order:
@@ -174,7 +194,7 @@ def _undo(
     before: Override | None, breaker: Breaker, order: Order, now: Seconds
 ) -> Mapping[str, str] | None:
     """The form that makes it as it was *before*."""
-    if before is None and order.verb == "auto":
+    if order.reason.startswith(UNDONE) or (before is None and order.verb == "auto"):
         return None
     fields = {"reason": UNDONE, "author": order.author, "confirm": breaker.name}
     if before is None:

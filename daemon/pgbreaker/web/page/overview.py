@@ -187,15 +187,18 @@ class Overview:
 
     def _card(self, target: TargetBoard) -> Card | None:
         inside, condition = self._inside, target.condition
+        runways = tuple(soon(target))
+        as_usual = all(
+            b.override is None and b.computed_passes for b in target.breakers.values()
+        )
+        if condition is Condition.UP and as_usual and not runways:
+            return None
         sights = [sight_of(target, o, inside.clock) for o in target.breakers]
         troubles = tuple(
             Trouble(s, tuple(bars_of(target, s.operation, inside.clock)))
             for s in sights
             if not s.is_well
         )
-        runways = tuple(soon(target))
-        if condition is Condition.UP and not troubles and not runways:
-            return None
         bars = tuple(b for b in (slots_of(target), pooler_of(target)) if b)
         window = inside.desk.window_of(target.plan.name)
         return Card(

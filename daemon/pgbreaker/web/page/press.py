@@ -28,6 +28,13 @@ CSP: Final = "; ".join(
 )
 """What a page of ours may load: nothing that does not come from here."""
 
+HEADERS: Final = {
+    "Content-Security-Policy": CSP,
+    # With `no-referrer` a form says that it comes from nowhere, and is turned away.
+    "Referrer-Policy": "same-origin",
+}
+"""What every page carries."""
+
 _TYPES: Final = {
     "css": "text/css",
     "js": "text/javascript",

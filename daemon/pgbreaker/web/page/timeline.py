@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import State
 from pgbreaker.core.units import Seconds
@@ -66,11 +67,6 @@ class Track:
     bands: tuple[Band, ...]
     openings: int
 
-    @property
-    def happened(self) -> bool:
-        """Whether it was anything but closed."""
-        return any(band.look is not STATES[State.CLOSED] for band in self.bands)
-
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
@@ -112,27 +108,35 @@ def timeline(
     for entry in entries:
         if entry.breaker is not None and entry.kind in MOVES and entry.at >= began:
             moves.setdefault(entry.breaker, []).append(entry)
+    wanted = {
+        breaker.name: (target.plan.name, operation, breaker)
+        for target in board.targets.values()
+        for operation, breaker in target.breakers.items()
+        if not only or breaker.name in only
+    }
+    # Of thousands of breakers few have anything to tell.
+    eventful = [name for name, found in wanted.items() if moves.get(name) or _is_odd(found[2])]  # fmt: skip
+    named = list(wanted) if len(wanted) <= _FEW else eventful
     tracks = []
-    for target in board.targets.values():
-        for operation, breaker in target.breakers.items():
-            if only and breaker.name not in only:
-                continue
-            said = moves.get(breaker.name, [])
-            first = min([watched, *(entry.at for entry in said[:1])])
-            bands = _bands(said, look_of(breaker), max(began, first), began, now)
-            opened = sum(_opens(entry) for entry in said)
-            path = path_of(target.plan.name, operation)
-            tracks.append(Track(breaker.name, path, bands, opened))
-    eventful = [track for track in tracks if track.happened]
-    shown = tracks if len(tracks) <= _FEW else eventful
+    for name in named[:_SHOWN]:
+        target_name, operation, breaker = wanted[name]
+        said = moves.get(name, [])
+        first = min([watched, *(entry.at for entry in said[:1])])
+        bands = _bands(said, look_of(breaker), max(began, first), began, now)
+        opened = sum(_opens(entry) for entry in said)
+        tracks.append(Track(name, path_of(target_name, operation), bands, opened))
     return Timeline(
         span=span,
-        tracks=tuple(shown[:_SHOWN]),
-        quiet=len(tracks) - len(shown),
-        more=max(0, len(shown) - _SHOWN),
+        tracks=tuple(tracks),
+        quiet=len(wanted) - len(named),
+        more=max(0, len(named) - _SHOWN),
         began=began,
         ended=now,
     )
+
+
+def _is_odd(breaker: Breaker) -> bool:
+    return look_of(breaker) is not STATES[State.CLOSED]
 
 
 def _opens(entry: Entry) -> bool:

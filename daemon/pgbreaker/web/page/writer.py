@@ -100,13 +100,7 @@ class Writer:
         )
 
     async def breaker(self, request: web.Request) -> web.Response:
-        """One breaker."""
-        return await self.breaker_page(request)
-
-    async def breaker_page(
-        self, request: web.Request, done: Markup | str = ""
-    ) -> web.Response:
-        """One breaker, with a word on what was *done* to it just now."""
+        """One breaker, with a word on what was done to it just now."""
         target, operation = self._inside.breaker_of(request)
         span = span_of(request.query)
         sheet = self._sheet(request, "breaker", target.plan.name, operation, span)
@@ -114,8 +108,10 @@ class Writer:
             await self._write_breaker(request, sheet, target, operation, span)
         if (answer := self._changes(request, sheet)) is not None:
             return answer
-        sight = sight_of(target, operation, self._inside.clock)
+        clock, word = self._inside.clock, request.query.get("done", "")
+        sight = sight_of(target, operation, clock)
         tone = sight.look.tone
+        done = self._frame.lately.find(word, clock.now())
         return self._frame.page(
             request,
             "breaker.html",
@@ -128,7 +124,7 @@ class Writer:
             commands=_commands(sight.name),
             queries=_queries(sight.name),
             grafana=self._grafana(sight.name),
-            done=done,
+            done=self._frame.toast(request, done) if done else "",
         )
 
     async def events(self, request: web.Request) -> web.Response:
@@ -136,7 +132,7 @@ class Writer:
         chosen = Filter.of(request.query, request.query.getall("kind", []))
         sheet = self._sheet(request, "events", chosen)
         async with sheet.lock:
-            stamp = self._last_entry
+            stamp = self._frame.last_entry
             if sheet.is_due("lines", stamp):
                 found = await entries(self._inside.history, chosen, limit=PAGE + 1)
                 older = found[1].id if len(found) > PAGE else None
@@ -191,12 +187,7 @@ class Writer:
     @property
     def _tick(self) -> tuple[object, ...]:
         """What is another when anything may have to be written anew."""
-        return int(self._inside.clock.now() / _TICK), self._last_entry
-
-    @property
-    def _last_entry(self) -> int:
-        kept = self._inside.history.entries
-        return kept[-1].id if kept else 0
+        return int(self._inside.clock.now() / _TICK), self._frame.last_entry
 
     # The overview.
 
@@ -242,7 +233,7 @@ class Writer:
         self, request: web.Request, sheet: Sheet, span: str, *only: str
     ) -> None:
         clock = self._inside.clock
-        stamp = (self._last_entry, int(clock.now() / _DRAWN))
+        stamp = (self._frame.last_entry, int(clock.now() / _DRAWN))
         if not sheet.is_due("timeline", stamp):
             return
         now = clock.wall()
@@ -264,7 +255,7 @@ class Writer:
     async def _write_feed(
         self, request: web.Request, sheet: Sheet, chosen: Filter, title: str
     ) -> None:
-        stamp = self._last_entry
+        stamp = self._frame.last_entry
         if not sheet.is_due("feed", stamp):
             return
         found = await entries(self._inside.history, chosen, limit=_LATELY)

@@ -67,7 +67,7 @@ export function dialogs({ renew }) {
 
   document.addEventListener("submit", async (event) => {
     const form = event.target;
-    if (!form.matches("[data-order]")) return;
+    if (!form.matches("dialog [data-order], .toast [data-order]")) return;
     event.preventDefault();
     const button = form.querySelector("button:not([type])");
     if (button) button.disabled = true;

@@ -10,7 +10,13 @@ export function keys({ rows, shown }) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (document.querySelector("dialog[open]")) return;
     if (event.target.closest("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // browsers empty some fields without telling anybody
+      if (event.target.type === "search" && event.target.value) {
+        event.target.value = "";
+        event.target.dispatchEvent(new Event("input", { bubbles: true }));
+      }
+      event.target.blur();
       return;
     }
     if (act(event)) event.preventDefault();

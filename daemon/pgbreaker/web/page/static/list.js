@@ -104,6 +104,7 @@ export function list(rows) {
     });
   }
   search.addEventListener("input", asked);
+  search.addEventListener("search", asked); // its cross
   sort.addEventListener("change", asked);
   group.addEventListener("change", asked);
   search.form.addEventListener("submit", (event) => { if (whole) event.preventDefault(); });

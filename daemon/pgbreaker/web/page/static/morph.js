@@ -1,7 +1,7 @@
 // Makes one piece of the page like another, and leaves alone what people are about:
 // the field they write in, what they unfolded, what they selected, where they are.
 
-const KEPT = new Set(["open", "hidden", "tabindex", "data-here"]);
+const THEIRS = new Set(["open", "tabindex"]);
 
 export function morph(old, fresh) {
   if (old.isEqualNode(fresh)) return;
@@ -10,43 +10,42 @@ export function morph(old, fresh) {
     return;
   }
   if (old.nodeType !== Node.ELEMENT_NODE) {
-    if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
+    old.nodeValue = fresh.nodeValue;
     return;
   }
-  attributes(old, fresh);
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && !THEIRS.has(name)) old.removeAttribute(name);
+  }
   if (old === document.activeElement && "value" in old) return;
   children(old, fresh);
 }
 
-function attributes(old, fresh) {
-  const isOurs = old.hasAttribute("data-kept");
-  for (const { name, value } of [...fresh.attributes]) {
-    if (isOurs && KEPT.has(name)) continue;
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  }
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && !KEPT.has(name) && name !== "data-kept" && name !== "class") old.removeAttribute(name);
-  }
-  if (!fresh.hasAttribute("class") && old.hasAttribute("class")) old.removeAttribute("class");
-  if (!fresh.hasAttribute("hidden") && old.hasAttribute("hidden") && !isOurs) old.removeAttribute("hidden");
-}
-
 function children(old, fresh) {
-  const keyed = new Map();
-  for (const child of old.children) if (child.id) keyed.set(child.id, child);
+  const wanted = new Set();
+  for (const child of fresh.children) if (child.id) wanted.add(child.id);
+  const known = new Map();
+  for (const child of [...old.children]) {
+    if (!child.id) continue;
+    // Gone first: whoever is moved because of it would lose the focus.
+    if (wanted.has(child.id)) known.set(child.id, child);
+    else child.remove();
+  }
   let place = old.firstChild;
-  for (const wanted of [...fresh.childNodes]) {
-    const known = wanted.id ? keyed.get(wanted.id) : null;
-    if (known) {
-      if (known !== place) old.insertBefore(known, place);
-      else place = place.nextSibling;
-      morph(known, wanted);
-    } else if (place && !wanted.id && !place.id && place.nodeName === wanted.nodeName) {
+  for (const next of [...fresh.childNodes]) {
+    const same = next.id ? known.get(next.id) : null;
+    if (same) {
+      if (same === place) place = place.nextSibling;
+      else old.insertBefore(same, place);
+      morph(same, next);
+    } else if (place && !next.id && !place.id && place.nodeName === next.nodeName) {
       const here = place;
       place = place.nextSibling;
-      morph(here, wanted);
+      morph(here, next);
     } else {
-      old.insertBefore(wanted, place);
+      old.insertBefore(next, place);
     }
   }
   while (place) {

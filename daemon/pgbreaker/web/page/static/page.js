@@ -36,6 +36,8 @@ async function renew() {
     here.hash = "";
     here.searchParams.set("since", mark);
     const answer = await fetch(here, { signal: AbortSignal.timeout(4000), headers: { Accept: "text/html" } });
+    if (answer.status === 401) { location.reload(); return; } // the browser asks who it is
+    if (answer.status === 429) last += 1000 * Number(answer.headers.get("Retry-After") || 1);
     if (!answer.ok) throw new Error(String(answer.status));
     hear(answer.headers);
     const fresh = answer.headers.get("Pgbreaker-Mark");
@@ -162,6 +164,7 @@ keys({ rows, shown });
 
 if (mark) {
   follow(new URL(`${root}api/v1/stream`, location.href).href, {
+    last: Number(html.dataset.last),
     told,
     status: (now) => { way = now; show(); },
   });

@@ -3,41 +3,51 @@
 // hears. Whoever is hidden for a minute hears nothing; without a stream all ask again
 // every few seconds.
 
-const KINDS = ["snapshot", "transition", "override", "maintenance", "notice", "reload", "note", "daemon"];
+const KINDS = ["snapshot", "transition", "override", "maintenance", "notice", "reload", "note", "daemon", "heartbeat"];
 const HIDDEN_FOR = 60_000;
 const AGAIN_AFTER = [500, 1000, 2000, 5000];
 const LEASE = 4000; // where the browser has no locks: for how long a leader leads
 
-export function follow(url, { told, status }) {
+export function follow(url, { last, told, status }) {
   const channel = new BroadcastChannel(`pgbreaker ${url}`);
-  let source = null, release = null, hiding = 0, failures = 0, wants = false, retry = 0, heard = 0;
+  let source = null, release = null, hiding = 0, failures = 0, wants = false, retry = 0;
 
   function tell(event) {
-    heard = Date.now();
-    told(event);
+    if (event.kind === "closed") { status("polls"); return; }
     status("streams");
+    if (event.id > last) last = event.id;
+    told(event);
   }
 
   channel.onmessage = ({ data }) => { if (wants) tell(data); };
 
   function open() {
     if (source || !wants) return;
-    source = new EventSource(url);
+    // What came after the page was written; without a last one, all of it anew.
+    source = new EventSource(last ? `${url}?after=${last}` : url);
     source.onopen = () => { failures = 0; pass({ kind: "open" }); };
     source.onerror = () => {
       // The browser tries again by itself only after some errors, and too often.
-      close();
-      status("polls");
-      retry = setTimeout(open, AGAIN_AFTER[Math.min(failures++, AGAIN_AFTER.length - 1)]);
+      end(AGAIN_AFTER[Math.min(failures++, AGAIN_AFTER.length - 1)]);
     };
-    for (const kind of KINDS) source.addEventListener(kind, ({ data }) => pass({ kind, data: read(data) }));
-    source.addEventListener("heartbeat", ({ data }) => pass({ kind: "heartbeat", data: read(data) }));
-    source.addEventListener("bye", () => { close(); status("polls"); retry = setTimeout(open, AGAIN_AFTER[0]); });
+    for (const kind of KINDS) {
+      source.addEventListener(kind, ({ data, lastEventId }) => {
+        // A snapshot is all that the API has: the page asks for what it shows.
+        pass({ kind, id: Number(lastEventId), data: kind === "snapshot" ? null : read(data) });
+      });
+    }
+    source.addEventListener("bye", () => end(AGAIN_AFTER[0]));
   }
 
   function pass(event) {
     tell(event);
     channel.postMessage(event);
+  }
+
+  function end(again) {
+    close();
+    pass({ kind: "closed" });
+    retry = setTimeout(open, again);
   }
 
   function close() {
@@ -91,7 +101,6 @@ export function follow(url, { told, status }) {
   addEventListener("pagehide", leave);
   addEventListener("pageshow", look);
   look();
-  return { get heard() { return heard; }, get wants() { return wants; } };
 }
 
 function read(data) {

@@ -1,0 +1,128 @@
+"""Entries as rows, and back."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from pgbreaker.core.audit import Audited, spelt
+from pgbreaker.core.entry import Entry, Kind
+
+log = logging.getLogger(__name__)
+
+Row: TypeAlias = Sequence[Any]
+
+ENTRY: Final = "id, at, kind, text, target, breaker, author, details"
+"""Columns of an entry, in the order that rows have here."""
+
+AUDIT: Final = "number, before, seal, entry, at, kind, text, target, breaker, author, details"  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A reading that came back with bad news.
+
+    Attributes:
+        at: Wall time, in seconds since the epoch.
+        took: Seconds until it ended.
+        sqlstate: What the server said. None: it said nothing.
+        text: One sentence. None: there is none.
+    """
+
+    target: str
+    at: float
+    probe: str
+    finding: str
+    took: float
+    sqlstate: str | None
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Pings of a target in some minute, or hour.
+
+    Attributes:
+        start: Wall time at which it began, in seconds since the epoch.
+        count: Pings that were answered.
+        total: Seconds that they took in all.
+        most: Seconds that the slowest took.
+        bad: Pings that were not answered.
+    """
+
+    start: int
+    count: int
+    total: float
+    most: float
+    bad: int
+
+
+def row_of(entry: Entry) -> tuple[Any, ...]:
+    """Write an entry as a row.
+
+    Raises:
+        TypeError: Its details are not fit for JSON.
+        ValueError: A number in them is none.
+    """
+    return (
+        *(entry.id, entry.at, entry.kind.value, _fit(entry.text)),
+        *(_fit(entry.target), _fit(entry.breaker), _fit(entry.author)),
+        spelt(entry.details),
+    )
+
+
+def fit(entry: Entry) -> Entry:
+    """The entry as it will be read again."""
+    return entry_of(row_of(entry))
+
+
+def _fit(text: str | None) -> str | None:
+    # A server's words may hold what is half a character; no file takes that.
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def entry_of(row: Row) -> Entry:
+    """Read an entry.
+
+    Raises:
+        ValueError: The row holds none: the file was damaged.
+    """
+    id_, at, kind, text, target, breaker, author, details = row
+    if not isinstance(id_, int) or not isinstance(at, int | float):
+        raise ValueError(f"an entry cannot have the id {id_!r} and the time {at!r}")
+    read = json.loads(details) if isinstance(details, str) else None
+    if not isinstance(read, dict):
+        raise ValueError(f"the details of entry {id_} are no object")  # noqa: TRY004 - damage
+    texts = (text, target, breaker, author)
+    if not isinstance(text, str) or not all(isinstance(t, str | None) for t in texts):
+        raise ValueError(f"the words of entry {id_} are none")
+    return Entry(
+        id=id_,
+        at=float(at),
+        kind=Kind(kind),
+        text=text,
+        target=target,
+        breaker=breaker,
+        author=author,
+        details=read,
+    )
+
+
+def audited_of(row: Row) -> Audited:
+    """Read a line of the audit log.
+
+    Raises:
+        ValueError: The row holds none: the file was damaged.
+    """
+    number, before, seal, *entry = row
+    return Audited(entry_of(entry), number, before, seal)
+
+
+def entries_of(rows: Iterable[Row]) -> Iterator[Entry]:
+    """Read entries; those that were damaged are left out, and logged."""
+    for row in rows:
+        try:
+            yield entry_of(row)
+        except ValueError as error:
+            log.warning("an entry of the store cannot be read: %s", error)

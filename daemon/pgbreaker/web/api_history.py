@@ -1,0 +1,201 @@
+"""What other programs ask of the past: events, incidents, who did what, when it was so."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.units import Seconds
+from pgbreaker.web import api_past as past
+from pgbreaker.web import api_tables as tables
+from pgbreaker.web.api_asked import Query
+from pgbreaker.web.inside import Inside
+from pgbreaker.web.route import Role, Route
+from pgbreaker.web.views import moment
+
+FORMS: Final = ("json", "csv", "md")
+KINDS: Final = tuple(kind.value for kind in Kind)
+
+MOST: Final = 1000
+"""Events of one answer."""
+
+USUAL: Final = 200
+"""Events of one answer, unless it is said how many."""
+
+_MONTH: Final[Seconds] = 31 * 86400.0
+_DAY: Final[Seconds] = 86400.0
+_ID: Final = 10**17 - 1
+
+
+class Told:
+    """Tells of the past."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._history = inside.history
+        self._views = inside.views
+
+    def routes(self) -> list[Route]:
+        """Every address there is."""
+        viewer = Role.VIEWER
+        timeline = "/api/v1/breakers/{target}/{operation}/timeline"
+        return [
+            Route("GET", "/api/v1/events", viewer, self.events),
+            Route("GET", "/api/v1/incidents", viewer, self.incidents),
+            Route("GET", "/api/v1/audit", viewer, self.audit),
+            Route("GET", timeline, viewer, self.timeline),
+        ]
+
+    async def events(self, request: web.Request) -> web.Response:
+        """What happened, the oldest first."""
+        names = ("since", "before", "after", "limit", "kind", "target", "breaker", "q")
+        query = Query(request, *names, "format", lists=("kind",))
+        since, seen = query.since("since", self._inside.clock.wall())
+        before = query.number("before", 0, _ID)
+        after = query.number("after", 0, _ID)
+        limit = query.number("limit", 1, MOST) or USUAL
+        kinds = query.words("kind", KINDS)
+        chosen = {name: query.text(name) for name in ("target", "breaker", "q")}
+        form = query.word("format", FORMS)
+        query.check()
+        if seen is not None:
+            after = max(seen, after or 0)
+        entries = await past.page(
+            self._history,
+            since=since,
+            before=before,
+            after=after,
+            limit=limit,
+            kinds=[Kind(kind) for kind in kinds],
+            target=chosen["target"],
+            breaker=chosen["breaker"],
+            text=chosen["q"],
+        )
+        if form != "json":
+            return _table("events", form, tables.of_events(entries))
+        more = {name: said for name, said in chosen.items() if said is not None}
+        if kinds:
+            more["kind"] = ",".join(kinds)
+        more["limit"] = str(limit)
+        return self._paged("events", entries, more, is_full=len(entries) == limit)
+
+    def _paged(
+        self,
+        name: str,
+        entries: Sequence[Entry],
+        more: dict[str, str],
+        *,
+        is_full: bool,
+    ) -> web.Response:
+        """A page, and the addresses of those before and after it."""
+        links: dict[str, str | None] = {"previous": None, "next": None}
+        if entries:
+            links["next"] = f"{name}?" + urlencode({"after": entries[-1].id, **more})
+            if is_full:
+                first = {"before": entries[0].id, **more}
+                links["previous"] = f"{name}?" + urlencode(first)
+        told = [f'<{to}>; rel="{rel}"' for rel, to in links.items() if to is not None]
+        headers = {"Link": ", ".join(told)} if told else {}
+        shown = {name: [self._views.entry(entry) for entry in entries], **links}
+        return web.json_response(shown, headers=headers)
+
+    async def incidents(self, request: web.Request) -> web.Response:
+        """What happened to breakers from leaving closed until they were closed again."""
+        query = Query(request, "since", "format")
+        now = self._inside.clock.wall()
+        since, seen = query.since("since", now)
+        form = query.word("format", FORMS)
+        query.check()
+        if seen is not None:
+            since = seen / 1000  # ids are times
+        begins = now - _MONTH if since is None else since
+        found = await past.incidents(self._history, begins)
+        if form != "json":
+            return _table("incidents", form, tables.of_incidents(found, begins, now))
+        shown = [self._incident(one, now) for one in found]
+        return web.json_response({"since": moment(begins), "incidents": shown})
+
+    def _incident(self, one: past.Incident, now: float) -> dict[str, Any]:
+        return {
+            "id": one.id,
+            "breaker": one.breaker,
+            "target": one.target,
+            "began": moment(one.began),
+            "ended": None if one.ended is None else moment(one.ended),
+            "seconds": round(one.seconds(now), 3),
+            "cause": one.cause,
+            "sqlstate": one.sqlstate,
+            "reason": one.reason,
+            "events": one.entries,
+            "notes": [self._views.entry(note) for note in one.notes],
+        }
+
+    async def audit(self, request: web.Request) -> web.Response:
+        """What people did, the oldest first."""
+        query = Query(request, "limit", "before")
+        limit = query.number("limit", 1, MOST) or USUAL
+        before = query.number("before", 0, _ID)
+        query.check()
+        entries = await past.audit(self._history, limit, before)
+        more = {"limit": str(limit)}
+        shown: dict[str, Any] = {
+            "audit": [self._views.entry(entry) for entry in entries],
+            "previous": None,
+        }
+        if len(entries) == limit:
+            first = {"before": entries[0].id, **more}
+            shown["previous"] = "audit?" + urlencode(first)
+        return web.json_response(shown)
+
+    async def timeline(self, request: web.Request) -> web.Response:
+        """Which state a breaker was in, and when."""
+        target, operation = self._inside.breaker_of(request)
+        query = Query(request, "since")
+        now = self._inside.clock.wall()
+        since, seen = query.since("since", now)
+        query.check()
+        if seen is not None:
+            since = seen / 1000
+        begins = now - _DAY if since is None else min(since, now)
+        breaker = target.breakers[operation]
+        spans = await past.timeline(self._history, breaker, begins, now)
+        return web.json_response(
+            {
+                "breaker": breaker.name,
+                "since": moment(begins),
+                "until": moment(now),
+                "spans": [_span(span, now) for span in spans],
+            }
+        )
+
+
+def _span(span: past.Span, now: float) -> dict[str, Any]:
+    ended = now if span.ended is None else span.ended
+    return {
+        "state": span.state.value,
+        "computed_state": span.computed_state.value,
+        "began": moment(span.began),
+        "ended": None if span.ended is None else moment(span.ended),
+        "seconds": round(max(0.0, ended - span.began), 3),
+        "cause": span.cause,
+        "reason": span.reason,
+        "event": span.entry,
+    }
+
+
+def _table(name: str, form: str, table: tables.Table) -> web.Response:
+    text, kind = (
+        (tables.as_csv(table), "text/csv")
+        if form == "csv"
+        else (tables.as_markdown(table), "text/markdown")
+    )
+    return web.Response(
+        text=text,
+        content_type=kind,
+        charset="utf-8",
+        headers={
+            "Content-Disposition": f'attachment; filename="pgbreaker-{name}.{form}"'
+        },
+    )

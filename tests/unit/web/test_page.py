@@ -1,0 +1,498 @@
+"""What the page says, and what it costs; `tests/acceptance/test_page.py` looks at it."""
+
+import asyncio
+import cProfile
+import gzip
+import pstats
+import re
+
+import pytest
+
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import Evidence, Override, State
+from pgbreaker.sinks.recent import Recent
+from pgbreaker.web.page import press
+from pgbreaker.web.page.asked import Asked
+from pgbreaker.web.page.drawing import Bar, line
+from pgbreaker.web.page.feed import Filter
+from pgbreaker.web.page.forecast import forecast, soon
+from pgbreaker.web.page.orders import Order, command, effect, is_risky
+from pgbreaker.web.page.overview import Overview
+from pgbreaker.web.page.sheet import Sheet, Sheets
+from pgbreaker.web.page.targets import row_of
+from pgbreaker.web.page.timeline import timeline
+from pgbreaker.web.page.words import neat
+from support.boards import Scene
+from support.figures import tell
+from support.site import Served, serving
+
+HEAVIEST = 60_000
+
+
+@pytest.fixture
+async def served():
+    async with serving("main", "other") as served:
+        listen(served)
+        for name in ("main", "other"):
+            read(served, name)
+        yield served
+
+
+def listen(served: Served) -> None:
+    served.scene.also(served.metrics, served.history, served.inside.recent)
+
+
+def read(served: Served, name: str, **more) -> None:
+    at = served.scene.time.now
+    for probe in ("ping", "login"):
+        served.scene.hub.publish(Reading(name, probe, at, 0.002, Finding.OK, **more))
+
+
+def mark_of(text: str) -> str:
+    found = re.search(r'data-mark="([^"]+)"', text)
+    assert found is not None
+    return found[1]
+
+
+# What it costs.
+
+
+def test_all_that_a_page_loads_is_light():
+    files = press.statics()
+
+    packed = {name: len(gzip.compress(text)) for name, (text, _) in files.items()}
+
+    loaded = sum(size for name, size in packed.items() if name.endswith(("js", "css")))
+    tell("scripts and styles, packed", f"{loaded} bytes", f"{HEAVIEST} bytes")
+    assert {"page.css", "page.js", "good.svg"} <= set(files)
+    assert loaded <= HEAVIEST
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_stands_in_the_markup():
+    for name, (text, _) in press.statics().items():
+        said = text.decode().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in said, name
+        assert "https://" not in said, name
+        assert "@import" not in said, name
+    assert "unsafe" not in press.CSP
+
+
+async def test_pages_have_neither_script_nor_style_in_them(served):
+    served.scene.open("connect")
+
+    for path in ("/", "/targets/main", "/breakers/main/connect", "/events"):
+        answer, text = await served.get(path)
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text), path
+        assert re.findall(r"<script[^>]*>", text) == [
+            f'<script type="module" src="{"../" * (path.count("/") - 1)}static/{press.edition()}/page.js">'
+        ]
+        assert answer.headers["Content-Security-Policy"] == press.CSP
+
+
+async def test_what_pages_load_is_kept_for_ever_until_it_is_another(served):
+    path = f"/static/{press.edition()}/page.css"
+
+    answer, _ = await served.get(path)
+    again, _ = await served.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+    old, _ = await served.get("/static/000000000000/page.css")
+    none, _ = await served.get(f"/static/{press.edition()}/..%2Ftemplates%2Fbase.html")
+
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert again.status == 304
+    assert old.headers["Cache-Control"] == "no-cache"
+    assert none.status == 404
+
+
+async def test_fifty_browsers_cost_as_much_as_one(served):
+    _, text = await served.get("/")
+    served.scene.open("read")
+    profile = cProfile.Profile()
+    with profile:
+        answers = await asyncio.gather(
+            *(served.get("/", params={"since": mark_of(text)}) for _ in range(50))
+        )
+    calls = {
+        function[2]: count
+        for function, (count, *_) in pstats.Stats(profile).stats.items()
+        if "web/page/overview.py" in function[0]
+    }
+
+    assert len({body for _, body in answers}) == 1
+    assert calls["verdict"] == calls["cards"] == 1
+
+
+# What changed.
+
+
+async def test_a_browser_that_has_the_page_is_sent_what_changed(served):
+    _, text = await served.get("/")
+    nothing, _ = await served.get("/", params={"since": mark_of(text)})
+
+    served.scene.open("read")
+    served.scene.time.now += 0.5
+    answer, body = await served.get("/", params={"since": mark_of(text)})
+
+    assert nothing.status == 204
+    assert answer.status == 200
+    assert 'id="verdict"' in body
+    assert 'id="t:main"' in body
+    assert 'id="t:other"' not in body
+    assert "<html" not in body
+    mark = answer.headers["Pgbreaker-Mark"]
+    assert (await served.get("/", params={"since": mark}))[0].status == 204
+
+
+@pytest.mark.parametrize("mark", ["", "e0-1-1.3", "e1-1-1.x", "e1-1-1.", "."])
+async def test_a_browser_with_another_page_is_sent_all_of_it(served, mark):
+    await served.get("/")
+
+    answer, body = await served.get("/", params={"since": mark})
+
+    assert body.startswith("<!doctype html>")
+    assert "Pgbreaker-Mark" not in answer.headers
+
+
+async def test_how_old_the_data_are_is_in_every_answer(served):
+    served.scene.time.now += 3.0
+
+    answer, _ = await served.get("/")
+
+    now, heard = (int(answer.headers[f"Pgbreaker-{n}"]) for n in ("Now", "Heard"))
+    assert now - heard == 2998  # a reading is as old as its end
+
+
+def test_a_sheet_tells_what_changed_and_nothing_else():
+    sheet = Sheet("e1")
+    sheet.put("a", 1, press.Markup("<p>a</p>"))
+    sheet.put("b", 1, press.Markup("<p>b</p>"))
+    version = sheet.version
+
+    sheet.put("a", 2, press.Markup("<p>a</p>"))
+    sheet.put("b", 2, press.Markup("<p>B</p>"))
+
+    assert list(sheet.since(version)) == ["<p>B</p>"]
+    assert sheet.is_due("a", 3)
+    assert not sheet.is_due("a", 2)
+
+
+def test_sheets_that_nobody_looks_at_are_given_up():
+    sheets = Sheets()
+    first = sheets.of(("/", 0), "e1")
+
+    for number in range(1000):
+        sheets.of(("/", number % 999 + 1), "e1")
+
+    assert sheets.of(("/", 0), "e1") is not first
+
+
+# Who may do what.
+
+
+async def test_who_may_only_look_is_shown_nothing_to_press(served):
+    """Somebody comes by a proxy, and nobody has said who that may be."""
+    served.scene.open("read")
+    proxied = {"X-Forwarded-For": "10.0.0.1"}
+
+    for path in ("/", "/breakers/main/read", "/events", "/maintenance"):
+        _, text = await served.get(path, headers=proxied)
+        assert "data-dialog" not in text, path
+        assert '<form class="order"' not in text, path
+    answer, _ = await served.get("/breakers/main/read/act?do=open", headers=proxied)
+
+    assert answer.status == 403
+
+
+async def test_a_refused_order_is_shown_again_with_what_is_wrong(served):
+    path = "/breakers/main/read/act"
+    _, form = await served.get(f"{path}?do=open")
+    token = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+
+    answer = await served.client.post(
+        path, data={"csrf": token, "do": "open", "reason": " x ", "for": "1h"}
+    )
+    text = await answer.text()
+
+    assert answer.status == 422
+    assert 'aria-invalid="true"' in text
+    assert served.desk.overrides == {}
+
+
+async def test_an_undo_brings_back_the_word_that_was_there_before(served):
+    breaker = served.scene.board.targets["main"].breakers["read"]
+    await served.desk.override(
+        breaker, State.FORCED_OPEN, reason="failover", author="ana"
+    )
+    _, form = await served.get("/breakers/main/read/act?do=auto&part=1")
+    token = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+
+    said = {"csrf": token, "do": "auto", "reason": "it is over"}
+    answer = await served.client.post("/breakers/main/read/act?part=1", data=said)
+    toast = await answer.text()
+    assert breaker.override is None
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', toast))
+    await served.client.post("/breakers/main/read/act?part=1", data=fields)
+
+    assert breaker.override is not None
+    assert breaker.override.state is State.FORCED_OPEN
+    assert "failover" in breaker.override.reason
+
+
+def test_the_effect_and_the_command_are_said_before_anything_is_done():
+    breaker = Scene().board.targets["main"].breakers["read"]
+    order = Order("open", reason="it's broken", lasting="30m")
+
+    assert "/health/main/read get 503" in effect(breaker, "open")
+    assert command(breaker, order) == (
+        """pgbreaker open main/read --reason 'it'"'"'s broken' --for 30m"""
+    )
+
+
+def test_only_what_sends_calls_to_a_failing_server_is_risky():
+    scene = Scene()
+    breaker = scene.board.targets["main"].breakers["connect"]
+    assert not any(is_risky(breaker, verb) for verb in ("open", "close", "auto"))
+
+    scene.open("connect")
+
+    assert is_risky(breaker, "close")
+    assert is_risky(breaker, "disable")
+    assert not is_risky(breaker, "open")
+
+
+# What it says.
+
+
+async def test_the_verdict_names_what_is_wrong_with_its_numbers(served):
+    overview = Overview(served.inside)
+    assert overview.verdict().says == "All 2 targets healthy"
+
+    served.scene.open("connect")
+    served.scene.time.now += 192
+
+    verdict = Overview(served.inside).verdict()
+    assert verdict.tone == "bad"
+    assert verdict.says == (
+        "1 breaker open: main/connect for 3 min 12 s"
+        " — 53300 sorry, too many clients already"
+    )
+
+
+async def test_what_runs_out_soon_is_in_the_verdict_though_all_is_well(served):
+    served.scene.board.targets["main"].facts["connection_exhaustion_seconds"] = 540.0
+
+    verdict = Overview(served.inside).verdict()
+    (card,) = Overview(served.inside).cards()
+
+    assert verdict.tone == "warn"
+    assert "on main connection slots run out in 9 min" in verdict.says
+    assert (card.name, card.runways[0].says) == ("main", "connection slots")
+
+
+async def test_a_target_in_maintenance_alarms_nobody_and_is_not_hidden(served):
+    served.scene.open("connect")
+    await served.desk.begin(
+        ["main"],
+        reason="a new disk",
+        author="bo",
+        ends=served.scene.clock.wall() + 600,
+    )
+
+    overview = Overview(served.inside)
+
+    assert overview.verdict().tone == "good"
+    assert overview.verdict().more == "1 target in maintenance"
+    assert [banner.name.split("-")[0] for banner in overview.banners()] == [
+        "maintenance"
+    ]
+    assert [card.name for card in overview.cards()] == ["main"]
+
+
+async def test_the_breakers_page_says_which_rule_holds_and_what_was_seen(served):
+    served.scene.open("connect")
+
+    _, text = await served.get("/breakers/main/connect")
+
+    holds = re.findall(r'<li class="holds">.*?<strong>(.*?)</strong>', text, re.DOTALL)
+    assert holds == ["Two signals agree that it fails"]
+    assert "login ended full after 2.0 ms" in text
+    assert "<code>53300</code>" in text
+    assert "pgbreaker open main/connect" in text
+    assert "pgbreaker_breaker_state{breaker=&#34;main/connect&#34;}" in text
+
+
+def test_a_forecast_says_what_is_missing_where_it_cannot_be_told():
+    target = Scene().board.targets["main"]
+    assert soon(target) == []
+
+    target.facts |= {"xid_runway_seconds": 3600.0, "slot_runway_seconds": None}
+
+    first, *others = forecast(target)
+    assert (first.says, first.is_soon) == ("transaction ids", True)
+    known = {runway.says: runway.is_watched for runway in others}
+    assert known["WAL that a slot may hold back"]
+    assert not known["disk, by all that is on it"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({}, ["b", "a", "c"]),
+        ({"sort": "name"}, ["a", "b", "c"]),
+        ({"q": "ENV=<PROD> degraded"}, ["b"]),
+        ({"show": "trouble"}, ["b"]),
+        ({"show": "nonsense", "sort": "nonsense"}, ["b", "a", "c"]),
+        ({"q": "B"}, ["b"]),
+    ],
+)
+def test_the_list_is_searched_and_sorted_by_the_address_too(query, names):
+    rows = _rows()
+
+    found = Asked.of(query).arrange(rows)
+
+    assert [row.name for _, group in found for row in group] == names
+
+
+def _rows():
+    served = Served("a", "b", "c")
+    served.scene.also(served.inside.recent)
+    for name in ("a", "b", "c"):
+        read(served, name)
+    served.scene.board.targets["b"].breakers["read"].force(
+        Override(State.FORCED_OPEN, "why not", "ana", 900.0), 100.0
+    )
+    targets = served.scene.board.targets.values()
+    return [row_of(served.inside, target) for target in targets]
+
+
+def test_rows_stand_below_their_label_where_that_is_asked_for():
+    rows = _rows()
+
+    ((heading, group),) = Asked.of({"group": "1"}).arrange(rows)
+
+    assert heading == "env=<prod>"
+    assert len(group) == 3
+
+
+# What happened.
+
+NOW = 1_800_000_100.0
+
+
+def moved(at: float, before: str, after: str, **more) -> Entry:
+    return Entry(
+        id=int(at),
+        at=at,
+        kind=Kind.TRANSITION,
+        text="57P03 starting up",
+        target="main",
+        breaker="main/read",
+        details={"from": before, "to": after, "override": None, **more},
+    )
+
+
+def drawn(*entries: Entry, watched: float = NOW - 7200):
+    board = Scene().board
+    found = timeline(board, entries, span="1h", now=NOW, watched=watched)
+    return next(track for track in found.tracks if track.breaker == "main/read")
+
+
+def test_bands_are_as_wide_as_the_state_lasted_and_say_why_it_began():
+    track = drawn(
+        moved(NOW - 1800, "closed", "open"), moved(NOW - 900, "open", "closed")
+    )
+
+    assert [(b.look.word, b.x, b.width) for b in track.bands] == [
+        ("closed", 0.0, 500.0),
+        ("open", 500.0, 250.0),
+        ("closed", 750.0, 250.0),
+    ]
+    assert track.bands[1].cause == "57P03 starting up"
+    assert track.openings == 1
+
+
+def test_a_moment_is_seen_however_short_it_was():
+    track = drawn(
+        moved(NOW - 1800, "closed", "open"), moved(NOW - 1799.9, "open", "closed")
+    )
+
+    assert track.bands[1].width == 2.0
+
+
+def test_before_anybody_watched_there_is_nothing():
+    track = drawn(watched=NOW - 900)
+
+    assert [(band.x, band.width) for band in track.bands] == [(750.0, 250.0)]
+
+
+def test_a_word_that_stands_before_the_machines_hides_its_moves():
+    word = Entry(
+        id=1,
+        at=NOW - 1800,
+        kind=Kind.OVERRIDE,
+        text="failover",
+        target="main",
+        breaker="main/read",
+        author="ana",
+        details={"state": "forced_open"},
+    )
+
+    track = drawn(word, moved(NOW - 900, "closed", "open", override="forced_open"))
+
+    assert [band.look.word for band in track.bands] == ["closed", "forced open"]
+    assert track.bands[1].cause == "failover (ana)"
+
+
+@pytest.mark.parametrize(
+    "query", [{"before": "x"}, {"before": "9" * 40}, {"target": ""}, {"text": ""}]
+)
+def test_a_filter_that_says_nothing_filters_nothing(query):
+    assert Filter.of(query, ["nonsense"]) == Filter()
+
+
+def test_a_filter_leads_back_to_itself():
+    chosen = Filter((Kind.NOTE, Kind.RELOAD), "main", None, "disk full", 17)
+
+    assert chosen.address() == (
+        "?kind=note&kind=reload&target=main&text=disk+full&before=17"
+    )
+
+
+# How it is drawn.
+
+
+def test_a_line_has_gaps_where_nothing_answered_and_marks_where_something_failed():
+    recent = Recent()
+    for second in range(300):
+        if 100 <= second < 130:
+            continue
+        finding = Finding.TIMEOUT if second == 200 else Finding.OK
+        seen = Evidence("timeout") if finding is Finding.TIMEOUT else None
+        recent(Reading("main", "ping", float(second), 0.002, finding, evidence=seen))
+
+    drawn_line = line(recent.targets["main"].course, 299.0)
+
+    assert len(drawn_line.paths) == 2
+    assert drawn_line.failed == (80,)
+    assert drawn_line.band is not None
+    assert "failures in 1 of 60 parts" in drawn_line.says
+
+
+def test_a_share_of_too_few_calls_is_no_alarm():
+    assert Bar("failed", 1.0, 0.5, "5 of 5").is_over
+    assert not Bar("failed", 1.0, 0.5, "1 of 1", counts=False).is_over
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.25, "250 ms"),
+        (10.0, "10 s"),
+        (1.5, "1.5 s"),
+        (60.0, "1 min"),
+        (3600.0, "1 h"),
+    ],
+)
+def test_what_somebody_has_set_is_said_without_zeros(seconds, said):
+    assert neat(seconds) == said
