@@ -34,9 +34,11 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/n_targets.py 1000
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/alerting.py
+	$(BIN)/python tests/bench/fuzz_config.py
 
 soak: packages $(VENV)/.bench servers ## what takes half an hour: a server whose every core is busy
 	$(BIN)/python tests/bench/saturation.py
+	$(BIN)/python tests/bench/reads.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check daemon dashboards tests

@@ -402,7 +402,7 @@ def of_daemon(folder: Path, server) -> dict[str, bytes]:
         config.write_text(text.replace(f"{secret}-1@", f"{secret}-3@["), "utf-8")
         talk.ask("/-/reload", alice, method="POST", body={})
         config.write_text(text, "utf-8")
-        talk.stream(alice, 1.0)
+        talk.stream(alice, 0.5)
         talk.said["bundle"] = bundle(folder, config, daemon, env)
         daemon.process.send_signal(signal.SIGUSR1)
         daemon.until("task")

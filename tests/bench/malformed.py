@@ -18,7 +18,7 @@ from report import Table
 
 from support.abuse import abused, good_requests, throw
 
-WARM_UP = 5_000
+WARM_UP = 20_000  # caches are filled, and the allocator has its room
 GROWTH = 5.0  # MB
 FAULTS = (500, 503, 504)
 

@@ -80,7 +80,9 @@ async def test_the_same_rules_come_to_the_same_and_others_to_something_else(
     slow = replace(plan, policy=replace(DAEMON, timeout=30.0))
     calm = replace(plan, operations=("connect",))
 
-    same, slower, fewer = (replay(partial(read, path), [other]) for other in (plan, slow, calm))
+    same, slower, fewer = (
+        replay(partial(read, path), [other]) for other in (plan, slow, calm)
+    )
 
     assert told(same, "simulated") == told(same, "really")
     assert {state for _, _, state, _ in told(same, "really")} >= {

@@ -9,7 +9,10 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from support.tools import need
 
-# Without the last ones it looks for hosts of its maker's at every start.
+ELSEWHERE = "pgbreaker.test"
+"""A name by which the browser reaches this machine as if it were another."""
+
+# Without most of these it looks for hosts of its maker's at every start.
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -19,8 +22,15 @@ _FLAGS = (
     "--disable-sync",
     "--no-first-run",
     "--disable-dev-shm-usage",
+    # A name that is not of this machine: browsers keep some things from such pages.
+    f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
 )
 
+# What a browser says of an answer that is no success, and of a page without TLS.
+_USUAL = (
+    "Failed to load resource",
+    "Cross-Origin-Opener-Policy header has been ignored",
+)
 _PATIENCE = 10_000.0  # milliseconds that anything may take to be seen
 
 
@@ -68,9 +78,13 @@ def listen(page: Page) -> list[str]:
     return said
 
 
-async def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong with *page* for people who see, hear or point otherwise."""
-    found = await Axe().run(page)
+async def violations(page: Page, only: list[str] | None = None) -> list[str]:
+    """What axe-core finds wrong with *page* for people who see, hear or point otherwise.
+
+    Args:
+        only: Rules to look for. None: all there are.
+    """
+    found = await Axe().run(page, options=None if only is None else {"runOnly": only})
     return [
         f"{violation['id']}: {violation['help']}: {node['html'][:200]} {node.get('failureSummary', '')}"
         for violation in found.response["violations"]

@@ -33,6 +33,18 @@ class Disk:
             while True:
                 ballast.write(bytes(_PIECE))
 
+    def forbid(self) -> None:
+        """Have nobody write, as a kernel does that found errors on a disk."""
+        self._remount("ro")
+
+    def allow(self) -> None:
+        """Have it written to again."""
+        self._remount("rw")
+
+    def _remount(self, how: str) -> None:
+        command = ("mount", "-o", f"remount,{how}", str(self.path))
+        subprocess.run(command, check=True)
+
     def free(self) -> None:
         """Take back what `fill` wrote."""
         (self.path / "ballast").unlink(missing_ok=True)
@@ -45,7 +57,22 @@ def small_disk(server: Server, name: str, size: str) -> Iterator[Disk]:
     Whoever may not mount one skips; in CI, fails. What was written to it is gone
     afterwards, so the server is ended first.
     """
-    path = server.home / name
+    with mounted(server.home / name, size) as disk:
+        owner = os.stat(server.data)
+        os.chown(disk.path, owner.st_uid, owner.st_gid)
+        try:
+            yield disk
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def mounted(path: Path, size: str) -> Iterator[Disk]:
+    """A disk of *size*, such as ``64m``, at *path*, which is made for it.
+
+    Whoever may not mount one skips; in CI, fails. What was written to it is gone
+    afterwards.
+    """
     path.mkdir()
     mounting = subprocess.run(
         [
@@ -58,11 +85,8 @@ def small_disk(server: Server, name: str, size: str) -> Iterator[Disk]:
     if mounting.returncode != 0:
         missing(f"no disk of our own to fill: {mounting.stderr.strip()}")
     try:
-        owner = os.stat(server.data)
-        os.chown(path, owner.st_uid, owner.st_gid)
         yield Disk(path)
     finally:
-        server.kill()
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 

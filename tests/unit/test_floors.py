@@ -39,6 +39,7 @@ KNOWN = {
     ("clock", "core"),
     ("errors", "core"),
     ("shipped", "errors"),
+    ("web", "config"),  # the web configuration is a file of the same guarded YAML
     ("__main__", "cli"),
     ("cli", "app"),
     ("cli", "demo"),

@@ -127,9 +127,9 @@ def _of_daemon(daemon: Asked, config: "Config") -> "Iterator[Complaint]":
     from pgbreaker.monitor.doctor import Level
 
     try:
-        seen = daemon.get("/api/v1/status")
+        seen = daemon.get("/api/v1/status", "targets", "time")
         well = daemon.ask("GET", "/-/healthy")
-        version = str(daemon.get("/openapi.json")["info"]["version"])
+        version = str(daemon.get("/openapi.json", "info")["info"]["version"])
     except EndError as error:
         yield _complaint("daemon", Level.WEAK, error.message.splitlines()[0])
         return

@@ -8,7 +8,7 @@ import platform
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError
@@ -69,19 +69,25 @@ def support_bundle(daemon: Asked, file: Path | None, log: Path | None) -> None:
     """
     file = file or Path(time.strftime("pgbreaker-support-%Y%m%d-%H%M%S.tar.gz"))
     try:
-        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        count = _write(file, _gathered(daemon, log))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise EndError(f"{file} cannot be written: {reason}", FAILED) from None
+    click.echo(f"{file}: {counted(count, 'file')}; look it through before you send it")
+
+
+def _write(file: Path, texts: Iterable[tuple[str, str]]) -> int:
+    """Write an archive that is not there yet; returns how many files it has."""
+    number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     count = 0
     with (
         open(number, "wb") as opened,
         tarfile.open(fileobj=opened, mode="w:gz") as archive,
     ):
-        for name, text in _gathered(daemon, log):
+        for name, text in texts:
             _add(archive, name, text)
             count += 1
-    click.echo(f"{file}: {counted(count, 'file')}; look it through before you send it")
+    return count
 
 
 def _add(archive: tarfile.TarFile, name: str, text: str) -> None:

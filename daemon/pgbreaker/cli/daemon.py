@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -293,26 +293,31 @@ class Asked:
 
     # Asking.
 
-    def get(self, path: str, *, timeout: Seconds | None = None) -> Any:  # noqa: ANN401 - JSON
+    def get(self, path: str, *has: str) -> Any:  # noqa: ANN401 - JSON
         """Get *path*, as JSON.
+
+        Args:
+            has: Keys without which it is none of ours.
 
         Raises:
             EndError: It was not to be had, and why.
         """
-        return self.read(self.good("GET", path, timeout=timeout))
+        return self.read(self.good("GET", path), *has)
 
-    def read(self, answer: Answer) -> Any:  # noqa: ANN401 - JSON
+    def read(self, answer: Answer, *has: str) -> Any:  # noqa: ANN401 - JSON
         """Read an answer's JSON.
 
         Raises:
             EndError: It has none, so that who answers is no daemon.
         """
-        try:
-            return answer.json()
-        except ValueError:
-            raise EndError(
-                f"what answers at {self.place} is no pgbreaker", UNREACHABLE
-            ) from None
+        told: Any = None
+        with suppress(ValueError):
+            told = answer.json()
+        if told is None or (
+            has and not (isinstance(told, dict) and told.keys() >= {*has})
+        ):
+            raise EndError(f"what answers at {self.place} is no pgbreaker", UNREACHABLE)
+        return told
 
     def good(
         self,

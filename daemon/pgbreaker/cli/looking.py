@@ -1,10 +1,11 @@
 """What is true now, and what happened."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 import click
@@ -14,6 +15,9 @@ from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import EndError
 from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
 from pgbreaker.core.units import Seconds, duration, lasting
+
+if TYPE_CHECKING:
+    from pgbreaker.web.api_tables import Table
 
 SILENCE: Final[Seconds] = 20.0
 """After so many seconds without a word a stream counts as lost: it has a heartbeat
@@ -35,7 +39,7 @@ every five."""
 @options.asks
 def status(daemon: Asked, form: str, graded: bool) -> None:
     """Show every target and breaker of the daemon."""
-    seen = daemon.get("/api/v1/status")
+    seen = daemon.get("/api/v1/status", "targets", "time")
     if form == "json":
         click.echo(json.dumps(seen, indent=2))
     else:
@@ -66,11 +70,14 @@ def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]
 
 
 def why(breaker: Mapping[str, Any]) -> str:
-    """Why a breaker is as it is, without its name and state, which stand beside."""
-    reason = str(breaker["reason"])
-    if not reason.startswith(f"breaker {breaker['name']!r} is "):
-        return reason
-    return reason.partition(": ")[2] or reason
+    """Why a breaker is as it is, without its name, its state and the time for which it
+    has been so, which stand beside."""
+    said = f"breaker {breaker['name']!r} is {breaker['state']}"
+    reason = str(breaker["reason"]).removeprefix(said)
+    return _FOR.sub("", reason).strip()
+
+
+_FOR: Final = re.compile(r"^ for [^:;,]*: ")
 
 
 def _why(target: Mapping[str, Any]) -> str:
@@ -144,7 +151,7 @@ def check(daemon: Asked, target: str) -> None:
         answer = daemon.ask("GET", f"/api/v1/targets/{quote(target, safe='')}")
         if not answer.is_good:
             raise daemon.refused(answer)
-        seen = daemon.read(answer)
+        seen = daemon.read(answer, "state", "breakers", "probes", "facts")
     except EndError as error:
         click.echo(f"PGBREAKER UNKNOWN - {error.message.splitlines()[0]}")
         sys.exit(UNKNOWN)
@@ -203,7 +210,7 @@ def _performance(target: Mapping[str, Any]) -> str:
 @options.asks
 def explain(daemon: Asked, breaker: str, at: str | None) -> None:
     """Say what BREAKER does, why, and what it goes by."""
-    seen = daemon.get(place_of(breaker))
+    seen = daemon.get(place_of(breaker), "state", "override")
     if at is not None:
         _explain_then(daemon, breaker, instant(at))
         return
@@ -354,7 +361,7 @@ def _entries(
 
 
 def _page(daemon: Asked, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    answer = daemon.get("/api/v1/events?" + urlencode(asked))
+    answer = daemon.get("/api/v1/events?" + urlencode(asked), "events")
     found: list[dict[str, Any]] = answer["events"]
     return found
 
@@ -397,8 +404,11 @@ def _as_table(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     of = entry.get("breaker") or entry.get("target") or ""
+    text, details = str(entry["text"]), entry.get("details") or {}
+    if entry["kind"] == "transition":
+        text = f"{details['from']} -> {details['to']}: {text}"
     by = f" ({entry['author']})" if entry.get("author") else ""
-    return str(entry["time"]), str(entry["kind"]), str(of), f"{entry['text']}{by}"
+    return str(entry["time"]), str(entry["kind"]), str(of), f"{text}{by}"
 
 
 def _told_lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -415,42 +425,27 @@ def _as_lines(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 _COLUMNS: Final = ("id", "time", "kind", "target", "breaker", "author", "text")
 
 
-def _as_csv(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    from csv import writer
-    from io import StringIO
+def _as_csv(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from pgbreaker.web.api_tables import as_csv
 
-    for line in (_COLUMNS, *([e.get(c) for c in _COLUMNS] for e in entries)):
-        told = StringIO()
-        writer(told, lineterminator="").writerow(map(_no_formula, line))
-        yield told.getvalue()
+    yield as_csv(_columns(entries)).rstrip("\r\n")
 
 
-def _no_formula(cell: object) -> object:
-    """Keep a spreadsheet from taking what a server said for a formula."""
-    is_formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{cell}" if is_formula else cell
+def _as_markdown(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from pgbreaker.web.api_tables import as_markdown
+
+    yield as_markdown(_columns(entries)).rstrip("\n")
 
 
-def _as_markdown(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    yield "| time | kind | of | by | what |"
-    yield "|---|---|---|---|---|"
-    for entry in entries:
-        of = entry.get("breaker") or entry.get("target") or ""
-        cells = (
-            entry["time"],
-            entry["kind"],
-            of,
-            entry.get("author") or "",
-            entry["text"],
-        )
-        yield "| " + " | ".join(_in_cell(str(cell)) for cell in cells) + " |"
+def _columns(entries: Sequence[Mapping[str, Any]]) -> "Table":
+    """The table that the daemon itself writes, of more events than it does at once."""
+    from pgbreaker.web.api_tables import Table
 
-
-def _in_cell(text: str) -> str:
-    """Keep what a server said from being markup."""
-    for sign in "\\|<>`*_[]":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    rows = [
+        [str(entry[name]) if entry[name] is not None else "" for name in _COLUMNS]
+        for entry in entries
+    ]
+    return Table("Events", _COLUMNS, rows)
 
 
 _WRITERS: Final = {

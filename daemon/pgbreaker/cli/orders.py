@@ -113,25 +113,25 @@ def disable(
 @options.asks
 def auto(daemon: Asked, breaker: str, reason: str, yes: bool) -> None:
     """Have BREAKER decide by itself again."""
-    before = daemon.get(place_of(breaker))
+    before = daemon.get(place_of(breaker), "state", "override")
     if before["override"] is None:
         click.echo(f"{breaker} decides by itself already: {why(before)}")
         return
     body = {"reason": reason, "author": author()}
     address = f"{place_of(breaker)}/override"
     _confirm(daemon, before, "auto", None, ("DELETE", address, body), is_sure=yes)
-    _tell(daemon.read(daemon.good("DELETE", address, body)))
+    _tell(daemon.read(daemon.good("DELETE", address, body), "state", "override"))
 
 
 def _take_over(
     daemon: Asked, breaker: str, state: str, reason: str, ends: str, *, is_sure: bool
 ) -> None:
     seconds = _lasting(ends)
-    before = daemon.get(place_of(breaker))
+    before = daemon.get(place_of(breaker), "state", "override")
     body = {"state": state, "reason": reason, "for": ends, "author": author()}
     address = f"{place_of(breaker)}/override"
     _confirm(daemon, before, state, seconds, ("PUT", address, body), is_sure=is_sure)
-    _tell(daemon.read(daemon.good("PUT", address, body)))
+    _tell(daemon.read(daemon.good("PUT", address, body), "state", "override"))
 
 
 def _lasting(text: str) -> float:
@@ -240,7 +240,7 @@ def add(
         body["ends"] = written(instant(ends))
     if starts is not None:
         body["starts"] = written(instant(starts))
-    window = daemon.read(daemon.good("POST", "/api/v1/maintenance", body))
+    window = daemon.read(daemon.good("POST", "/api/v1/maintenance", body), "id", "ends")
     click.echo(
         f"{window['id']}: maintenance of {', '.join(window['targets'])}"
         f" from {window['starts']} to {window['ends']}"
@@ -252,8 +252,7 @@ def add(
 @options.asks
 def list_(daemon: Asked, form: str) -> None:
     """Show what is planned and what goes on."""
-    answer = daemon.get("/api/v1/maintenance")
-    windows = answer["windows"] if isinstance(answer, dict) else answer
+    windows = daemon.get("/api/v1/maintenance", "windows")["windows"]
     if form == "json":
         click.echo(json.dumps(windows, indent=2))
         return

@@ -104,12 +104,14 @@ def reload(daemon: Asked) -> None:
     A configuration that cannot be used changes nothing: what is wrong with it is
     printed, and the exit code is 78.
     """
-    answer = daemon.ask("POST", "/-/reload", {}, timeout=30.0)
+    from pgbreaker.cli.orders import author
+
+    answer = daemon.ask("POST", "/-/reload", {"author": author()}, timeout=30.0)
     if answer.status == 422:
         raise EndError(answer.problem, UNCONFIGURED)
     if not answer.is_good:
         raise daemon.refused(answer)
-    done = daemon.read(answer)
+    done = daemon.read(answer, "changes")
     changes, later = done.get("changes") or [], set(done.get("later") or [])
     if not changes:
         click.echo("nothing changed")

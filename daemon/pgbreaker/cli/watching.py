@@ -17,7 +17,7 @@ from pgbreaker.cli import options
 from pgbreaker.cli.daemon import Asked, Told
 from pgbreaker.cli.ending import EndError
 from pgbreaker.cli.following import LOST, follow
-from pgbreaker.cli.looking import SILENCE, shown, written
+from pgbreaker.cli.looking import SILENCE, shown, why, written
 from pgbreaker.cli.table import clip_line, shows_colours, stated
 from pgbreaker.core.units import Seconds, lasting
 
@@ -72,7 +72,7 @@ def _tell_moves(daemon: Asked) -> None:
 
 def _states(status: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:
     return {
-        breaker["name"]: (breaker["state"], breaker["reason"], breaker["since"])
+        breaker["name"]: (breaker["state"], why(breaker), breaker["since"])
         for target in status["targets"]
         for breaker in target["breakers"]
     }
@@ -86,7 +86,7 @@ def _states_after(told: Told) -> dict[str, tuple[str, str, str]]:
     seen = event.get("breaker_status")
     if seen is None:
         return {}
-    return {seen["name"]: (seen["state"], seen["reason"], seen["since"])}
+    return {seen["name"]: (seen["state"], why(seen), seen["since"])}
 
 
 # -- A table -----------------------------------------------------------------------
@@ -114,7 +114,7 @@ class _Screen:
         Raises:
             EndError: The daemon will not tell us anything.
         """
-        self._status = self._daemon.get("/api/v1/status")
+        self._status = self._daemon.get("/api/v1/status", "targets", "time")
         reading = threading.Thread(target=self._read, daemon=True)
         reading.start()
         with _own_screen(self._out), _when_resized(lambda: self._news.put(None)):
@@ -156,7 +156,7 @@ class _Screen:
 
     def _refresh(self) -> None:
         try:
-            self._status = self._daemon.get("/api/v1/status")
+            self._status = self._daemon.get("/api/v1/status", "targets", "time")
         except EndError as error:
             self._lost = error.message
 

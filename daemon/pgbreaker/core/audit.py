@@ -54,7 +54,7 @@ def spelt(details: Mapping[str, Any]) -> str:
 def seal(before: str, number: int, entry: Entry) -> str:
     """Seal *entry* as line *number*, after the line with the seal *before*."""
     line = [
-        *(before, number, entry.id, entry.at, entry.kind.value, entry.text),
+        *(before, number, entry.id, float(entry.at), entry.kind.value, entry.text),
         *(entry.target, entry.breaker, entry.author, spelt(entry.details)),
     ]
     return hashlib.sha256(json.dumps(line).encode("ascii")).hexdigest()

@@ -74,9 +74,11 @@ def incidents(entries: Iterable[Entry]) -> list[Incident]:
         elif entry.breaker is not None and entry.kind in TELLING:
             course = courses.setdefault(entry.breaker, _Course())
             found.extend(_follow(course, entry))
-    for course in courses.values():
-        if course.first is not None:
-            found.append((_incident(course, None), course.entries))
+    found.extend(
+        (_incident(course, None), course.entries)
+        for course in courses.values()
+        if course.first is not None
+    )
     told = [
         _noted(incident, [note for id_ in ids for note in notes.get(id_, ())])
         for incident, ids in found

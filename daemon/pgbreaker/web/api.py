@@ -6,16 +6,16 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from pgbreaker.core.units import Seconds
-from pgbreaker.monitor.desk import RefusedError
-from pgbreaker.sinks.history import NotKeptError
 from pgbreaker.sinks.recent import KEPT
-from pgbreaker.web.api_asked import Query
+from pgbreaker.web.api_asked import LAST_ID, Query
+from pgbreaker.web.api_civil import civil
 from pgbreaker.web.api_history import Told
 from pgbreaker.web.api_orders import Orders
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.openapi import document
-from pgbreaker.web.problems import WrongError, problem
-from pgbreaker.web.route import Handler, Role, Route
+from pgbreaker.web.plain import Plain
+from pgbreaker.web.problems import problem
+from pgbreaker.web.route import Role, Route
 from pgbreaker.web.stream import Stream
 
 INDEX: Final = "X-Pgbreaker-Index"
@@ -43,10 +43,8 @@ class Api:
     def routes(self) -> list[Route]:
         """Every address there is."""
         viewer, admin = Role.VIEWER, Role.ADMIN
-        target, breaker = (
-            "/api/v1/targets/{target}",
-            "/api/v1/breakers/{target}/{operation}",
-        )
+        target = "/api/v1/targets/{target}"
+        breaker = "/api/v1/breakers/{target}/{operation}"
         mine = [
             Route("GET", "/openapi.json", viewer, self.openapi),
             Route("GET", "/api/v1/status", viewer, self.status),
@@ -59,12 +57,13 @@ class Api:
             Route("GET", "/api/v1/config", admin, self.config),
         ]
         theirs = [route for room in self._rooms for route in room.routes()]
-        return [_told_civilly(route) for route in (*mine, *theirs)]
+        return [civil(route) for route in (*mine, *theirs)]
 
     async def openapi(self, request: web.Request) -> web.Response:
         """What there is to be asked, by OpenAPI 3.1."""
         Query(request).check()
-        return web.json_response(document(self._inside.version))
+        described = (*Plain(self._inside, {}).routes(), *self.routes())
+        return web.json_response(document(self._inside.version, described))
 
     async def status(self, request: web.Request) -> web.Response:
         """Everything."""
@@ -100,7 +99,7 @@ class Api:
         """Show what is true: at once, when anything has moved, or not at all, where
         nothing has since it was asked for."""
         query = Query(request, "index", "wait")
-        index = query.number("index", 0, 10**17 - 1)
+        index = query.number("index", 0, LAST_ID)
         wait = query.lasting("wait", LONGEST)
         if wait is not None and "index" not in request.query:
             query.wrong("wait", "for what? give the index that you have, too")
@@ -132,27 +131,6 @@ class Api:
         if self._inside.config is None:
             return problem(404, "not found", "this daemon does not show its own")
         return web.json_response(dict(self._inside.config()))
-
-
-def _told_civilly(route: Route) -> Route:
-    """Have what a room raises answered as a problem."""
-
-    async def answered(request: web.Request) -> web.StreamResponse:
-        try:
-            return await route.handler(request)
-        except WrongError as error:
-            title = "bad request" if error.status == 400 else "not as it has to be"
-            return problem(error.status, title, str(error), error.errors)
-        except RefusedError as error:
-            if error.field in ("id", "breaker"):
-                return problem(404, "not found", error.text)
-            errors = [(error.field, error.text)]
-            return problem(422, "not as it has to be", str(error), errors)
-        except NotKeptError as error:
-            return problem(507, "not written down", f"{error}; nothing was done")
-
-    handler: Handler = answered
-    return Route(route.method, route.path, route.role, handler, route.changes)
 
 
 def _has(request: web.Request, etag: str) -> bool:

@@ -3,13 +3,21 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from pgbreaker.core.units import Seconds, duration, lasting
+from pgbreaker.monitor.desk import AUTHOR
 from pgbreaker.web.problems import WrongError, meant, quoted
+from pgbreaker.web.route import WHO
+
+LAST_ID: Final = 253_402_300_799_999
+"""The largest id that an event can have: they are times, and years have four digits."""
+
+SOMEONE: Final = "someone on this machine"
+"""Who did it, where nobody has to say who they are."""
 
 T = TypeVar("T")
 
@@ -17,9 +25,16 @@ _RFC3339: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 _AS_TIME: Final = "write it like 2026-11-26T03:12:00Z"
-_ID: Final = re.compile(r"\d{1,17}", re.ASCII)
+_ID: Final = re.compile(r"\d{1,15}", re.ASCII)
+DURATION: Final = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+"
+"""How a duration is written, as a pattern."""
+
+DURATION_LENGTH: Final = 60
+"""Characters that one has at most."""
+
+_DURATION: Final = re.compile(DURATION)
 _LOST_PLUS: Final = re.compile(r" (\d\d:\d\d)$")
-_LONGEST: Final = 2000  # characters; what is searched for, a reason
+_LONGEST: Final = 200  # characters; what is searched for, a reason
 
 
 def moment_of(text: str) -> float:
@@ -31,9 +46,20 @@ def moment_of(text: str) -> float:
     if not _RFC3339.fullmatch(text):
         raise ValueError(f"{quoted(text)} is no time; {_AS_TIME}")
     try:
-        return datetime.fromisoformat(text.upper()).timestamp()
+        return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{quoted(text)} is no time: {error}") from None
+
+
+def duration_of(value: object) -> Seconds:
+    """Read a duration as programs write it: no blanks in it, and no odd digits.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, str) and not _DURATION.fullmatch(value):
+        raise ValueError(f"{quoted(value)} is no duration; write it like 30m or 1m30s")
+    return duration(value)
 
 
 class _Asked:
@@ -106,7 +132,7 @@ class Query(_Asked):
         if text is None:
             return None
         try:
-            seconds = duration(text)
+            seconds = duration_of(text)
         except ValueError as error:
             self.wrong(name, str(error))
             return None
@@ -138,12 +164,12 @@ class Query(_Asked):
         text: str | None = self._given.get(name)
         if text is None:
             return None, None
-        if _ID.fullmatch(text):
+        if _ID.fullmatch(text) and int(text) <= LAST_ID:
             return None, int(text)
         # A plus that nobody has escaped is a blank here.
         text = _LOST_PLUS.sub(r"+\1", text)
         try:
-            return (moment_of(text) if "-" in text else now - duration(text)), None
+            return (moment_of(text) if "-" in text else now - duration_of(text)), None
         except ValueError:
             self.wrong(
                 name,
@@ -201,7 +227,7 @@ class Body(_Asked):
         if name not in self._given:
             return default
         try:
-            return duration(self._given[name])
+            return duration_of(self._given[name])
         except ValueError as error:
             self.wrong(name, str(error))
             return default
@@ -247,6 +273,15 @@ class Body(_Asked):
             self.wrong(name, f"is {called}")
             return default
         return value
+
+
+def author_of(request: web.Request, body: Body) -> str:
+    """Who it is: whoever logged in, or else who they say that they are."""
+    said = body.text("author", SOMEONE)
+    least, most = AUTHOR
+    if not least <= len(said) <= most and body.has("author"):
+        body.wrong("author", f"{len(said)} characters are not {least} to {most}")
+    return request[WHO].name or said
 
 
 def _no_constant(name: str) -> float:

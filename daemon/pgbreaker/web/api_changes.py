@@ -1,8 +1,8 @@
 """Whether anything has moved since somebody last asked, and a way to wait for it.
 
 There are two counts of what is new. The *index* is that of what is shown: the id of the
-last entry of the history that changed it, a move, an override, a window, a notice, a new
-configuration. It stands in ``X-Pgbreaker-Index``, and it is what can be waited for.
+last entry of the history that changed it (a move, an override, a window, a notice, a new
+configuration), or more. It stands in ``X-Pgbreaker-Index``, and it is what can be waited for.
 Notes are no such thing: they are of the history's own count, `Entry.id`.
 
 Between two entries the readings go on, and a target's state with them. Who waits is not
@@ -24,8 +24,8 @@ class Changes:
     """Follows a history.
 
     Attributes:
-        index: Id of the last entry that changed what is shown; 0 before the first.
-        last: Id of the last entry of any kind; 0 before the first.
+        index: Larger with every entry that changed what is shown; 0 before the first.
+        last: The largest id of any entry; 0 before the first.
     """
 
     def __init__(self, history: History) -> None:
@@ -39,7 +39,8 @@ class Changes:
         """Take an entry that is new."""
         self.last = max(self.last, entry.id)
         if _changes(entry):
-            self.index = max(self.index, entry.id)
+            # Another each time, also where a decision that took long comes late.
+            self.index = max(self.index + 1, entry.id)
             self._wake()
 
     def close(self) -> None:

@@ -6,11 +6,13 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from pgbreaker.core.audit import Audited
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import Seconds
-from pgbreaker.web import api_past as past
 from pgbreaker.web import api_tables as tables
-from pgbreaker.web.api_asked import Query
+from pgbreaker.web.api_asked import LAST_ID, Query
+from pgbreaker.web.api_timeline import Span, from_then, timeline
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.route import Role, Route
 from pgbreaker.web.views import moment
@@ -26,7 +28,6 @@ USUAL: Final = 200
 
 _MONTH: Final[Seconds] = 31 * 86400.0
 _DAY: Final[Seconds] = 86400.0
-_ID: Final = 10**17 - 1
 
 
 class Told:
@@ -53,8 +54,8 @@ class Told:
         names = ("since", "before", "after", "limit", "kind", "target", "breaker", "q")
         query = Query(request, *names, "format", lists=("kind",))
         since, seen = query.since("since", self._inside.clock.wall())
-        before = query.number("before", 0, _ID)
-        after = query.number("after", 0, _ID)
+        before = query.number("before", 0, LAST_ID)
+        after = query.number("after", 0, LAST_ID)
         limit = query.number("limit", 1, MOST) or USUAL
         kinds = query.words("kind", KINDS)
         chosen = {name: query.text(name) for name in ("target", "breaker", "q")}
@@ -62,13 +63,15 @@ class Told:
         query.check()
         if seen is not None:
             after = max(seen, after or 0)
-        entries = await past.page(
-            self._history,
+        elif since is not None and before is None:
+            # From there on, and not the last ones: who reads on reads all of it.
+            after = max(from_then(since), after or 0)
+        entries = await self._history.page(
             since=since,
             before=before,
             after=after,
             limit=limit,
-            kinds=[Kind(kind) for kind in kinds],
+            kinds=[Kind(kind) for kind in kinds] or None,
             target=chosen["target"],
             breaker=chosen["breaker"],
             text=chosen["q"],
@@ -111,13 +114,13 @@ class Told:
         if seen is not None:
             since = seen / 1000  # ids are times
         begins = now - _MONTH if since is None else since
-        found = await past.incidents(self._history, begins)
+        found = await self._history.incidents(begins)
         if form != "json":
             return _table("incidents", form, tables.of_incidents(found, begins, now))
         shown = [self._incident(one, now) for one in found]
         return web.json_response({"since": moment(begins), "incidents": shown})
 
-    def _incident(self, one: past.Incident, now: float) -> dict[str, Any]:
+    def _incident(self, one: Incident, now: float) -> dict[str, Any]:
         return {
             "id": one.id,
             "breaker": one.breaker,
@@ -128,26 +131,31 @@ class Told:
             "cause": one.cause,
             "sqlstate": one.sqlstate,
             "reason": one.reason,
-            "events": one.entries,
             "notes": [self._views.entry(note) for note in one.notes],
         }
 
     async def audit(self, request: web.Request) -> web.Response:
-        """What people did, the oldest first."""
+        """What people did, the oldest first, each line sealed with the one before."""
         query = Query(request, "limit", "before")
         limit = query.number("limit", 1, MOST) or USUAL
-        before = query.number("before", 0, _ID)
+        before = query.number("before", 1, LAST_ID)
         query.check()
-        entries = await past.audit(self._history, limit, before)
-        more = {"limit": str(limit)}
+        lines = await self._history.audit(limit, before)
         shown: dict[str, Any] = {
-            "audit": [self._views.entry(entry) for entry in entries],
+            "audit": [self._line(line) for line in lines],
             "previous": None,
         }
-        if len(entries) == limit:
-            first = {"before": entries[0].id, **more}
+        if len(lines) == limit and lines[0].number is not None:
+            first = {"before": lines[0].number, "limit": limit}
             shown["previous"] = "audit?" + urlencode(first)
         return web.json_response(shown)
+
+    def _line(self, line: Audited) -> dict[str, Any]:
+        return self._views.entry(line.entry) | {
+            "number": line.number,
+            "before": line.before,
+            "seal": line.seal,
+        }
 
     async def timeline(self, request: web.Request) -> web.Response:
         """Which state a breaker was in, and when."""
@@ -160,7 +168,7 @@ class Told:
             since = seen / 1000
         begins = now - _DAY if since is None else min(since, now)
         breaker = target.breakers[operation]
-        spans = await past.timeline(self._history, breaker, begins, now)
+        spans = await timeline(self._history, breaker, begins)
         return web.json_response(
             {
                 "breaker": breaker.name,
@@ -171,7 +179,7 @@ class Told:
         )
 
 
-def _span(span: past.Span, now: float) -> dict[str, Any]:
+def _span(span: Span, now: float) -> dict[str, Any]:
     ended = now if span.ended is None else span.ended
     return {
         "state": span.state.value,

@@ -7,13 +7,10 @@ from aiohttp import web
 
 from pgbreaker.core.states import State
 from pgbreaker.monitor.desk import HANDED_BACK, LASTS
-from pgbreaker.web.api_asked import Body, Query
+from pgbreaker.web.api_asked import Body, Query, author_of
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.problems import UnknownError
-from pgbreaker.web.route import WHO, Role, Route
-
-SOMEONE: Final = "someone on this machine"
-"""Who did it, where nobody has to say who they are."""
+from pgbreaker.web.route import Role, Route
 
 STATES: Final[Mapping[str, State]] = {
     "open": State.FORCED_OPEN,
@@ -51,7 +48,7 @@ class Orders:
         body = await Body.of(request, "state", "reason", "for", "author")
         state, reason = body.word("state", list(STATES)), body.text("reason")
         lasting = body.lasting("for", LASTS)
-        author = _author(request, body)
+        author = author_of(request, body)
         body.check()
         await self._inside.desk.override(
             target.breakers[operation],
@@ -67,7 +64,7 @@ class Orders:
         Query(request).check()
         target, operation = self._inside.breaker_of(request)
         body = await Body.of(request, "reason", "author", may_lack=True)
-        reason, author = body.text("reason", HANDED_BACK), _author(request, body)
+        reason, author = body.text("reason", HANDED_BACK), author_of(request, body)
         body.check()
         breaker = target.breakers[operation]
         await self._inside.desk.hand_back(breaker, reason=reason, author=author)
@@ -93,7 +90,7 @@ class Orders:
         targets, reason = body.texts("targets"), body.text("reason")
         lasting = body.lasting("for")
         starts, ends = body.moment("starts"), body.moment("ends")
-        author = _author(request, body)
+        author = author_of(request, body)
         if body.has("for") == body.has("ends"):
             body.wrong("ends", "say how long (for), or until when (ends)")
         body.check()
@@ -116,7 +113,7 @@ class Orders:
         Query(request).check()
         window = _id(request, "window")
         body = await Body.of(request, "author", may_lack=True)
-        author = _author(request, body)
+        author = author_of(request, body)
         body.check()
         ended = await self._inside.desk.end(window, author=author)
         return web.json_response(self._inside.views.window(ended) | {"active": False})
@@ -126,20 +123,14 @@ class Orders:
         Query(request).check()
         entry = _id(request, "event")
         body = await Body.of(request, "text", "author")
-        text, author = body.text("text"), _author(request, body)
+        text, author = body.text("text"), author_of(request, body)
         body.check()
         noted = await self._inside.desk.note(entry, text, author=author)
         return web.json_response(self._inside.views.entry(noted), status=201)
 
 
-def _author(request: web.Request, body: Body) -> str:
-    """Who it is: whoever logged in, or else who they say that they are."""
-    said = body.text("author", SOMEONE)
-    return request[WHO].name or said
-
-
 def _id(request: web.Request, what: str) -> int:
     text = request.match_info["id"]
-    if not (text.isascii() and text.isdecimal()) or len(text) > 17:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 15:
         raise UnknownError(what, text, ("numbers alone",))
     return int(text)

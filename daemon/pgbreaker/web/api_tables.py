@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbreaker.core.entry import Entry
+from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import lasting
-from pgbreaker.web.api_past import Incident
 from pgbreaker.web.views import moment
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -66,7 +66,7 @@ def of_incidents(incidents: Sequence[Incident], since: float, now: float) -> Tab
             "" if one.ended is None else moment(one.ended),
             f"{one.seconds(now):.3f}",
             lasting(one.seconds(now)) + (" so far" if one.ended is None else ""),
-            one.cause or "",
+            one.cause,
             one.sqlstate or "",
             one.reason,
             "; ".join(_note(note) for note in one.notes),

@@ -5,10 +5,11 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
-from pgbreaker.errors import ConfigError
+from pgbreaker.web.api_asked import Body, author_of
+from pgbreaker.web.api_civil import civil
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.problems import problem
-from pgbreaker.web.route import WHO, Role, Route
+from pgbreaker.web.route import Role, Route
 
 
 class Plain:
@@ -26,7 +27,7 @@ class Plain:
             # Who supervises us has no password, and learns nothing of the targets.
             Route("GET", "/-/healthy", Role.NOBODY, self.healthy),
             Route("GET", "/-/ready", Role.NOBODY, self.ready),
-            Route("POST", "/-/reload", Role.ADMIN, self.reload, changes=True),
+            civil(Route("POST", "/-/reload", Role.ADMIN, self.reload, changes=True)),
             Route("GET", may_send, Role.VIEWER, self.may_send),
         ]
 
@@ -57,12 +58,12 @@ class Plain:
 
     async def reload(self, request: web.Request) -> web.Response:
         """Read the configuration anew."""
+        body = await Body.of(request, "author", may_lack=True)
+        author = author_of(request, body)
+        body.check()
         if self._inside.reload is None:
             return problem(409, "nothing to reload", "the daemon was given no file")
-        try:
-            done = await self._inside.reload(request[WHO].name)
-        except ConfigError as error:
-            return problem(422, "configuration refused", str(error))
+        done = await self._inside.reload(author)
         return web.json_response({"changes": done.changes, "later": done.later})
 
     async def may_send(self, request: web.Request) -> web.Response:

@@ -23,8 +23,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.history import History
-from pgbreaker.web import api_past as past
-from pgbreaker.web.api_asked import Query
+from pgbreaker.web.api_asked import LAST_ID, Query
 from pgbreaker.web.api_changes import Changes
 from pgbreaker.web.problems import problem
 from pgbreaker.web.views import Views, moment
@@ -212,9 +211,9 @@ class Stream:
             after: Id of the last event that they saw. None: they have seen none.
         """
         yield f"retry: {_AGAIN}\n\n".encode()
-        last = 0
-        async for seen, told in self._catch_up(after):
-            last = max(last, seen)
+        caught_up = set()
+        async for id_, told in self._catch_up(after):
+            caught_up.add(id_)
             yield told
         if after is not None:
             yield self._heartbeat()  # or who has missed nothing would hear nothing
@@ -222,30 +221,28 @@ class Stream:
         while not reader.is_over:
             one = await reader.next()
             if one is not None:
-                id_, told = one
-                # What was told while they caught up is in both.
-                if id_ is None or id_ > last:
-                    last = max(last, id_ or 0)
-                    yield told
+                # What was told while they caught up may be in both.
+                if one[0] is None or one[0] not in caught_up:
+                    yield one[1]
             elif reader.is_behind:
                 await asyncio.sleep(spoke + _FRESH - _time())
                 reader.is_behind = False
-                last, spoke = self.changes.last, _time()
-                yield self._shown(last)
+                spoke = _time()
+                yield self._shown(self._mark)
         yield _event("bye", {"time": moment(self._clock.wall())})
 
     async def _catch_up(
         self, after: int | None
-    ) -> AsyncGenerator[tuple[int, bytes], None]:
+    ) -> AsyncGenerator[tuple[int | None, bytes], None]:
         if after is None or after > max(self.changes.last, self._began):
-            yield self.changes.last, self._shown(self._mark)
+            yield None, self._shown(self._mark)
             return
-        missed = await past.page(self._history, after=after, limit=MISSED + 1)
+        missed = await self._history.page(after=after, limit=MISSED + 1)
         if len(missed) > MISSED:
-            yield self.changes.last, self._shown(self._mark)
+            yield None, self._shown(self._mark)
             return
         if not await self._reaches(after):
-            yield 0, self._shown(None)
+            yield None, self._shown(None)
         for entry in missed:
             yield entry.id, self._told(entry)
 
@@ -258,7 +255,7 @@ class Stream:
         """Whether all that came after *id_* is known."""
         if id_ >= self._began:
             return True
-        return bool(await past.page(self._history, before=id_ + 1, limit=1))
+        return bool(await self._history.page(before=id_ + 1, limit=1))
 
     def _shown(self, id_: int | None) -> bytes:
         """A snapshot, written anew if anything moved since the last, or time went on."""
@@ -286,11 +283,11 @@ class Stream:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Tell who asks, until they go."""
         query = Query(request, "after")
-        after = query.number("after", 0, 10**17 - 1)
+        after = query.number("after", 0, LAST_ID)
         query.check()
         seen = request.headers.get("Last-Event-ID", "")
         # Of a browser that comes back by itself, the header is newer than its address.
-        if seen.isascii() and seen.isdecimal() and len(seen) < 18:
+        if seen.isascii() and seen.isdecimal() and len(seen) < 16:
             after = int(seen)
         try:
             with self.subscribe() as reader:

@@ -58,6 +58,9 @@ class Views:
 
     Attributes:
         epoch: What this run of the daemon is called; a new one starts counting anew.
+        stored: Tells how the store is; None where there is none.
+        last_reload: Tells what came of reading the configuration anew; None before the
+            first time.
     """
 
     def __init__(
@@ -78,8 +81,8 @@ class Views:
         """
         self._board = board
         self._clock = clock
-        self._stored = stored
-        self._last_reload = last_reload
+        self.stored = stored
+        self.last_reload = last_reload
         self.epoch = epoch
 
     def status(self) -> dict[str, Any]:
@@ -103,7 +106,7 @@ class Views:
         )
 
     def _store(self) -> dict[str, Any] | None:
-        stored = self._stored()
+        stored = self.stored()
         if stored is None:
             return None
         return {
@@ -113,7 +116,7 @@ class Views:
         }
 
     def _reload(self) -> dict[str, Any] | None:
-        last = self._last_reload()
+        last = self.last_reload()
         if last is None:
             return None
         return {

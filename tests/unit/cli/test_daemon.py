@@ -208,7 +208,9 @@ def test_every_field_that_is_wrong_is_named(command):
     assert done.stderr == "reason: too short\nfor: no\n"
 
 
-@pytest.mark.parametrize("raw", [b"<html>", b"", b'{"a": '])
+@pytest.mark.parametrize(
+    "raw", [b"<html>", b"", b'{"a": ', b"[]", b'{"status": "success"}']
+)
 def test_who_answers_something_else_is_no_daemon(raw, command):
     with answering(200, raw=raw) as there:
         done = command("status", "--url", there.url)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from pgbreaker.cli.looking import _as_csv, _as_markdown, instant
+from pgbreaker.cli.looking import _as_csv, _as_markdown, instant, why
 from pgbreaker.core.reading import Finding
 from support.site import serving
 
@@ -131,6 +131,28 @@ async def test_a_check_of_nobody_or_by_nobody_is_unknown_and_not_a_code_of_ours(
     assert nobody.stderr == away.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("open", "breaker 'main/read' is open for 2.0 s: it failed", "it failed"),
+        (
+            "forced_open",
+            (
+                "breaker 'main/read' is forced_open by me (a test), for another 5 min 0 s;"
+                " by itself it is open for 1.1 s: it failed"
+            ),
+            (
+                "by me (a test), for another 5 min 0 s; by itself it is open for 1.1 s: it"
+                " failed"
+            ),
+        ),
+        ("closed", "something else: it says", "something else: it says"),
+    ],
+)
+def test_what_stands_beside_is_not_said_again(state, reason, said):
+    assert why({"name": "main/read", "state": state, "reason": reason}) == said
+
+
 # -- explain -----------------------------------------------------------------------
 
 
@@ -166,6 +188,7 @@ def test_what_is_no_name_of_a_breaker_is_a_wrong_usage(command):
 # -- Lines of events ---------------------------------------------------------------
 
 EVIL = {
+    "details": {},
     "id": 1,
     "time": "2026-11-26T03:12:00.000Z",
     "kind": "notice",
@@ -177,16 +200,18 @@ EVIL = {
 
 
 def test_a_spreadsheet_takes_nothing_for_a_formula():
-    head, line = _as_csv([EVIL])
+    (told,) = _as_csv([EVIL])
+    head, _, line = told.partition("\r\n")
 
     assert head == "id,time,kind,target,breaker,author,text"
     assert line.startswith("1,2026-11-26T03:12:00.000Z,notice,main,,,\"'=cmd|")
 
 
 def test_markdown_takes_nothing_for_markup():
-    *_, line = _as_markdown([EVIL])
+    (told,) = _as_markdown([EVIL])
+    *_, line = told.splitlines()
 
-    assert "\\<b\\>a\\</b\\> b" in line
+    assert "<" not in line
     assert "cmd\\|" in line
 
 

@@ -194,9 +194,9 @@ def test_a_window_is_planned_with_a_length_or_an_end(command):
 
 
 def test_windows_are_a_table(command):
-    with answering(200, [WINDOW]) as there:
+    with answering(200, {"windows": [WINDOW]}) as there:
         done = command("maintenance", "list", "--url", there.url)
-    with answering(200, []) as there:
+    with answering(200, {"windows": []}) as there:
         none = command("maintenance", "list", "--url", there.url)
 
     head, row = done.stdout.splitlines()
@@ -224,7 +224,7 @@ def test_a_reload_prints_what_changed_or_that_nothing_did(command):
     with answering(200, {"changes": [], "later": []}) as there:
         none = command("reload", "--url", there.url)
 
-    assert there.line == "POST /-/reload"
+    assert (there.line, there.body) == ("POST /-/reload", {"author": ME})
     assert some.stdout == (
         "targets.main.interval: 1s -> 2s\nhttp.listen  (with the next start)\n"
     )

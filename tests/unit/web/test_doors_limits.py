@@ -15,7 +15,7 @@ import pytest
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.errors import PgbreakerError
 from pgbreaker.web.doors.limits import Flow, Limits
-from pgbreaker.web.doors.listening import socket_path
+from pgbreaker.web.doors.listening import listening_on, socket_path
 from support.doors import BEYOND, basic, doors, raw, scrypt_of, write
 
 LOOPBACK = ("127.0.0.1", 0)
@@ -382,6 +382,19 @@ async def test_without_logins_whoever_may_open_the_socket_is_an_admin(tmp_path):
     assert (inside, outside) == (409, 403)
 
 
+async def test_so_is_another_user_who_may_open_it(tmp_path):
+    path = tmp_path / "pgbreaker.sock"
+    plan = HttpPlan(listen=LOOPBACK, socket=path)
+    async with (
+        doors(plan),
+        as_somebody_else(path) as client,
+        client.post("/-/reload") as answer,
+    ):
+        found = answer.status
+
+    assert found == 409
+
+
 async def test_a_client_that_has_a_name_on_the_socket_is_on_the_socket_all_the_same(
     tmp_path,
 ):
@@ -467,3 +480,24 @@ def test_the_service_managers_directory_is_used_unless_another_is_named(tmp_path
     assert socket_path(HttpPlan(), env) == tmp_path / "pgbreaker.sock"
     assert socket_path(HttpPlan(), {}) is None
     assert socket_path(HttpPlan(socket=tmp_path / "a"), env) == tmp_path / "a"
+
+
+async def test_a_directory_that_nobody_asked_for_does_not_stop_us(tmp_path, caplog):
+    env = {"RUNTIME_DIRECTORY": str(tmp_path / "none")}
+    plan = HttpPlan(listen=LOOPBACK)
+
+    async with listening_on(plan, asyncio.Protocol, env) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+
+    assert "no Unix socket: cannot listen on" in caplog.text
+
+
+async def test_the_service_managers_directory_has_the_socket(tmp_path):
+    env = {"RUNTIME_DIRECTORY": str(tmp_path)}
+
+    async with listening_on(HttpPlan(listen=LOOPBACK), asyncio.Protocol, env):
+        made = [path.name for path in tmp_path.iterdir()]
+
+    assert made == ["pgbreaker.sock"]
+    assert list(tmp_path.iterdir()) == []

@@ -239,6 +239,55 @@ async def test_an_undo_brings_back_the_word_that_was_there_before(served):
     assert "failover" in breaker.override.reason
 
 
+async def test_an_undo_takes_back_nothing_that_somebody_decided_since(served):
+    breaker = served.scene.board.targets["main"].breakers["read"]
+    path = "/breakers/main/read/act?part=1"
+    _, form = await served.get(f"{path}&do=open")
+    token = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+    said = {"csrf": token, "do": "open", "reason": "failover", "for": "1h"}
+    toast = await (await served.client.post(path, data=said)).text()
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', toast))
+
+    await served.desk.override(
+        breaker, State.DISABLED, reason="no, it is needed", author="bo"
+    )
+    answer = await served.client.post(path, data=fields)
+
+    assert answer.status == 422
+    assert "somebody has decided something else since" in await answer.text()
+    assert breaker.state is State.DISABLED
+
+
+async def test_a_form_that_asks_for_nothing_we_know_changes_nothing(served):
+    breaker = served.scene.board.targets["main"].breakers["read"]
+    await served.desk.override(
+        breaker, State.FORCED_OPEN, reason="failover", author="ana"
+    )
+    _, form = await served.get("/breakers/main/read/act?do=auto&part=1")
+    token = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+
+    answer = await served.client.post(
+        "/breakers/main/read/act", data={"csrf": token, "reason": "just so"}
+    )
+
+    assert answer.status == 404
+    assert breaker.state is State.FORCED_OPEN
+
+
+async def test_a_note_is_written_to_an_event_and_shown_with_it(served):
+    served.scene.open("read")
+    entry = served.history.entries[-1].id
+    _, form = await served.get(f"/events/{entry}/note?part=1")
+    token = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+
+    said = {"csrf": token, "text": "the switch was replaced", "author": "ana"}
+    answer = await served.client.post(f"/events/{entry}/note", data=said)
+
+    assert str(answer.url).endswith("/events")
+    assert 'class="note">the switch was replaced' in await answer.text()
+    assert (await served.get("/events/17/note"))[0].status == 404
+
+
 def test_the_effect_and_the_command_are_said_before_anything_is_done():
     breaker = Scene().board.targets["main"].breakers["read"]
     order = Order("open", reason="it's broken", lasting="30m")
@@ -445,7 +494,7 @@ def test_a_word_that_stands_before_the_machines_hides_its_moves():
 
 
 @pytest.mark.parametrize(
-    "query", [{"before": "x"}, {"before": "9" * 40}, {"target": ""}, {"text": ""}]
+    "query", [{"before": "x"}, {"before": "9" * 40}, {"target": ""}, {"q": ""}]
 )
 def test_a_filter_that_says_nothing_filters_nothing(query):
     assert Filter.of(query, ["nonsense"]) == Filter()
@@ -455,8 +504,21 @@ def test_a_filter_leads_back_to_itself():
     chosen = Filter((Kind.NOTE, Kind.RELOAD), "main", None, "disk full", 17)
 
     assert chosen.address() == (
-        "?kind=note&kind=reload&target=main&text=disk+full&before=17"
+        "?kind=note&kind=reload&target=main&q=disk+full&before=17"
     )
+
+
+async def test_what_can_be_taken_away_is_there(served):
+    served.scene.open("read")
+    _, text = await served.get("/events?kind=transition&target=main&q=clients")
+
+    found = re.findall(r'<a href="(api/[^"]+)" download>', text)
+
+    assert len(found) == 4
+    for address in found:
+        answer, body = await served.get("/" + address.replace("&amp;", "&"))
+        assert answer.status == 200, (address, body)
+        assert "main/read" in body
 
 
 # How it is drawn.

@@ -87,7 +87,7 @@ async def test_who_comes_back_is_told_what_they_missed_and_no_more(served):
         missed = [await stream.next(), await stream.next()]
         beat = await stream.next()
 
-    assert [told.data["text"] for told in missed][0] == "third"
+    assert missed[0].data["text"] == "third"
     assert [told.kind for told in missed] == ["notice", "transition"]
     assert beat.kind == "heartbeat"
 
@@ -106,7 +106,7 @@ async def test_the_header_goes_before_the_address_and_both_resume(served):
         assert (await stream.next()).kind == "heartbeat"
 
 
-@pytest.mark.parametrize("seen", [1, 10**16])
+@pytest.mark.parametrize("seen", [1, 10**14])
 async def test_who_saw_what_nobody_knows_of_gets_a_snapshot(served, seen):
     note(served)
 
@@ -175,9 +175,7 @@ async def test_who_is_slow_gets_one_snapshot_for_all_that_was_left_out(served):
 async def test_the_heartbeat_says_how_old_the_data_is(served):
     served.scene.read()
     served.scene.time.now += 3.0
-    stream = Stream(
-        served.history, served.inside.views, served.scene.clock, beat=0.02
-    )
+    stream = Stream(served.history, served.inside.views, served.scene.clock, beat=0.02)
 
     with stream.subscribe() as reader:
         _, told = await asyncio.wait_for(reader.next(), 5)

@@ -36,6 +36,15 @@ class Counts:
     def __len__(self) -> int:
         return len(self.pings) + len(self.shut) + len(self.failures)
 
+    def add(self, more: "Counts") -> None:
+        """Count what *more* has, too."""
+        for key, bucket in more.pings.items():
+            known = self.pings.get(key)
+            self.pings[key] = bucket if known is None else known.with_more(bucket)
+        for place, seconds in more.shut.items():
+            self.shut[place] = self.shut.get(place, 0.0) + seconds
+        self.failures += more.failures
+
 
 def write_entries(
     connection: sqlite3.Connection, entries: Iterable[Entry], rows: Iterable[Row]
@@ -68,9 +77,12 @@ def _write_audit(connection: sqlite3.Connection, entries: Sequence[Entry]) -> No
             (number, before, sealed, *row_of(entry)),
         )
         before = sealed
-    connection.execute(
-        "INSERT OR REPLACE INTO meta VALUES (?, ?)", (HEAD, f"{number} {before}")
-    )
+    write_fact(connection, HEAD, f"{number} {before}")
+
+
+def write_fact(connection: sqlite3.Connection, name: str, value: str) -> None:
+    """Write something of the store itself, in the place of what it was."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
 def write_counts(connection: sqlite3.Connection, counts: Counts) -> None:
@@ -115,5 +127,3 @@ def _write_failures(
             f" WHERE target = ?1 ORDER BY id DESC LIMIT 1 OFFSET {FAILURES})",
             (target,),
         )
-
-

@@ -28,6 +28,7 @@ WAL_LIMIT: Final = 4 * 1024 * 1024
 """Bytes that the write-ahead log is cut back to once its content is in the file."""
 
 _BROKEN: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_PLACE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _MISSING: Final = ("no such table", "no such column", "has no column")
 _BESIDE: Final = ("-wal", "-shm")
 _ASIDE_KEPT: Final = 3  # broken files; each may be as large as the store
@@ -80,11 +81,12 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     connection = connect(uri_of(path, "mode=ro"))
     try:
         connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
         # On a file system that is read-only there is no place for the index of the log;
         # where no log is left, none is needed, and nobody writes.
-        if Path(f"{path}-wal").exists():
+        code = error.sqlite_errorcode & 0xFF
+        if code not in _NO_PLACE or Path(f"{path}-wal").exists():
             raise
         connection = connect(uri_of(path, "immutable=1"))
     connection.execute("PRAGMA query_only = ON")
@@ -181,7 +183,10 @@ class File:
         """
         if self.path.stat().st_size == 0:
             return 0
-        looking = self._connect(uri_of(self.path, "mode=ro"))
+        # Without a log there is nothing to share, and so nothing is left beside it.
+        has_log = Path(f"{self.path}-wal").exists()
+        mode = "mode=ro" if has_log else "immutable=1"
+        looking = self._connect(uri_of(self.path, mode))
         try:
             (application,) = looking.execute("PRAGMA application_id").fetchone()
             (version,) = looking.execute("PRAGMA user_version").fetchone()

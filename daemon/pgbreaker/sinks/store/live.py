@@ -14,6 +14,7 @@ from typing import Any
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.sinks.store.rows import ENTRY, entries_of, row_of
 
+
 @dataclass(slots=True)
 class Live:
     """What holds now.
@@ -60,9 +61,7 @@ class Live:
                 self.windows.pop(ended, None)
 
 
-def write_difference(
-    connection: sqlite3.Connection, before: Live, after: Live
-) -> None:
+def write_difference(connection: sqlite3.Connection, before: Live, after: Live) -> None:
     """Write what holds after and did not before, and take out what holds no more."""
     for breaker in before.overrides.keys() - after.overrides.keys():
         connection.execute("DELETE FROM override WHERE breaker = ?", (breaker,))

@@ -57,6 +57,16 @@ class Bucket:
     most: float
     bad: int
 
+    def with_more(self, other: "Bucket") -> "Bucket":
+        """With what another saw of the same time."""
+        return Bucket(
+            self.start,
+            self.count + other.count,
+            self.total + other.total,
+            max(self.most, other.most),
+            self.bad + other.bad,
+        )
+
 
 def row_of(entry: Entry) -> tuple[Any, ...]:
     """Write an entry as a row.
@@ -66,19 +76,14 @@ def row_of(entry: Entry) -> tuple[Any, ...]:
         ValueError: A number in them is none.
     """
     return (
-        *(entry.id, entry.at, entry.kind.value, _fit(entry.text)),
-        *(_fit(entry.target), _fit(entry.breaker), _fit(entry.author)),
+        *(entry.id, entry.at, entry.kind.value, fit(entry.text)),
+        *(fit(entry.target), fit(entry.breaker), fit(entry.author)),
         spelt(entry.details),
     )
 
 
-def fit(entry: Entry) -> Entry:
-    """The entry as it will be read again."""
-    return entry_of(row_of(entry))
-
-
-def _fit(text: str | None) -> str | None:
-    # A server's words may hold what is half a character; no file takes that.
+def fit(text: str | None) -> str | None:
+    """The text as a file takes it: a server's words may hold half a character."""
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -89,14 +94,12 @@ def entry_of(row: Row) -> Entry:
         ValueError: The row holds none: the file was damaged.
     """
     id_, at, kind, text, target, breaker, author, details = row
-    if not isinstance(id_, int) or not isinstance(at, int | float):
-        raise ValueError(f"an entry cannot have the id {id_!r} and the time {at!r}")
     read = json.loads(details) if isinstance(details, str) else None
-    if not isinstance(read, dict):
-        raise ValueError(f"the details of entry {id_} are no object")  # noqa: TRY004 - damage
-    texts = (text, target, breaker, author)
-    if not isinstance(text, str) or not all(isinstance(t, str | None) for t in texts):
-        raise ValueError(f"the words of entry {id_} are none")
+    words = (target, breaker, author)
+    are_words = isinstance(text, str) and all(isinstance(w, str | None) for w in words)
+    are_numbers = isinstance(id_, int) and isinstance(at, int | float)
+    if not (are_numbers and are_words and isinstance(read, dict)):
+        raise ValueError(f"row {id_!r} holds no entry")
     return Entry(
         id=id_,
         at=float(at),

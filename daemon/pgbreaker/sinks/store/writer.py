@@ -12,13 +12,18 @@ from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry
-from pgbreaker.core.units import Seconds, counted, lasting
+from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.sinks.store.books import Counts, write_counts, write_entries
+from pgbreaker.sinks.store.books import (
+    Counts,
+    write_counts,
+    write_entries,
+    write_fact,
+)
 from pgbreaker.sinks.store.file import File, InUseError, is_broken, transaction
 from pgbreaker.sinks.store.live import write_difference, write_memories
 from pgbreaker.sinks.store.pruning import prune
-from pgbreaker.sinks.store.rows import Row, row_of
+from pgbreaker.sinks.store.rows import Row, entry_of, row_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ RESTS: Final[tuple[Seconds, Seconds]] = (1.0, 60.0)
 _AT_ONCE: Final = 500  # entries of one transaction
 _TIDIES: Final[Seconds] = 60.0  # between two looks at what is old
 _TIDIES_AFTER: Final = 1_000  # entries, too
+_CHUNKS: Final = 10  # taken out in one go, or what is written would outrun it
 
 _FAILURES: Final = (sqlite3.Error, OSError, PgbreakerError)
 
@@ -56,7 +62,7 @@ class Job:
         entries: In their order.
         owed: Whether they are written whenever that can be: they came about, and nobody
             can take them back.
-        tell: Told once what became of it, None once it was.
+        tell: Told once what became of it; None after that.
     """
 
     entries: tuple[Entry, ...]
@@ -65,6 +71,8 @@ class Job:
     rows: list[Row] = field(init=False)
 
     def __post_init__(self) -> None:
+        # As they will be read again: that is what is sealed.
+        self.entries = tuple(entry_of(row_of(entry)) for entry in self.entries)
         self.rows = [row_of(entry) for entry in self.entries]
 
     def settle(self, why: str | None) -> None:
@@ -99,6 +107,7 @@ class Writer:
         # Shared with those who give it work: only under this.
         self._work = threading.Condition()
         self._jobs: deque[Job] = deque()
+        self._owed = self._decisions = 0  # entries, and jobs, of those that wait
         self._memories: dict[str, tuple[float, str]] = {}
         self._counts = Counts()
         self._suspicion: str | None = None
@@ -116,37 +125,50 @@ class Writer:
     @property
     def degraded(self) -> str | None:
         """Why nothing can be written, in one line; None: it can be."""
+        stuck = self.stuck
+        if stuck is not None:
+            return (
+                f"the disk of {self._file.path} has not answered for {lasting(stuck)}"
+            )
         if self.why is not None:
             return self.why
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > STUCK:
-            stuck = lasting(time.monotonic() - since)
-            return f"the disk of {self._file.path} has not answered for {stuck}"
         if not self._closing and not self._thread.is_alive():
             return "the store's writer has ended; the log says why"
         return None
 
+    @property
+    def stuck(self) -> Seconds | None:
+        """How long the disk has not answered. None: it does, or it is too early to
+        tell."""
+        since = self._busy_since
+        took = 0.0 if since is None else time.monotonic() - since
+        return took if took > STUCK else None
+
     def put(self, job: Job) -> None:
         """Have *job* written."""
         with self._work:
-            waiting = sum(not job.owed for job in self._jobs)
-            if self._closing or (not job.owed and waiting >= DECISIONS):
+            if self._closing or (not job.owed and self._decisions >= DECISIONS):
                 why = "it is closed" if self._closing else "too much waits already"
                 job.settle(why)
                 return
             self._jobs.append(job)
+            self._weigh(job, 1)
             self._make_room()
             self._work.notify()
 
+    def _weigh(self, job: Job, sign: int) -> None:
+        if job.owed:
+            self._owed += sign * len(job.entries)
+        else:
+            self._decisions += sign
+
     def _make_room(self) -> None:
-        over = sum(len(job.entries) for job in self._jobs if job.owed) - OWED
-        for job in [job for job in self._jobs if job.owed]:
-            if over <= 0:
-                return
-            self._jobs.remove(job)
-            self.lost += len(job.entries)
-            over -= len(job.entries)
-            job.settle("too much waits already")
+        while self._owed > OWED:
+            oldest = next(job for job in self._jobs if job.owed)
+            self._jobs.remove(oldest)
+            self._weigh(oldest, -1)
+            self.lost += len(oldest.entries)
+            oldest.settle("too much waits already")
 
     def take_back(self, job: Job) -> bool:
         """Do not write *job*. False: it is being written, or was."""
@@ -154,6 +176,7 @@ class Writer:
             if job not in self._jobs:
                 return False
             self._jobs.remove(job)
+            self._weigh(job, -1)
             return True
 
     def keep(self, memories: Mapping[str, tuple[float, str]]) -> None:
@@ -169,11 +192,7 @@ class Writer:
             if len(known) + len(counts) > COUNTED:
                 log.warning("the store left out %d minutes of counts", len(known))
                 known = self._counts = Counts()
-            for key, bucket in counts.pings.items():
-                known.pings[key] = bucket
-            for place, seconds in counts.shut.items():
-                known.shut[place] = known.shut.get(place, 0.0) + seconds
-            known.failures += counts.failures
+            known.add(counts)
             self._work.notify()
 
     def suspect(self, why: str) -> None:
@@ -194,7 +213,8 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            self._begin()
+            if not self._begin():
+                return
             while self._wait():
                 with self._busy():
                     self._turn()
@@ -210,18 +230,25 @@ class Writer:
                 self.lost += len(job.entries) if job.owed else 0
                 job.settle(self.why or "it is closed")
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Open the file. False: it is another's."""
         failed: Exception | None = None
         with self._busy():
             try:
                 self._file.open()
+            except InUseError as error:
+                self._tell_opened(error)
+                return False
             except _FAILURES as error:
                 failed = error
                 self._fail(error)
-        assert self._opened is not None
-        self._opened(failed)
-        if isinstance(failed, InUseError):
-            self._closing = True
+        self._tell_opened(failed)
+        return True
+
+    def _tell_opened(self, failed: Exception | None) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened(failed)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -252,7 +279,7 @@ class Writer:
         return max(0.0, at - time.monotonic())
 
     def _turn(self, *, last: bool = False) -> None:
-        """Do the next piece of what there is to do."""
+        """Do the next piece of what there is to do; the *last* time, all of it."""
         jobs: list[Job] = []
         try:
             self._make_ready()
@@ -260,13 +287,13 @@ class Writer:
                 self._write(jobs)
                 for job in jobs:
                     job.settle(None)
+                jobs = []
                 if not last:
                     break
-            jobs = []
-            self._write_rest()
             if self.why is not None:
                 self._recover()
-            if not last and not jobs:
+            self._write_rest()
+            if not last:
                 self._tidy()
         except _FAILURES as error:
             self._give_back(jobs, self._fail(error))
@@ -277,6 +304,7 @@ class Writer:
             count = 0
             while self._jobs and count < _AT_ONCE:
                 taken.append(self._jobs.popleft())
+                self._weigh(taken[-1], -1)
                 count += len(taken[-1].entries)
             return taken
 
@@ -287,6 +315,7 @@ class Writer:
             failed = [job for job in (*jobs, *self._jobs) if not job.owed]
             owed = [job for job in (*jobs, *self._jobs) if job.owed]
             self._jobs = deque(owed)
+            self._owed, self._decisions = sum(len(job.entries) for job in owed), 0
         for job in (*failed, *owed):
             job.settle(why)
 
@@ -363,13 +392,19 @@ class Writer:
         self._file.live.memories.update(memories)
 
     def _tidy(self) -> None:
-        """Take out a chunk of what is old, where it is time to."""
+        """Take out some of what is old, where it is time to; a decision goes before."""
         is_due = time.monotonic() >= self._tidy_at
         if not is_due and self._since_tidied < _TIDIES_AFTER:
             return
         self._since_tidied = 0
-        with transaction(self._file.connection, durable=False):
-            more = prune(self._file.connection, self._clock.wall(), self._budget)
+        more, chunks = True, 0
+        while more and chunks < _CHUNKS and not self._decisions:
+            with transaction(self._file.connection, durable=False):
+                more = prune(self._file.connection, self._clock.wall(), self._budget)
+            chunks += 1
+        if not more and chunks > 1:
+            # Only by that does the file itself get smaller; it waits for no reader.
+            self._file.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._tidy_at = time.monotonic() + (0.0 if more else _TIDIES)
 
     # What is wrong.
@@ -377,10 +412,8 @@ class Writer:
     def _fail(self, error: Exception) -> str:
         """Note that nothing can be written, and when to try anew. Returns why."""
         if is_broken(error):
-            with self._work:
-                self._suspicion = None
             self._try_aside(error)
-        elif isinstance(error, sqlite3.Error) and not _is_full(error):
+        elif isinstance(error, sqlite3.Error) and not _is_passing(error):
             self._file.let_go()
         why = _told(error, self._file)
         if why != self.why:
@@ -398,13 +431,16 @@ class Writer:
             log.warning("a broken store cannot be put aside: %s", failed)
 
     def _recover(self) -> None:
+        """Note that it can be written again, once it was."""
+        with transaction(self._file.connection, durable=True):
+            write_fact(self._file.connection, "recovered", f"{self._clock.wall():.3f}")
         with self._work:
-            owed = sum(len(job.entries) for job in self._jobs)
-        log.warning("the store is written again; %s to go", counted(owed, "entry"))
+            owed = self._owed
+        log.warning("the store is written again; entries to go: %d", owed)
         self.why, self._rest = None, self._rests[0]
 
 
-def _is_full(error: sqlite3.Error) -> bool:
+def _is_passing(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 

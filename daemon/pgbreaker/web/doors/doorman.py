@@ -1,6 +1,7 @@
 """Stands before every address: who asks, by what name, from where, how often."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
@@ -19,13 +20,17 @@ from pgbreaker.web.doors.refusal import TurnedAwayError
 from pgbreaker.web.doors.tokens import CSRF_FIELD, is_csrf_token, new_seal
 from pgbreaker.web.route import WHO, Handler, Role, Route, Who
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 BODY: Final = 64 * 1024  # bytes
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FORWARDED: Final = ("X-Forwarded-For", "X-Real-IP", hdrs.FORWARDED, hdrs.VIA)
 
-# Anything else needs the page to load from elsewhere, or to be shown by it.
+# Anything more would have the page load from elsewhere, or be shown there. There is no
+# Strict-Transport-Security of ours: it holds for a host with all its ports, and would cut
+# browsers off from exporters beside us that are not encrypted; the file may ask for it.
 _CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -43,9 +48,6 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 """What every answer carries, unless it has its own word on it."""
-
-# A day: whoever turns encryption off again is not locked out of it for a year.
-_HSTS: Final = {"Strict-Transport-Security": "max-age=86400"}
 
 
 class Doorman:
@@ -73,6 +75,13 @@ class Doorman:
         self._limits = limits
         self._now = now
         self._pace: tuple[WebPlan, Pace] | None = None
+        has_words = bool(present.plan.users or present.plan.tokens)
+        if has_words and present.plan.tls is None and not self._is_loopback:
+            log.warning(
+                "passwords come over the network as they are; tls_server_config in %s"
+                " has connections encrypted",
+                plan.web_config,
+            )
 
     def guard(self, resource: web.AbstractResource | None, route: Route) -> None:
         """Let in by *route* those who ask for *resource* by its method."""
@@ -242,8 +251,7 @@ class Doorman:
         plan = self.present.plan
         response.headers.update(plan.headers)
         response.headers["Server"] = _SERVER  # aiohttp has set its own by now
-        more = HEADERS if plan.tls is None else HEADERS | _HSTS
-        for name, value in more.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
 
 

@@ -9,7 +9,9 @@ from typing import Final
 
 from pgbreaker.core.units import Seconds
 
-_MOST_KEYS: Final = 4096
+MOST_KEYS: Final = 4096
+"""Addresses, or what else is counted by, that are remembered at a time."""
+
 _LEAST: Final = 20 * 1024  # bytes that count as something taken
 
 
@@ -55,8 +57,11 @@ class Counts:
     for that, each with a few attempts of its own.
     """
 
-    def __init__(self, within: Seconds, now: Callable[[], Seconds]) -> None:
+    def __init__(
+        self, within: Seconds, now: Callable[[], Seconds], most: int = MOST_KEYS
+    ) -> None:
         self._within = within
+        self._most = most
         self._now = now
         self._seen: OrderedDict[Hashable, deque[Seconds]] = OrderedDict()
 
@@ -64,7 +69,7 @@ class Counts:
         """Note that it happened now."""
         self._seen.setdefault(key, deque()).append(self._now())
         self._seen.move_to_end(key)
-        if len(self._seen) > _MOST_KEYS:
+        if len(self._seen) > self._most:
             self._seen.popitem(last=False)
 
     def take_back(self, key: Hashable) -> None:
@@ -110,7 +115,7 @@ class Pace:
             return over
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
-        if len(self._full_at) > _MOST_KEYS:
+        if len(self._full_at) > MOST_KEYS:
             self._full_at.popitem(last=False)
         return 0.0
 

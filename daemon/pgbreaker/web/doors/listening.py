@@ -1,15 +1,18 @@
 """Where we listen: an address, and a Unix socket for those on this machine."""
 
 import asyncio
+import logging
 import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.errors import PgbreakerError
+
+log = logging.getLogger(__name__)
 
 _MODE = 0o660
 _BACKLOG = 1024  # a burst that is not taken at once waits, or is lost for a second
@@ -29,17 +32,20 @@ async def listening_on(
     Raises:
         PgbreakerError: It cannot be listened on.
     """
-    host, port = plan.listen
-    listening = await _on_address(make, host, port)
-    try:
+    async with AsyncExitStack() as stack:
+        listening = await _on_address(make, *plan.listen)
+        stack.callback(listening.close)
         path = socket_path(plan, env)
-        if path is None:
-            yield listening.sockets[0].getsockname()[1]
-            return
-        async with _on_socket(make, path):
-            yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
+        if path is not None:
+            try:
+                await stack.enter_async_context(_on_socket(make, path))
+            except PgbreakerError as error:
+                if plan.socket is not None:
+                    raise
+                # Nobody has asked for it: the directory may be that of another service
+                # which has started us.
+                log.warning("no Unix socket: %s", error)
+        yield listening.sockets[0].getsockname()[1]
 
 
 def socket_path(plan: HttpPlan, env: Mapping[str, str] = os.environ) -> Path | None:

@@ -19,7 +19,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from pgbreaker.core.units import Seconds
-from pgbreaker.web.doors.limits import Counts, neighbourhood, retry_after
+from pgbreaker.web.doors.limits import MOST_KEYS, Counts, neighbourhood, retry_after
 from pgbreaker.web.doors.passwords import matches
 from pgbreaker.web.doors.plan import WebPlan
 from pgbreaker.web.doors.refusal import TurnedAwayError
@@ -45,9 +45,11 @@ class Logins:
     more for each user that there is.
     """
 
-    def __init__(self, seal: bytes, now: Callable[[], Seconds]) -> None:
+    def __init__(
+        self, seal: bytes, now: Callable[[], Seconds], most: int = MOST_KEYS
+    ) -> None:
         self._seal = seal
-        self._failed = Counts(_WITHIN, now)
+        self._failed = Counts(_WITHIN, now, most)
         # Right ones, by a hash that is worth nothing outside this process.
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._working: dict[bytes, asyncio.Task[bool]] = {}

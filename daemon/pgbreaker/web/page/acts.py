@@ -204,7 +204,7 @@ class Acts:
 
     async def ask_note(self, request: web.Request) -> web.Response:
         """The form for a note."""
-        return self._note_form(request)
+        return await self._note_form(request)
 
     async def note(self, request: web.Request) -> web.Response:
         """Write a note to an event."""
@@ -215,22 +215,22 @@ class Acts:
         except RefusedError as error:
             if error.field == "id":
                 return self._refused(request, error)
-            return self._note_form(request, text, error.text, status=422)
+            return await self._note_form(request, text, error.text, status=422)
         except NotKeptError as error:
-            return self._note_form(request, text, str(error), status=507)
+            return await self._note_form(request, text, str(error), status=507)
         return _see("../../events")
 
-    def _note_form(
+    async def _note_form(
         self, request: web.Request, said: str = "", *errors: str, status: int = 200
     ) -> web.Response:
-        facts = {"entry": self._entry(request), "said": said, "errors": errors}
+        facts = {"entry": await self._entry(request), "said": said, "errors": errors}
         return self._asked(request, "_note.html", "ask.html", "A note", status, facts)
 
-    def _entry(self, request: web.Request) -> Entry:
+    async def _entry(self, request: web.Request) -> Entry:
         number = _number(request)
-        for entry in self._inside.history.entries:
-            if entry.id == number:
-                return entry
+        found = await self._inside.history.page(before=number + 1, limit=1)
+        if found and found[0].id == number:
+            return found[0]
         raise UnknownError("event", request.match_info["id"], ("those of /events",))
 
     # What they share.

@@ -9,15 +9,12 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import State
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History
-from pgbreaker.web import api_past as past
 from pgbreaker.web.page.breakers import path_of, target_path
 from pgbreaker.web.page.timeline import SPANS
 from pgbreaker.web.page.words import FORCED_CLOSED, STATES, Look
 
 PAGE: Final = 50
 """Lines of a page of the feed."""
-
-_NEWEST: Final = 10**17  # an id that all are smaller than
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Filter:
             kinds=tuple(Kind(kind) for kind in kinds if kind in known),
             target=query.get("target") or None,
             breaker=query.get("breaker") or None,
-            text=query.get("text", "")[:200],
+            text=query.get("q", "")[:200],
             before=int(before) if before.isdecimal() and len(before) < 18 else None,
         )
 
@@ -57,7 +54,7 @@ class Filter:
             "kind": [kind.value for kind in self.kinds],
             "target": self.target,
             "breaker": self.breaker,
-            "text": self.text,
+            "q": self.text,
             "before": self.before,
         } | other
         query = urlencode({k: v for k, v in said.items() if v}, doseq=True)
@@ -104,12 +101,11 @@ async def entries(
     Args:
         since: Wall time from which on. None: as far back as there are any.
     """
-    return await past.page(
-        history,
+    return await history.page(
         since=since,
-        before=_NEWEST if chosen.before is None else chosen.before,
+        before=chosen.before,
         limit=limit,
-        kinds=chosen.kinds,
+        kinds=chosen.kinds or None,
         target=chosen.target,
         breaker=chosen.breaker,
         text=chosen.text or None,

@@ -1,11 +1,14 @@
 """What stands around each page, and who looks at it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 from markupsafe import Markup
 
+from pgbreaker.core.units import Seconds
 from pgbreaker.web.doors import csrf_token
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.page import press
@@ -68,7 +71,7 @@ class Frame:
     ) -> web.Response:
         """A whole page; with a *sheet* it goes on living."""
         pieces = sheet.pieces if sheet else {}
-        usual = {"here": "", "tone": "good", "done": "", "pieces": pieces}
+        usual = {"here": None, "tone": "good", "done": "", "pieces": pieces}
         given = self.common(request) | usual | facts
         text = press.write(
             template,
@@ -77,6 +80,7 @@ class Frame:
             mark=sheet.mark if sheet else "",
             pace=1000 if sheet else 0,
             last=self.last_entry,
+            usual=self._usual,
             foot=self._foot(given),
             theme=_theme(request),
         )
@@ -138,6 +142,18 @@ class Frame:
         if age is not None:
             response.headers[HEARD] = str(int((wall - age) * 1000))
 
+    @property
+    def _usual(self) -> Seconds:
+        """Seconds between two readings, of whichever target, when all is well."""
+        return min(
+            (
+                probe.interval
+                for target in self.inside.board.targets.values()
+                for probe in target.plan.probes.values()
+            ),
+            default=0.0,
+        )
+
     def _foot(self, given: Mapping[str, Any]) -> Markup:
         inside = self.inside
         return press.write(
@@ -155,13 +171,21 @@ class Frame:
     @property
     def forgets(self) -> bool:
         """Whether what is decided here ends with the process."""
-        return True
+        return self.inside.views.stored() is None
 
     def _config_hash(self) -> str | None:
-        return None
+        """A word that is another when the configuration is; None: it is not shown."""
+        if self.inside.config is None:
+            return None
+        text = json.dumps(self.inside.config(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _store(self) -> str:
-        return "no store: what is decided here ends with the process"
+        stored = self.inside.views.stored()
+        if stored is None:
+            return "no store: what is decided here ends with the process"
+        size = f"store {stored.size / 1_000_000:.1f} MB"
+        return size if stored.degraded is None else f"{size}, cannot be written to"
 
 
 def _theme(request: web.Request) -> str | None:

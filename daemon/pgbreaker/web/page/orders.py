@@ -1,5 +1,6 @@
 """What somebody asks for by a form: read, checked, said in words, done at the desk."""
 
+import hashlib
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import Seconds, duration, lasting
 from pgbreaker.monitor.desk import LASTS, LONGEST, REASON, RefusedError
 from pgbreaker.web.inside import Inside
+from pgbreaker.web.problems import UnknownError
 
 VERBS: Final[Mapping[str, State | None]] = {
     "open": State.FORCED_OPEN,
@@ -51,6 +53,8 @@ class Order:
         verb: One of `VERBS`.
         lasting: How long it is to hold, as it was written.
         confirm: The breaker's name, typed by hand where that is asked for.
+        was: The word that is to be taken back, as `word_of` says it. None: whatever
+            there is.
         errors: Field -> what is wrong with it.
     """
 
@@ -59,6 +63,7 @@ class Order:
     lasting: str = USUAL
     author: str = ""
     confirm: str = ""
+    was: str | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -102,20 +107,38 @@ class Lately:
 
 
 def order_of(form: Mapping[str, object], name: str | None) -> Order:
-    """Read a form, of somebody whose *name* may be known."""
+    """Read a form, of somebody whose *name* may be known.
+
+    Raises:
+        UnknownError: It asks for what there is not.
+    """
 
     def text(key: str, default: str = "") -> str:
         value = form.get(key, default)
         return value.strip() if isinstance(value, str) else ""
 
     verb = text("do")
+    if verb not in VERBS:
+        raise UnknownError("verb", verb, VERBS)
     return Order(
-        verb=verb if verb in VERBS else "auto",
+        verb=verb,
         reason=text("reason"),
         lasting=text("for", USUAL),
         author=name or text("author") or NOBODY,
         confirm=text("confirm"),
+        was=text("was") or None,
     )
+
+
+def word_of(breaker: Breaker) -> str:
+    """A word for what stands before the breaker's own decision, to know it again."""
+    override = breaker.override
+    if override is None:
+        return "nothing"
+    said = (
+        f"{override.state.value} {override.author} {override.reason} {override.until}"
+    )
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def is_risky(breaker: Breaker, verb: str) -> bool:
@@ -162,6 +185,8 @@ async def carry_out(inside: Inside, breaker: Breaker, order: Order, path: str) -
     if is_risky(breaker, order.verb) and order.confirm != breaker.name:
         why = f"type {breaker.name}: it fails, and calls would go to it all the same"
         raise RefusedError("confirm", why)
+    if order.was is not None and order.was != word_of(breaker):
+        raise RefusedError("was", "somebody has decided something else since")
     before = breaker.override
     state = VERBS[order.verb]
     if state is None:
@@ -196,7 +221,12 @@ def _undo(
     """The form that makes it as it was *before*."""
     if order.reason.startswith(UNDONE) or (before is None and order.verb == "auto"):
         return None
-    fields = {"reason": UNDONE, "author": order.author, "confirm": breaker.name}
+    fields = {
+        "reason": UNDONE,
+        "author": order.author,
+        "confirm": breaker.name,
+        "was": word_of(breaker),
+    }
     if before is None:
         return fields | {"do": "auto"}
     verb = next((v for v, state in VERBS.items() if state is before.state), None)

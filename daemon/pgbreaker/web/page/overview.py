@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pgbreaker.core.entry import Kind
 from pgbreaker.core.units import counted, lasting
 from pgbreaker.sinks.board import Condition, TargetBoard
 from pgbreaker.web.inside import Inside
@@ -161,6 +160,7 @@ class Overview:
         if waiting is not None:
             yield Banner("starting", "warn", f"Not ready yet: {waiting}")
         yield from self._refused_reload()
+        yield from self._degraded_store()
 
     def _maintenance(self) -> Iterator[Banner]:
         now = self._inside.clock.wall()
@@ -174,11 +174,19 @@ class Overview:
                 yield Banner(f"maintenance-{window.id}", "hand", says, "maintenance")
 
     def _refused_reload(self) -> Iterator[Banner]:
-        entries = self._inside.history.entries
-        last = next((e for e in reversed(entries) if e.kind is Kind.RELOAD), None)
-        if last is not None and is_refused(last.details):
-            says = f"The configuration on disk is not in force: {last.text}"
+        last = self._inside.views.last_reload()
+        if last is not None and last.problem is not None:
+            says = f"The configuration on disk is not in force: {last.problem}"
             yield Banner("reload", "bad", says, "events?kind=reload")
+
+    def _degraded_store(self) -> Iterator[Banner]:
+        stored = self._inside.views.stored()
+        if stored is not None and stored.degraded is not None:
+            says = (
+                f"The store cannot be written to: {stored.degraded}. Overrides and"
+                " maintenance are refused until it can; probes and breakers go on"
+            )
+            yield Banner("store", "bad", says)
 
     def cards(self) -> list[Card]:
         """Targets that need attention, the worst first."""
@@ -241,10 +249,3 @@ def _of_troubled(troubled: Sequence[TargetBoard], more: str) -> Verdict:
 
 def _targets(targets: Sequence[TargetBoard]) -> str:
     return counted(len(targets), "target")
-
-
-def is_refused(details: object) -> bool:
-    """Whether the details of a reload say that it was not taken."""
-    return isinstance(details, dict) and (
-        details.get("taken") is False or "error" in details
-    )

@@ -70,6 +70,7 @@ class Writer:
             request,
             "overview.html",
             title=verdict.says,
+            here="",
             tone=verdict.tone,
             sheet=sheet,
             asked=asked,

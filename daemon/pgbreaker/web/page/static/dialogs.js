@@ -82,7 +82,10 @@ export function dialogs({ renew }) {
     if (!isHtml) { say(await why(answer)); return; }
     const text = await answer.text();
     if (!answer.ok) {
-      if (form.closest("dialog")) { fill(text); first()?.focus(); } else say("That was not done.");
+      if (form.closest("dialog")) { fill(text); first()?.focus(); return; }
+      const fresh = document.createElement("template");
+      fresh.innerHTML = text;
+      say(`That was not done: ${fresh.content.querySelector(".error")?.textContent || answer.status}`);
       return;
     }
     if (dialog.open) dialog.close();

@@ -14,11 +14,11 @@ const $ = (id) => document.getElementById(id);
 const LOST_AFTER = 5000;
 const POLL = 5000;
 const pace = Number(html.dataset.pace);
+const usual = Number(html.dataset.usual); // between two probes, however well all is
 
 let ahead = Number(html.dataset.now) - Date.now(); // of the daemon's clock
 let heard = Number(html.dataset.heard) || null; // when the last probe came back, by it
 let answered = Date.now(); // when the daemon last said anything
-let usual = 1000; // the longest time between two readings that was seen lately
 let mark = html.dataset.mark;
 let busy = false, again = false, way = "polls", last = 0;
 
@@ -56,9 +56,7 @@ async function renew() {
 function hear(headers) {
   answered = Date.now();
   ahead = Number(headers.get("Pgbreaker-Now")) - answered;
-  const newest = Number(headers.get("Pgbreaker-Heard")) || null;
-  if (newest !== null && heard !== null && newest > heard) usual = Math.max(newest - heard, usual * 0.9, 1000);
-  heard = newest;
+  heard = Number(headers.get("Pgbreaker-Heard")) || null;
 }
 
 function pieces(text) {
@@ -117,6 +115,7 @@ function local(at, now) {
 }
 
 function show() {
+  if (!mark) return; // a page that does not live gets no older
   const live = $("live");
   const age = heard === null ? null : Math.max(0, Date.now() + ahead - heard);
   const silent = Date.now() - answered;
@@ -126,7 +125,6 @@ function show() {
   live.classList.toggle("stale", isStale);
   live.classList.toggle("streams", !isStale && way === "streams");
   live.classList.toggle("polls", !isStale && way !== "streams");
-  if (!mark) return;
   const old = age === null ? silent : age;
   html.classList.toggle("is-lost", isStale);
   const lost = $("lost");
@@ -158,8 +156,8 @@ function told({ kind, data }) {
   renew();
 }
 
-const rows = $("rows") ? list($("rows"), root) : null;
-const shown = dialogs({ root, renew });
+const rows = $("rows") ? list($("rows")) : null;
+const shown = dialogs({ renew });
 keys({ rows, shown });
 
 if (mark) {

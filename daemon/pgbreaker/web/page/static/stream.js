@@ -5,7 +5,7 @@
 
 const KINDS = ["snapshot", "transition", "override", "maintenance", "notice", "reload", "note", "daemon", "heartbeat"];
 const HIDDEN_FOR = 60_000;
-const AGAIN_AFTER = [500, 1000, 2000, 5000];
+const AGAIN_AFTER = [500, 1000, 2000];
 const LEASE = 4000; // where the browser has no locks: for how long a leader leads
 
 export function follow(url, { last, told, status }) {

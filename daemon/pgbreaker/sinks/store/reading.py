@@ -1,0 +1,225 @@
+"""What is read from the store, by connections that cannot write."""
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from typing import Any, Final
+
+from pgbreaker.core.audit import BEGINNING, Audited, seal
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.incident import TELLING, starts
+from pgbreaker.core.wanted import Wanted
+from pgbreaker.sinks.store.books import HEAD
+from pgbreaker.sinks.store.rows import (
+    AUDIT,
+    ENTRY,
+    Bucket,
+    Failure,
+    audited_of,
+    entries_of,
+)
+
+FURTHEST_BACK: Final = 1_000
+"""Entries of a breaker that are gone back through, for how it was at some moment."""
+
+MOST: Final = 20_000
+"""Entries that incidents are read out of at most; the newest."""
+
+
+def entries(connection: sqlite3.Connection, wanted: Wanted) -> list[Entry]:
+    """Read entries, the oldest first."""
+    conditions, values = ["1"], []
+    for condition, value in (
+        ("at >= ?", wanted.since),
+        ("id >= ?", None if wanted.since is None else _first_id(wanted.since)),
+        ("id < ?", wanted.before),
+        ("id > ?", wanted.after),
+        ("target = ?", wanted.target),
+        ("breaker = ?", wanted.breaker),
+        ("holds(text, ?)", None if wanted.text is None else wanted.text.lower()),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    if wanted.kinds is not None:
+        marks = ", ".join("?" * len(wanted.kinds))
+        conditions.append(f"kind IN ({marks})")
+        values.extend(kind.value for kind in wanted.kinds)
+    connection.create_function("holds", 2, _holds, deterministic=True)
+    order = "ASC" if wanted.after is not None else "DESC"
+    rows = connection.execute(
+        f"SELECT {ENTRY} FROM entry WHERE {' AND '.join(conditions)}"
+        f" ORDER BY id {order} LIMIT ?",
+        (*values, wanted.limit),
+    )
+    return sorted(entries_of(rows), key=lambda entry: entry.id)
+
+
+def _holds(text: Any, words: str) -> bool:  # noqa: ANN401 - a damaged row may hold any
+    return isinstance(text, str) and words in text.lower()
+
+
+def course(connection: sqlite3.Connection, since: float) -> list[Entry]:
+    """Read what incidents are read out of, of those that went on at *since* or later:
+    with as much before that as tells how each breaker was then."""
+    kinds = tuple(kind.value for kind in TELLING)
+    marks = ", ".join("?" * len(kinds))
+    rows = connection.execute(
+        f"SELECT {ENTRY} FROM entry WHERE id >= ? AND at >= ? AND kind IN ({marks})"
+        f" ORDER BY id DESC LIMIT {MOST}",
+        (_first_id(since), since, *kinds),
+    )
+    found = {entry.id: entry for entry in entries_of(rows)}
+    for breaker in _breakers(connection):
+        for entry in _leading_to(connection, breaker, since):
+            found[entry.id] = entry
+    for entry in _notes(connection, found.keys()):
+        found[entry.id] = entry
+    return [found[id_] for id_ in sorted(found)]
+
+
+def _first_id(since: float) -> int:
+    """An id that no entry of *since* or later is below: ids follow the wall clock, or
+    stand above it where that went back."""
+    return max(0, int(since * 1000) - 1)
+
+
+def _breakers(connection: sqlite3.Connection) -> list[str]:
+    """Every breaker that there is an entry of; by leaps through the index."""
+    rows = connection.execute(
+        "WITH RECURSIVE found (name) AS ("
+        " SELECT min(breaker) FROM entry WHERE breaker IS NOT NULL"
+        " UNION ALL SELECT (SELECT min(breaker) FROM entry WHERE breaker > name)"
+        " FROM found WHERE name IS NOT NULL)"
+        " SELECT name FROM found WHERE name IS NOT NULL"
+    )
+    return [name for (name,) in rows]
+
+
+def _leading_to(
+    connection: sqlite3.Connection, breaker: str, since: float
+) -> Iterator[Entry]:
+    """The entries of a breaker before *since*, back to one that says how it was."""
+    kinds = (Kind.TRANSITION.value, Kind.OVERRIDE.value)
+    rows = connection.execute(
+        f"SELECT {ENTRY} FROM entry WHERE breaker = ? AND at < ? AND kind IN (?, ?)"
+        f" ORDER BY id DESC LIMIT {FURTHEST_BACK}",
+        (breaker, since, *kinds),
+    )
+    for entry in entries_of(rows):
+        yield entry
+        if starts(entry):
+            return
+
+
+def _notes(connection: sqlite3.Connection, ids: Collection[int]) -> Iterator[Entry]:
+    (noted,) = connection.execute("SELECT count(*) FROM note").fetchone()
+    if not noted or not ids:
+        return
+    rows = connection.execute(
+        f"SELECT {ENTRY} FROM entry WHERE id IN"
+        " (SELECT id FROM note WHERE of >= ? AND of <= ?)",
+        (min(ids), max(ids)),
+    )
+    yield from entries_of(rows)
+
+
+def audit(
+    connection: sqlite3.Connection, limit: int, before: int | None
+) -> list[Audited]:
+    """Read the last *limit* lines of the audit log before number *before*, the oldest
+    first."""
+    rows = connection.execute(
+        f"SELECT {AUDIT} FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?",
+        (2**62 if before is None else before, limit),
+    )
+    return [audited_of(row) for row in reversed(rows.fetchall())]
+
+
+def audit_fault(connection: sqlite3.Connection) -> str | None:
+    """Look for a line of the audit log that was changed, dropped or slipped in.
+
+    Returns:
+        Where the first is that is not as it was written. None: there is none.
+    """
+    number, before = 0, ""
+    for row in connection.execute(f"SELECT {AUDIT} FROM audit ORDER BY number"):
+        if number and row[0] != number + 1:
+            return f"line {number + 1} of the audit log is missing"
+        try:
+            line = audited_of(row)
+        except ValueError as error:
+            return f"line {row[0]} of the audit log was changed: {error}"
+        if line.number == 1:
+            before = BEGINNING
+        if before and line.before != before:
+            return f"line {line.number} of the audit log does not follow the one before"
+        if seal(str(line.before), row[0], line.entry) != line.seal:
+            return f"line {line.number} of the audit log was changed"
+        number, before = row[0], str(line.seal)
+    return _head_fault(connection, number, before) or _copy_fault(connection)
+
+
+def _head_fault(connection: sqlite3.Connection, number: int, sealed: str) -> str | None:
+    head = connection.execute(
+        "SELECT value FROM meta WHERE name = ?", (HEAD,)
+    ).fetchone()
+    if head == (f"{number} {sealed}",) or (head is None and number == 0):
+        return None
+    return f"the audit log does not end with line {number}, by what was noted of it"
+
+
+def _copy_fault(connection: sqlite3.Connection) -> str | None:
+    """Where an entry says another thing than its line of the audit log."""
+    columns = ("at", "kind", "text", "target", "breaker", "author", "details")
+    differs = " OR ".join(f"e.{c} IS NOT a.{c}" for c in columns)
+    row = connection.execute(
+        f"SELECT a.number FROM audit a JOIN entry e ON e.id = a.entry WHERE {differs}"
+        " ORDER BY a.number LIMIT 1"
+    ).fetchone()
+    return (
+        None if row is None else f"the entry of line {row[0]} of the audit was changed"
+    )
+
+
+def buckets(
+    connection: sqlite3.Connection, target: str, since: float, *, hours: bool
+) -> list[Bucket]:
+    """Read the pings of a target, the oldest first."""
+    rows = connection.execute(
+        "SELECT start, count, total, most, bad FROM"
+        f" {'ping_1h' if hours else 'ping_1m'}"
+        " WHERE start >= ? AND target = ? ORDER BY start",
+        (since, target),
+    )
+    return [Bucket(*row) for row in rows]
+
+
+def shut(
+    connection: sqlite3.Connection, breaker: str, since: float, *, hours: bool
+) -> list[tuple[int, float]]:
+    """Read in which minutes, or hours, a breaker let no calls pass, and for how many
+    seconds of each."""
+    rows = connection.execute(
+        f"SELECT start, seconds FROM {'shut_1h' if hours else 'shut_1m'}"
+        " WHERE start >= ? AND breaker = ? ORDER BY start",
+        (since, breaker),
+    )
+    return [(start, seconds) for start, seconds in rows]
+
+
+def failures(connection: sqlite3.Connection, target: str) -> list[Failure]:
+    """Read the last readings of a target that came back with bad news, the oldest
+    first."""
+    rows = connection.execute(
+        "SELECT target, at, probe, finding, took, sqlstate, text FROM failure"
+        " WHERE target = ? ORDER BY id",
+        (target,),
+    )
+    return [Failure(*row) for row in rows]
+
+
+def last_id(connection: sqlite3.Connection) -> int:
+    """The largest id that an entry was ever given, as far as the store tells."""
+    (entry,) = connection.execute("SELECT max(id) FROM entry").fetchone()
+    (line,) = connection.execute("SELECT max(entry) FROM audit").fetchone()
+    return max(entry or 0, line or 0)

@@ -1,0 +1,130 @@
+"""Which states a breaker was in, and when, as its moves tell."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.states import State
+from pgbreaker.sinks.history import History
+
+_PAGE: Final = 1000
+_MOVES: Final = (Kind.TRANSITION, Kind.OVERRIDE)
+
+
+def from_then(since: float) -> int:
+    """The id to read on from so that nothing since a moment is left out.
+
+    Ids are times, or later than that: none is smaller than its entry's.
+    """
+    return int(since * 1000) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which a breaker was in one state.
+
+    Attributes:
+        state: What callers felt.
+        computed_state: What the machine had decided.
+        began: Wall time, in seconds since the epoch.
+        ended: Likewise. None: it goes on.
+        cause: The rule that moved the machine. None: it did not move then.
+        reason: What was told as it began. None: nothing that is known.
+        entry: Id of the entry that it began with. None: of none that is known.
+    """
+
+    state: State
+    computed_state: State
+    began: float
+    ended: float | None
+    cause: str | None
+    reason: str | None
+    entry: int | None
+
+
+async def timeline(history: History, breaker: Breaker, since: float) -> list[Span]:
+    """The spans of a breaker from *since* on, without gaps, as far back as is known."""
+    moves = await _moves(history, breaker.name, since)
+    before = []
+    for kind in _MOVES:
+        before += await history.page(
+            before=from_then(since) + 1, limit=1, kinds=(kind,), breaker=breaker.name
+        )
+    return spans_of(sorted(before, key=lambda e: e.id), moves, breaker, since)
+
+
+async def _moves(history: History, breaker: str, since: float) -> list[Entry]:
+    """All of a breaker's moves from *since* on."""
+    found: list[Entry] = []
+    after = from_then(since)
+    while True:
+        more = await history.page(
+            since=since, after=after, limit=_PAGE, kinds=_MOVES, breaker=breaker
+        )
+        found += more
+        if len(more) < _PAGE:
+            return found
+        after = more[-1].id
+
+
+def spans_of(
+    before: Iterable[Entry], moves: Iterable[Entry], breaker: Breaker, since: float
+) -> list[Span]:
+    """What the moves of a breaker come to.
+
+    Args:
+        before: The last of each kind before *since*: what was so then.
+    """
+    told, known = list(moves), list(before)
+    computed, override = _first(known, told, breaker)
+    spans: list[Span] = []
+    began = since
+    if not known:  # nothing is known of the time before the first
+        began = max(since, told[0].at if told else since)
+    last = known[-1] if known else None
+    for entry in (None, *told):
+        if entry is not None:
+            computed, override = _after(entry, computed, override)
+            began, last = entry.at, entry
+        state = computed if override is None else override
+        if spans:
+            spans[-1] = replace(spans[-1], ended=began)
+        spans.append(_span(state, computed, began, last))
+    return [span for span in spans if span.ended is None or span.ended > span.began]
+
+
+def _span(state: State, computed: State, began: float, entry: Entry | None) -> Span:
+    if entry is None:
+        return Span(state, computed, began, None, None, None, None)
+    cause = entry.details.get("cause")
+    return Span(state, computed, began, None, cause, entry.text, entry.id)
+
+
+def _first(
+    known: Sequence[Entry], told: Sequence[Entry], breaker: Breaker
+) -> tuple[State, State | None]:
+    """The machine's state and the operator's before the first of *told*."""
+    computed, override = State.CLOSED, None
+    first = next((e for e in told if e.kind is Kind.TRANSITION), None)
+    if first is not None:
+        computed = State(first.details["from"])
+    else:
+        computed = breaker.computed_state  # it has not moved since
+    if not known and not told and breaker.override is not None:
+        override = breaker.override.state
+    for entry in known:
+        computed, override = _after(entry, computed, override)
+    return computed, override
+
+
+def _after(
+    entry: Entry, computed: State, override: State | None
+) -> tuple[State, State | None]:
+    if entry.kind is Kind.TRANSITION:
+        hidden = entry.details.get("override")
+        after = State(entry.details["to"])
+        return after, None if hidden is None else State(hidden)
+    asked = entry.details.get("state")
+    return computed, None if asked is None else State(asked)

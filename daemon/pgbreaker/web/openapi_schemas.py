@@ -1,0 +1,336 @@
+"""The shapes that the API speaks in, by JSON Schema: a literal, so that it can be read."""
+
+from typing import Any, Final
+
+from pgbreaker.core.entry import Kind
+from pgbreaker.core.reading import Finding
+from pgbreaker.core.states import OVERRIDES, Cause, State
+from pgbreaker.sinks.board import Condition
+from pgbreaker.web.api_asked import DURATION, DURATION_LENGTH, LAST_ID
+from pgbreaker.web.api_orders import STATES
+
+Schema = dict[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+NUMBER: Final[Schema] = {"type": "number"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
+YES: Final[Schema] = {"type": "boolean"}
+ID: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": LAST_ID}
+DURATION_TEXT: Final[Schema] = {
+    "type": "string",
+    "pattern": f"^{DURATION}$",
+    "maxLength": DURATION_LENGTH,
+    "examples": ["30m", "1h30m"],
+}
+
+
+def ref(name: str) -> Schema:
+    """The shape of this name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Schema) -> Schema:
+    """This, or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def some(schema: Schema) -> Schema:
+    """A list of these."""
+    return {"type": "array", "items": schema}
+
+
+def by_name(schema: Schema) -> Schema:
+    """Values of any name."""
+    return {"type": "object", "additionalProperties": schema}
+
+
+def shape(about: str, optional: tuple[str, ...] = (), /, **fields: Schema) -> Schema:
+    """An object of which all fields are there, but the *optional* ones.
+
+    Programs are to take more than is listed here: a later version may say more.
+    """
+    return {
+        "type": "object",
+        "description": about,
+        "properties": fields,
+        "required": [name for name in fields if name not in optional],
+    }
+
+
+def asked(about: str, needs: tuple[str, ...] = (), /, **fields: Schema) -> Schema:
+    """A body that is sent: what is not listed here is refused."""
+    return {
+        "type": "object",
+        "description": about,
+        "properties": fields,
+        "required": list(needs),
+        "additionalProperties": False,
+    }
+
+
+def one_of(words: Any) -> Schema:  # noqa: ANN401 - an enum, or several of its members
+    """A word of a list that is closed."""
+    return {"type": "string", "enum": [str(word) for word in words]}
+
+
+_STATE: Final = one_of(State)
+_COMPUTED: Final = one_of((State.CLOSED, State.OPEN, State.HALF_OPEN))
+_REASON: Final[Schema] = {"type": "string", "minLength": 5, "maxLength": 500}
+_AUTHOR: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 100,
+    "description": "Who it is; used where nobody has logged in.",
+}
+_LINK: Final[Schema] = {
+    "type": "string",
+    "format": "uri-reference",
+    "description": "Relative to the address that was asked.",
+}
+
+_SEAL: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_EVENT: Final[dict[str, Schema]] = {
+    "id": ID,
+    "time": TIME,
+    "kind": one_of(Kind),
+    "target": nullable(TEXT),
+    "breaker": nullable(TEXT),
+    "text": TEXT,
+    "author": nullable(TEXT),
+    "details": by_name({}),
+}
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    # What goes wrong.
+    "Problem": shape(
+        "An error as RFC 9457 has it.",
+        ("errors",),
+        type=TEXT,
+        title=TEXT,
+        status={"type": "integer", "minimum": 400, "maximum": 599},
+        detail=TEXT,
+        errors=some(shape("What is wrong with a field.", field=TEXT, detail=TEXT)),
+    ),
+    # What is true now.
+    "Breaker": shape(
+        "One breaker; what callers feel is `state`, what the machine decided is"
+        " `computed_state`.",
+        name=TEXT,
+        target=TEXT,
+        operation=TEXT,
+        state=_STATE,
+        computed_state=_COMPUTED,
+        since=TIME,
+        reason=TEXT,
+        cause=shape(
+            "Why the machine moved last, and what it saw.",
+            ("finding",),
+            code=nullable(one_of(Cause)),
+            sqlstate=nullable(TEXT),
+            probe=nullable(TEXT),
+            finding=nullable(TEXT),
+        ),
+        retry_after_seconds=SECONDS,
+        override=nullable(ref("Override")),
+        version=shape("Larger is later, within an epoch.", epoch=TEXT, seq=COUNT),
+        window=shape(
+            "The last calls that count.",
+            total=COUNT,
+            failed=COUNT,
+            slow=COUNT,
+            failure_ratio=NUMBER,
+            slow_ratio=NUMBER,
+        ),
+        totals=by_name(COUNT),
+    ),
+    "Override": shape(
+        "An operator's word, which goes before the breaker's own.",
+        state=one_of(OVERRIDES),
+        reason=TEXT,
+        author=TEXT,
+        until=nullable(TIME),
+    ),
+    "Probe": shape(
+        "A probe, and what it saw last.",
+        name=TEXT,
+        interval_seconds=SECONDS,
+        timeout_seconds=SECONDS,
+        last_success=nullable(TIME),
+        last=nullable(
+            shape(
+                "Its last run.",
+                at=TIME,
+                outcome=one_of(Finding),
+                took_seconds=SECONDS,
+                sqlstate=nullable(TEXT),
+                text=nullable(TEXT),
+            )
+        ),
+    ),
+    "Run": shape(
+        "One run of a probe.",
+        probe=TEXT,
+        at=TIME,
+        outcome=one_of(Finding),
+        took_seconds=SECONDS,
+        connecting_seconds=SECONDS,
+        steps=by_name(SECONDS),
+        sqlstate=nullable(TEXT),
+        text=nullable(TEXT),
+    ),
+    "Runs": shape("The last runs, the newest first.", probes=some(ref("Run"))),
+    "Target": shape(
+        "One target.",
+        name=TEXT,
+        state=one_of(Condition),
+        up=YES,
+        reason=TEXT,
+        labels=by_name(TEXT),
+        connections=COUNT,
+        facts=by_name({}),
+        maintenance=nullable(ref("Window")),
+        breakers=some(ref("Breaker")),
+        probes=some(ref("Probe")),
+    ),
+    "Status": shape(
+        "Everything.",
+        epoch=TEXT,
+        index=ID,
+        time=TIME,
+        data_at=nullable(TIME),
+        age_seconds=nullable(SECONDS),
+        overrides=COUNT,
+        maintenance=some(ref("Window")),
+        store=nullable(
+            shape(
+                "The store; null where there is none, and all ends with the process.",
+                degraded=YES,
+                problem=nullable(TEXT),
+                size_bytes=COUNT,
+            )
+        ),
+        reload=nullable(
+            shape(
+                "The last time that the configuration was read anew.",
+                ok=YES,
+                at=TIME,
+                problem=nullable(TEXT),
+            )
+        ),
+        targets=some(ref("Target")),
+    ),
+    # What happened.
+    "Event": shape(
+        "One line of the history. Ids are larger for what is later, over restarts, too.",
+        **_EVENT,
+    ),
+    "Line": shape(
+        "An event that people brought about, as a line of the audit log. Null where there"
+        " is no store: it is sealed nowhere.",
+        **_EVENT,
+        number=nullable(COUNT),
+        before=nullable(_SEAL),
+        seal=nullable(_SEAL),
+    ),
+    "Events": shape(
+        "A page of the history, the oldest first.",
+        events=some(ref("Event")),
+        previous=nullable(_LINK),
+        next=nullable(_LINK),
+    ),
+    "Audit": shape(
+        "What people did, the oldest first.",
+        audit=some(ref("Line")),
+        previous=nullable(_LINK),
+    ),
+    "Incident": shape(
+        "A time in which a breaker let calls pass no more as a matter of course.",
+        id=ID,
+        breaker=TEXT,
+        target=TEXT,
+        began=TIME,
+        ended=nullable(TIME),
+        seconds=SECONDS,
+        cause=one_of(Cause),
+        sqlstate=nullable(TEXT),
+        reason=TEXT,
+        notes=some(ref("Event")),
+    ),
+    "Incidents": shape(
+        "Incidents that were not over then, the oldest first.",
+        since=TIME,
+        incidents=some(ref("Incident")),
+    ),
+    "Timeline": shape(
+        "Which state a breaker was in, without gaps.",
+        breaker=TEXT,
+        since=TIME,
+        until=TIME,
+        spans=some(
+            shape(
+                "A time in one state.",
+                state=_STATE,
+                computed_state=_COMPUTED,
+                began=TIME,
+                ended=nullable(TIME),
+                seconds=SECONDS,
+                cause=nullable(one_of(Cause)),
+                reason=nullable(TEXT),
+                event=nullable(ID),
+            )
+        ),
+    ),
+    # What people do.
+    "Window": shape(
+        "A time in which work is done on targets, and nobody is woken for them.",
+        id=ID,
+        targets=some(TEXT),
+        reason=TEXT,
+        author=TEXT,
+        starts=TIME,
+        ends=TIME,
+        active=YES,
+    ),
+    "Windows": shape("Windows that are not over.", windows=some(ref("Window"))),
+    "OverrideOrder": asked(
+        "What is to stand before a breaker's own word: for an hour, unless it is said"
+        " for how long, and for 7 days at most.",
+        ("state", "reason"),
+        state=one_of(STATES),
+        reason=_REASON,
+        author=_AUTHOR,
+    ),
+    "HandBackOrder": asked(
+        "Why a breaker is to decide by itself again.", reason=_REASON, author=_AUTHOR
+    ),
+    "WindowOrder": asked(
+        "A window: `for` or `ends` says how long, one of them.",
+        ("targets", "reason"),
+        targets={
+            **some({"type": "string", "examples": ["primary", "env=prod", "*"]}),
+            "minItems": 1,
+        },
+        reason=_REASON,
+        starts=TIME,
+        ends=TIME,
+        author=_AUTHOR,
+    ),
+    "EndOrder": asked("Who ends it.", author=_AUTHOR),
+    "ReloadOrder": asked("Who asks for it.", author=_AUTHOR),
+    "NoteOrder": asked("A note.", ("text",), text=_REASON, author=_AUTHOR),
+    # The daemon itself.
+    "Config": {"type": "object", "description": "The configuration, without secrets."},
+    "Well": shape("All is well.", status={"const": "ok"}),
+    "Reloaded": shape(
+        "What is another than before, a line each.",
+        changes=some(TEXT),
+        later=some(TEXT),
+    ),
+}
+
+# A keyword of Python's, which no argument can be called.
+for _order in ("OverrideOrder", "WindowOrder"):
+    SCHEMAS[_order]["properties"]["for"] = DURATION_TEXT
+SCHEMAS["WindowOrder"]["oneOf"] = [{"required": ["for"]}, {"required": ["ends"]}]

@@ -1,0 +1,324 @@
+"""Whatever becomes of the store's disk and file, the daemon goes on, and says so."""
+
+import asyncio
+import os
+import random
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from pgbreaker.core.wanted import Wanted
+from pgbreaker.sinks.history import NotKeptError, NotReadError
+from pgbreaker.sinks.store import Counts
+from pgbreaker.sinks.store.file import connect, uri_of
+from pgbreaker.sinks.store.rows import Bucket
+from pgbreaker.sinks.store.schema import SCHEMA, Schema
+from support.disk import mounted
+from support.flips import filled, survive
+from support.storing import entry, override, storing, until, window
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state.db"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with mounted(tmp_path / "disk", "2m") as disk:
+        yield disk
+
+
+async def ids(store) -> list[int]:
+    return [e.id for e in await store.entries(Wanted(limit=1000))]
+
+
+# The disk.
+
+
+async def test_a_full_disk_refuses_decisions_and_what_came_about_is_made_good(disk):
+    path = disk.path / "state.db"
+    async with storing(path) as store:
+        await store.record([override(1)])
+        disk.fill()
+        words = "x" * 4096  # more than is left of the log as it is
+        late = 2
+        with pytest.raises(NotKeptError, match="no space is left on the disk"):
+            while True:  # until what the log has left is full
+                await store.record([override(late, text=words)])
+                late += 1
+
+        assert "no space is left" in str(store.degraded)
+        with pytest.raises(NotKeptError):
+            await store.record([entry(1000, text=words)])
+        disk.free()
+        await until(lambda: store.degraded is None)
+        await store.record([override(2000)])
+
+        assert await ids(store) == [*range(1, late), 1000, 2000]
+        assert await store.verify_audit() is None
+    assert store.lost == 0
+
+
+async def test_a_full_disk_at_the_start_is_no_reason_not_to_start(disk):
+    disk.fill()
+
+    async with storing(disk.path / "state.db") as store:
+        assert store.degraded is not None
+        with pytest.raises(NotKeptError):
+            await store.record([override(1)])
+        disk.free()
+        await until(lambda: store.degraded is None)
+
+        await store.record([override(2)])
+        assert await ids(store) == [2]
+
+
+async def test_a_read_only_disk_still_tells_what_holds(disk):
+    path = disk.path / "state.db"
+    async with storing(path) as store:
+        await store.record([override(1), window(2)])
+    disk.forbid()
+
+    async with storing(path) as store:
+        found = store.restored()
+
+        assert "Read-only file system" in str(store.degraded)
+        assert found.overrides.keys() == {"main/read"}
+        assert found.windows == (window(2),)
+        assert found.last_id == 2
+        with pytest.raises(NotKeptError, match="Read-only"):
+            await store.record([override(3)])
+        disk.allow()
+        await until(lambda: store.degraded is None)
+        await store.record([override(4)])
+        assert await ids(store) == [1, 2, 4]
+
+
+async def test_a_directory_that_is_not_there_is_waited_for(tmp_path):
+    path = tmp_path / "later" / "state.db"
+    async with storing(path) as store:
+        assert f"{path}.lock: No such file or directory" in str(store.degraded)
+        with pytest.raises(NotKeptError):
+            await store.record([entry(1)])
+        with pytest.raises(NotReadError):
+            await store.entries(Wanted())
+        path.parent.mkdir()
+        await until(lambda: store.degraded is None)
+
+        assert await ids(store) == [1]
+
+
+async def test_what_is_owed_is_bounded_and_what_is_dropped_is_counted(tmp_path):
+    async with storing(tmp_path / "never" / "state.db", rests=(60.0, 60.0)) as store:
+        many = [entry(n) for n in range(1, 10_011)]
+        for first in range(0, len(many), 10):
+            with pytest.raises(NotKeptError):
+                await store.record(many[first : first + 10])
+
+        assert store.lost == 10
+    # And what is left was not written when it ended.
+    assert store.lost == 10_010
+
+
+async def test_a_disk_that_hangs_refuses_new_decisions_and_holds_nobody_up(
+    path, monkeypatch
+):
+    async with storing(path) as store:
+        monkeypatch.setattr("pgbreaker.sinks.store.store.STUCK", 0.05)
+        monkeypatch.setattr("pgbreaker.sinks.store.writer.STUCK", 0.05)
+
+
+# The file.
+
+
+async def test_a_file_that_was_deleted_is_begun_anew_with_what_holds(path):
+    async with storing(path) as store:
+        await store.record([override(1), window(2)])
+        path.unlink()
+
+        await store.record([override(3, breaker="main/write")])
+
+        assert await ids(store) == [3]
+        assert store.degraded is None
+    async with storing(path) as store:
+        found = store.restored()
+    assert found.overrides.keys() == {"main/read", "main/write"}
+    assert found.windows == (window(2),)
+
+
+async def test_a_log_that_was_deleted_costs_nothing(path):
+    async with storing(path) as store:
+        await store.record([override(1)])
+        os.unlink(f"{path}-wal")
+
+        await store.record([override(2)])
+
+    async with storing(path) as store:
+        assert await ids(store) == [1, 2]
+        assert await store.verify_audit() is None
+
+
+async def test_no_database_is_put_aside(path):
+    path.write_bytes(b"this is no database" * 1000)
+
+    async with storing(path) as store:
+        aside = store.quarantined
+
+        assert aside is not None
+        assert aside.name.startswith("state.db.corrupt-")
+        assert aside.read_bytes().startswith(b"this is no database")
+        await store.record([override(1)])
+        assert store.degraded is None
+
+
+async def test_a_file_that_breaks_under_the_daemon_is_put_aside(path, caplog):
+    """
+    Its pages are overwritten while it is open: the next that needs them finds out, and
+    the new file has what holds.
+    """
+    async with storing(path) as store:
+        for first in range(1, 4001, 500):
+            await store.record([entry(n) for n in range(first, first + 500)])
+        await store.record([override(4001)])
+    async with storing(path) as store:
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom(size - 4096))
+
+        # Readers have nothing cached: they find it, and tell the writer.
+        with pytest.raises(NotReadError):
+            await store.entries(Wanted(text="nothing has this"))
+        await until(lambda: store.quarantined is not None)
+        await store.record([override(5000, breaker="main/write")])
+
+        assert await ids(store) == [5000]
+    assert "is broken" in caplog.text
+    async with storing(path) as store:
+        kept = store.restored().overrides
+        assert kept.keys() == {"main/read", "main/write"}
+
+
+async def test_what_holds_is_saved_from_a_broken_file_at_the_start(path):
+    async with storing(path) as store:
+        await store.record([override(1), window(2)])
+        for first in range(10, 4001, 500):
+            await store.record([entry(n) for n in range(first, first + 500)])
+    with closing(connect(uri_of(path, "mode=rw"))) as connection:
+        # The table of what was counted, which only the look through everything sees.
+        root = "SELECT rootpage FROM sqlite_schema WHERE name = 'override'"
+        (page,) = connection.execute(root).fetchone()
+        (meta,) = connection.execute(root.replace("override", "meta")).fetchone()
+        assert page != meta
+    with path.open("r+b") as file:
+        file.seek((meta - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+    async with storing(path) as store:
+        await until(lambda: store.quarantined is not None)
+        await store.record([entry(9000)])
+
+    async with storing(path) as store:
+        assert store.restored().overrides.keys() == {"main/read"}
+        assert store.restored().windows == (window(2),)
+
+
+async def test_only_the_last_broken_files_are_kept(path):
+    for _ in range(5):
+        path.write_bytes(b"this is no database" * 1000)
+        async with storing(path) as store:
+            assert store.degraded is None
+
+    assert len(list(path.parent.glob("state.db.corrupt-*"))) == 3
+
+
+async def test_somebody_elses_database_is_left_alone(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+
+    async with storing(path) as store:
+        assert "is a database of something else" in str(store.degraded)
+        with pytest.raises(NotKeptError):
+            await store.record([override(1)])
+
+    assert path.read_bytes() == before
+    assert store.quarantined is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_flipped_bits_never_reach_the_daemon(path, seed):
+    await filled(path)
+
+    await survive(path, random.Random(seed))
+
+
+# Versions.
+
+LATER = Schema(
+    2, {**SCHEMA.steps, 2: "ALTER TABLE entry ADD COLUMN more TEXT DEFAULT 'new';"}
+)
+
+
+async def test_an_upgrade_keeps_everything_and_a_copy(path):
+    async with storing(path) as store:
+        await store.record([override(1), entry(2)])
+
+    async with storing(path, schema=LATER) as store:
+        assert await ids(store) == [1, 2]
+        assert await store.verify_audit() is None
+        assert store.restored().overrides.keys() == {"main/read"}
+        await store.record([override(3)])
+
+    copy = path.with_name("state.db.bak-v1")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    copy.rename(path)
+    async with storing(path) as store:
+        assert await ids(store) == [1, 2]
+
+
+async def test_a_step_that_fails_leaves_all_as_it_was(path):
+    async with storing(path) as store:
+        await store.record([override(1)])
+    wrong = Schema(
+        2, {**SCHEMA.steps, 2: "CREATE TABLE new (x); INSERT INTO new VALUES (1, 2);"}
+    )
+
+    async with storing(path, schema=wrong) as store:
+        assert store.degraded is not None
+
+    async with storing(path) as store:
+        assert await ids(store) == [1]
+        assert store.degraded is None
+    assert store.quarantined is None
+
+
+async def test_no_upgrade_without_a_copy(disk):
+    path = disk.path / "state.db"
+    async with storing(path) as store:
+        await store.record([entry(n, text="x" * 500) for n in range(1, 1500)])
+
+    async with storing(path, schema=LATER) as store:
+        assert "no space" in str(store.degraded)
+
+    async with storing(path) as store:
+        assert len(await ids(store)) == 1000
+        assert store.degraded is None
+
+
+async def test_a_downgrade_is_refused_and_touches_nothing(path):
+    async with storing(path, schema=LATER) as store:
+        await store.record([override(1)])
+    before = {file: file.read_bytes() for file in path.parent.glob("state.db*")}
+
+    async with storing(path) as store:
+        assert "was written by a later version of pgbreaker" in str(store.degraded)
+        assert "put the copy" in str(store.degraded)
+        with pytest.raises(NotKeptError):
+            await store.record([override(2)])
+        await store.close()
+
+    assert {file: file.read_bytes() for file in path.parent.glob("state.db*")} == before
