@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -37,6 +38,11 @@ class Notifier:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
         ):
             sock.sendto("\n".join(lines).encode(), address)
+
+    def begin_reload(self) -> None:
+        """Tell systemd that the configuration is being read; ``READY=1`` ends that."""
+        at = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self.send("RELOADING=1", f"MONOTONIC_USEC={at}")
 
     async def keep_telling(
         self, status: Callable[[], str], trouble: Callable[[], str | None]

@@ -5,13 +5,12 @@ One browser and one loop for all of it: it takes a second to start.
 
 import asyncio
 import json
-import os
 import re
-import signal
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
@@ -24,7 +23,7 @@ from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence, Outcome, State
 from support.browser import ELSEWHERE, chromium, is_too_wide, tab, violations
 from support.figures import tell
-from support.process import free_port
+from support.process import free_port, running
 from support.servers import running_server
 from support.site import Served, serving
 
@@ -210,6 +209,7 @@ async def test_a_laptop_that_wakes_says_how_old_its_data_are(browser):
         await page.clock.fast_forward(3_600_000)
         await page.wait_for_selector(LOST)
         words = await page.text_content("#lost")
+        assert await violations(page, ["color-contrast"]) == []
         await page.context.set_offline(False)
 
         assert words == "Connection lost, data is 1 h old"
@@ -349,7 +349,7 @@ async def test_without_script_it_is_read_and_used_all_the_same(browser):
 
         assert (rows, state) == (1, State.FORCED_OPEN)
         assert again >= 1
-        assert "main/read is forced open for 1 h" in (told or "")
+        assert "main/read is forced open for 1 h." in (told or "")
         assert breaker(served, "main/read").override is None
 
 
@@ -535,45 +535,42 @@ async def test_the_first_content_is_there_in_three_tenths_of_a_second(browser):
 
 
 class Daemon:
-    """A daemon as a process, on a port that stays the same."""
+    """A daemon as a process, on a port that stays the same.
 
-    def __init__(self, dsn: str) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self._dsn = dsn
+    Attributes:
+        url: Where it serves.
+    """
+
+    def __init__(self, dsn: str, log: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+        self._command = (
+            *(sys.executable, "-m", "pgbreaker", "run", "--dsn", dsn),
+            *("--listen", f"127.0.0.1:{port}"),
+        )
+        self._stack = AsyncExitStack()
 
     async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pgbreaker", "run", "--dsn", self._dsn),
-            *("--listen", self.url.removeprefix("http://")),
-            stderr=asyncio.subprocess.DEVNULL,
-            env=os.environ,
-        )
-        async with asyncio.timeout(15), aiohttp.ClientSession() as client:
-            while True:
-                try:
-                    async with client.get(f"{self.url}/-/ready") as answer:
-                        if answer.status == 200:
-                            return
-                except aiohttp.ClientConnectionError:
-                    pass  # not yet
-                await asyncio.sleep(0.05)
+        """Start it, and wait until it is ready."""
+        process = running(*self._command, url=self.url, log=self._log)
+        await self._stack.enter_async_context(process)
 
     async def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        await self.process.wait()
+        """End it, if it runs."""
+        await self._stack.aclose()
 
 
 @asynccontextmanager
-async def watched():
+async def watched(log: Path):
     """A real server, and a daemon that watches it."""
     with running_server(17) as server:
-        daemon = Daemon(server.dsn(user="pgbreaker"))
-        await daemon.start()
+        daemon = Daemon(server.dsn(user="pgbreaker"), log)
         try:
+            await daemon.start()
             yield server, daemon
         finally:
-            if daemon.process.returncode is None:
-                await daemon.stop()
+            await daemon.stop()
 
 
 WATCH = """() => new Promise((done) => {
@@ -584,10 +581,11 @@ WATCH = """() => new Promise((done) => {
 
 
 async def test_an_outage_is_on_the_page_within_a_second_and_the_page_outlives_us(
-    browser,
+    browser, tmp_path
 ):
     """A server is killed; then the daemon itself is stopped, and started again."""
-    async with watched() as (server, daemon), tab(browser, daemon.url) as page:
+    log = tmp_path / "daemon.log"
+    async with watched(log) as (server, daemon), tab(browser, daemon.url) as page:
         await page.goto("/")
         await page.wait_for_selector(WELL, timeout=10_000)
         seeing = asyncio.ensure_future(page.evaluate(WATCH))

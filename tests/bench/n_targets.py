@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from footprint import resident
 from report import Table, machine
 
-from pgbreaker.app import running, settle
+from pgbreaker.app import running
+from pgbreaker.app.life import settle
 from pgbreaker.config import load
 from pgbreaker.core.judge import PING
 from pgbreaker.core.reading import Reading

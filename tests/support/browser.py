@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from support.tools import need
 
@@ -57,7 +57,7 @@ async def tab(browser: Browser, url: str, **more: Any) -> AsyncIterator[Page]:
         page = await context.new_page()
         said = listen(page)
         yield page
-        assert said == []
+        assert not said, said
     finally:
         await context.close()
 
@@ -66,15 +66,13 @@ def listen(page: Page) -> list[str]:
     """What goes wrong on *page*, as it goes wrong: errors of scripts, and whatever the
     page's own policy had to keep out."""
     said: list[str] = []
-    page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on(
-        "console",
-        lambda message: (
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(it in message.text for it in _USUAL):
             said.append(message.text)
-            if message.type == "error" and "Failed to load resource" not in message.text
-            else None
-        ),
-    )
+
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("console", hear)
     return said
 
 

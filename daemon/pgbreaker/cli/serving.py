@@ -1,6 +1,7 @@
 """The daemon itself: run it, show it off, see whether it is well."""
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from pgbreaker import __version__
 from pgbreaker.cli import options
 from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import FAILED, UNCONFIGURED, EndError
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from pgbreaker.core.plan import Config
@@ -28,11 +31,16 @@ def run(path: Path | None, dsn: str | None, listen: str | None) -> None:
     log, SIGUSR2 has it log more for ten minutes.
     """
     from pgbreaker import app
+    from pgbreaker.app.renewal import Source
+    from pgbreaker.config import cautions
     from pgbreaker.sinks.log import configure
 
     config = configured(path, dsn, listen)
     configure(config.log.format, config.log.level)
-    asyncio.run(app.run(config))
+    for caution in cautions(config):
+        log.warning("%s", caution)
+    source = None if path is None else Source(path, listen)
+    asyncio.run(app.run(config, source=source))
 
 
 def configured(path: Path | None, dsn: str | None, listen: str | None) -> "Config":

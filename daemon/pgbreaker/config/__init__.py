@@ -5,7 +5,7 @@ made of plain objects.
 """
 
 from pgbreaker.config.cautions import cautions
-from pgbreaker.config.diff import diff, later
+from pgbreaker.config.diff import LATER, diff, later
 from pgbreaker.config.files import fingerprint, sources
 from pgbreaker.config.load import for_alertmanager, for_dsn, load, parse
 from pgbreaker.config.reference import reference
@@ -14,6 +14,7 @@ from pgbreaker.config.show import shown, written
 from pgbreaker.config.starter import starter
 
 __all__ = [
+    "LATER",
     "cautions",
     "diff",
     "fingerprint",

@@ -85,12 +85,22 @@ class Patrol:
                     return f"{asked} of {name} has not run for {lasting(silent)}"
         return None
 
+    async def leave(self) -> None:
+        """Go round no more, and hang up, while others go on. Nothing is told after it."""
+        await self._stop_beating()
+        for round_ in self._rounds:
+            await self._schedule.remove(round_.name)
+        await self._line.close()
+
     async def close(self) -> None:
         """Stop beating and hang up. The schedule is closed by whoever made it."""
+        await self._stop_beating()
+        await self._line.close()
+
+    async def _stop_beating(self) -> None:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait([self._beating])
-        await self._line.close()
 
     def _alarm(self) -> None:
         self._sentinel.alarm()

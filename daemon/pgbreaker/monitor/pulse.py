@@ -10,10 +10,15 @@ from collections import deque
 from typing import Final
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.monitor.ticks import TICK, tick
 
 _HARDLY: Final[Seconds] = 0.01  # late; no loop is more punctual than that
+
+HELD: Final[Seconds] = 2.0
+"""Seconds for which the loop may be held up at a time: two pings, as most are timed."""
+
+_REMEMBERED: Final[Seconds] = 10.0  # after which that is no trouble any more
 
 
 class Pulse:
@@ -51,6 +56,18 @@ class Pulse:
             self._late.append((now, late))
             self.lost += late
         self.start()
+
+    @property
+    def trouble(self) -> str | None:
+        """How long the loop was held up, if that was long and lately. None: it was not."""
+        if self._due is None:
+            return None
+        now = self._clock.now()
+        lately = [late for at, late in self._late if now - at < _REMEMBERED]
+        longest = max((*lately, now - self._due))
+        if longest < HELD:
+            return None
+        return f"the daemon itself was held up for {lasting(longest)}"
 
     def lost_since(self, moment: Seconds) -> Seconds:
         """Seconds since *moment* in which the loop was held up."""

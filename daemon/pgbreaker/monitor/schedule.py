@@ -91,7 +91,7 @@ class Schedule:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._out_of_turn: set[str] = set()  # names that `soon` was asked for
-        self._running: set[asyncio.Task[object]] = set()
+        self._running: dict[str, asyncio.Task[object]] = {}
         self._offset = clock.wall() - clock.now()
         self._look: asyncio.TimerHandle | None = None
         self._scheduler = AsyncIOScheduler(
@@ -125,10 +125,32 @@ class Schedule:
         )
         self._out_of_turn.add(task.name)
 
+    async def remove(self, name: str) -> None:
+        """Run the task called *name* no more, and cut a run that is under way short."""
+        del self._entries[name]
+        self._out_of_turn.discard(name)
+        self._scheduler.remove_job(name)
+        if (running := self._running.get(name)) is not None:
+            running.cancel()
+            await asyncio.wait((running,))
+
     def soon(self, name: str, after: Seconds = 0.0) -> None:
-        """Run the task called *name* after *after* seconds, then as usual."""
+        """Run the task called *name* after *after* seconds, then as usual; one that was
+        dropped is not run any more."""
+        if name not in self._entries:
+            return
         self._out_of_turn.add(name)
         self._scheduler.modify_job(name, next_run_time=self._at(after))
+
+    async def drop(self, name: str) -> None:
+        """Run the task called *name* no more. A run under way is broken off."""
+        del self._entries[name]
+        self._out_of_turn.discard(name)
+        self._scheduler.remove_job(name)
+        running = self._running.get(name)
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
 
     def start(self) -> None:
         """Begin; needs a running loop."""
@@ -142,7 +164,7 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.pause()
             if self._running:
-                await asyncio.wait(self._running, timeout=within)
+                await asyncio.wait(self._running.values(), timeout=within)
             self._scheduler.shutdown(wait=False)
 
     def _at(self, after: Seconds) -> datetime:
@@ -151,12 +173,12 @@ class Schedule:
     async def _run(self, name: str) -> None:
         current = asyncio.current_task()
         assert current is not None
-        self._running.add(current)
+        self._running[name] = current
         entry = self._entries[name]
         try:
             await entry.task.tick(self._late(entry))
         finally:
-            self._running.discard(current)
+            del self._running[name]
         hurry = entry.task.hurry
         if hurry is not None:
             self.soon(name, hurry)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from pgbreaker.core.units import Seconds
+from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.recent import KEPT
 from pgbreaker.web.api_asked import LAST_ID, Query
 from pgbreaker.web.api_civil import civil
@@ -16,7 +17,6 @@ from pgbreaker.web.openapi import document
 from pgbreaker.web.plain import Plain
 from pgbreaker.web.problems import problem
 from pgbreaker.web.route import Role, Route
-from pgbreaker.web.stream import Stream
 
 INDEX: Final = "X-Pgbreaker-Index"
 """The header with the index of what is shown; `pgbreaker.web.api_changes` says of what."""
@@ -34,10 +34,7 @@ class Api:
     def __init__(self, inside: Inside) -> None:
         self._inside = inside
         self._views = inside.views
-        self._stream = inside.stream or Stream(
-            inside.history, inside.views, inside.clock
-        )
-        self._changes = self._stream.changes
+        self._changes = inside.stream.changes
         self._rooms = (Orders(inside), Told(inside))
 
     def routes(self) -> list[Route]:
@@ -53,7 +50,7 @@ class Api:
             Route("GET", f"{target}/probes", viewer, self.probes),
             Route("GET", "/api/v1/breakers", viewer, self.breakers),
             Route("GET", breaker, viewer, self.breaker),
-            Route("GET", "/api/v1/stream", viewer, self._stream.answer),
+            Route("GET", "/api/v1/stream", viewer, self._inside.stream.answer),
             Route("GET", "/api/v1/config", admin, self.config),
         ]
         theirs = [route for room in self._rooms for route in room.routes()]
@@ -77,9 +74,13 @@ class Api:
 
     async def target(self, request: web.Request) -> web.Response:
         """One target."""
-        return await self._shown(
-            request, lambda: self._views.target(self._inside.target_of(request))
-        )
+        target = self._inside.target_of(request)
+
+        def show() -> dict[str, Any]:
+            # Looked up anew: while it was waited for there may have come another.
+            return self._views.target(self._inside.target_of(request))
+
+        return await self._shown(request, show, target)
 
     async def breakers(self, request: web.Request) -> web.Response:
         """Every breaker."""
@@ -87,28 +88,32 @@ class Api:
 
     async def breaker(self, request: web.Request) -> web.Response:
         """One breaker."""
+        target, _operation = self._inside.breaker_of(request)
 
         def show() -> dict[str, Any]:
             return self._views.breaker(*self._inside.breaker_of(request))
 
-        return await self._shown(request, show)
+        return await self._shown(request, show, target)
 
     async def _shown(
-        self, request: web.Request, show: Callable[[], Any]
+        self, request: web.Request, show: Callable[[], Any], *of: TargetBoard
     ) -> web.Response:
         """Show what is true: at once, when anything has moved, or not at all, where
-        nothing has since it was asked for."""
+        nothing has since it was asked for.
+
+        Args:
+            of: The target that it is of. None: of all.
+        """
         query = Query(request, "index", "wait")
         index = query.number("index", 0, LAST_ID)
         wait = query.lasting("wait", LONGEST)
         if wait is not None and "index" not in request.query:
             query.wrong("wait", "for what? give the index that you have, too")
         query.check()
-        show()  # a name that there is not is known before the wait
         if index is not None:
             await self._changes.beyond(index, WAITS if wait is None else wait)
         # Before it is shown: what moves meanwhile is news to whoever asks again.
-        etag = f'W/"{self._changes.index}-{self._views.mark}"'
+        etag = f'W/"{self._changes.index}-{self._views.mark(*of)}"'
         headers = {hdrs.ETAG: etag, INDEX: str(self._changes.index)}
         if _has(request, etag):
             return web.Response(status=304, headers=headers)

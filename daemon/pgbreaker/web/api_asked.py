@@ -19,6 +19,12 @@ LAST_ID: Final = 253_402_300_799_999
 SOMEONE: Final = "someone on this machine"
 """Who did it, where nobody has to say who they are."""
 
+DURATION: Final = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+"
+"""How a duration is written, as a pattern."""
+
+DURATION_LENGTH: Final = 60
+"""Characters that one has at most."""
+
 T = TypeVar("T")
 
 _RFC3339: Final = re.compile(
@@ -26,15 +32,9 @@ _RFC3339: Final = re.compile(
 )
 _AS_TIME: Final = "write it like 2026-11-26T03:12:00Z"
 _ID: Final = re.compile(r"\d{1,15}", re.ASCII)
-DURATION: Final = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+"
-"""How a duration is written, as a pattern."""
-
-DURATION_LENGTH: Final = 60
-"""Characters that one has at most."""
-
 _DURATION: Final = re.compile(DURATION)
 _LOST_PLUS: Final = re.compile(r" (\d\d:\d\d)$")
-_LONGEST: Final = 200  # characters; what is searched for, a reason
+_LONGEST: Final = 200  # characters of what is searched for
 
 
 def moment_of(text: str) -> float:

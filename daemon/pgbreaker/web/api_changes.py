@@ -2,8 +2,8 @@
 
 There are two counts of what is new. The *index* is that of what is shown: the id of the
 last entry of the history that changed it (a move, an override, a window, a notice, a new
-configuration), or more. It stands in ``X-Pgbreaker-Index``, and it is what can be waited for.
-Notes are no such thing: they are of the history's own count, `Entry.id`.
+configuration), or more. It stands in ``X-Pgbreaker-Index`` and can be waited for. Notes
+are no such thing: they are of the history's own count, `Entry.id`.
 
 Between two entries the readings go on, and a target's state with them. Who waits is not
 woken for those, or it would be every second; an ``ETag`` is another as soon as any state

@@ -168,7 +168,7 @@ class Told:
             since = seen / 1000
         begins = now - _DAY if since is None else min(since, now)
         breaker = target.breakers[operation]
-        spans = await timeline(self._history, breaker, begins)
+        spans = await timeline(self._history, breaker, begins, target.moved[operation])
         return web.json_response(
             {
                 "breaker": breaker.name,

@@ -12,9 +12,11 @@ from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import lasting
 from pgbreaker.web.views import moment
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-# All that means something in Markdown, on a line or at its beginning, and HTML's own.
-_MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>&$:@^=])")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What means something within a line of Markdown. What does at its beginning never stands
+# there: before all that anybody said is a bar, or the name of a breaker.
+_MARKUP: Final = re.compile(r"([\\`*_\[\]|~#!$^])")
+_HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +121,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def _escaped(text: str) -> str:
     line = " ".join(text.split())
-    return _MARKUP.sub(r"\\\1", line).replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\1", line).translate(_HTML)

@@ -1,6 +1,6 @@
 """Which states a breaker was in, and when, as its moves tell."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,15 +44,25 @@ class Span:
     entry: int | None
 
 
-async def timeline(history: History, breaker: Breaker, since: float) -> list[Span]:
-    """The spans of a breaker from *since* on, without gaps, as far back as is known."""
+async def timeline(
+    history: History, breaker: Breaker, since: float, moved: float
+) -> list[Span]:
+    """The spans of a breaker from *since* on, without gaps, as far back as is known.
+
+    Args:
+        moved: Wall time of its last move, or from when on it was watched.
+    """
     moves = await _moves(history, breaker.name, since)
     before = []
     for kind in _MOVES:
         before += await history.page(
             before=from_then(since) + 1, limit=1, kinds=(kind,), breaker=breaker.name
         )
-    return spans_of(sorted(before, key=lambda e: e.id), moves, breaker, since)
+    known = sorted(before, key=lambda entry: entry.id)
+    begins = since
+    if not known:  # nothing is known of the time before the first
+        begins = moves[0].at if moves else max(since, moved)
+    return spans_of(known, moves, breaker, begins)
 
 
 async def _moves(history: History, breaker: str, since: float) -> list[Entry]:
@@ -70,21 +80,17 @@ async def _moves(history: History, breaker: str, since: float) -> list[Entry]:
 
 
 def spans_of(
-    before: Iterable[Entry], moves: Iterable[Entry], breaker: Breaker, since: float
+    known: Sequence[Entry], moves: Sequence[Entry], breaker: Breaker, begins: float
 ) -> list[Span]:
     """What the moves of a breaker come to.
 
     Args:
-        before: The last of each kind before *since*: what was so then.
+        known: The last of each kind before *begins*: what was so then.
     """
-    told, known = list(moves), list(before)
-    computed, override = _first(known, told, breaker)
+    computed, override = _first(known, moves, breaker)
     spans: list[Span] = []
-    began = since
-    if not known:  # nothing is known of the time before the first
-        began = max(since, told[0].at if told else since)
-    last = known[-1] if known else None
-    for entry in (None, *told):
+    began, last = begins, known[-1] if known else None
+    for entry in (None, *moves):
         if entry is not None:
             computed, override = _after(entry, computed, override)
             began, last = entry.at, entry
@@ -103,16 +109,14 @@ def _span(state: State, computed: State, began: float, entry: Entry | None) -> S
 
 
 def _first(
-    known: Sequence[Entry], told: Sequence[Entry], breaker: Breaker
+    known: Sequence[Entry], moves: Sequence[Entry], breaker: Breaker
 ) -> tuple[State, State | None]:
-    """The machine's state and the operator's before the first of *told*."""
-    computed, override = State.CLOSED, None
-    first = next((e for e in told if e.kind is Kind.TRANSITION), None)
-    if first is not None:
-        computed = State(first.details["from"])
-    else:
-        computed = breaker.computed_state  # it has not moved since
-    if not known and not told and breaker.override is not None:
+    """The machine's state and the operator's before the first of *moves*."""
+    first = next((move for move in moves if move.kind is Kind.TRANSITION), None)
+    # Where the machine has not moved since, it is now as it was.
+    computed = breaker.computed_state if first is None else State(first.details["from"])
+    override = None
+    if not known and not moves and breaker.override is not None:
         override = breaker.override.state
     for entry in known:
         computed, override = _after(entry, computed, override)

@@ -28,8 +28,7 @@ class Inside:
         reload: Reads the configuration anew, for the author named; raises
             `ConfigError` where it cannot be used. None: there is none to read, or
             nobody may.
-        stream: Tells all who listen what happens. None: the API makes one of its own,
-            to which nobody says goodbye.
+        stream: Tells all who listen what happens, and knows when anything has moved.
         config: The configuration that is true now, without its secrets. None: it is not
             shown.
         recent: What probes saw lately.
@@ -41,12 +40,12 @@ class Inside:
     metrics: Metrics
     history: History
     desk: Desk
+    stream: Stream
     clock: Clock
     version: str
     health: Callable[[], str | None]
     ready: Callable[[], str | None]
     reload: Callable[[str | None], Awaitable[Reloaded]] | None = None
-    stream: Stream | None = None
     config: Callable[[], Mapping[str, Any]] | None = None
     recent: Recent = field(default_factory=Recent)
     grafana_url: str | None = None

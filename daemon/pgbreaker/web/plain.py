@@ -5,7 +5,7 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
-from pgbreaker.web.api_asked import Body, author_of
+from pgbreaker.web.api_asked import Body, Query, author_of
 from pgbreaker.web.api_civil import civil
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.problems import problem
@@ -58,6 +58,7 @@ class Plain:
 
     async def reload(self, request: web.Request) -> web.Response:
         """Read the configuration anew."""
+        Query(request).check()
         body = await Body.of(request, "author", may_lack=True)
         author = author_of(request, body)
         body.check()

@@ -2,7 +2,7 @@
 
 Whoever comes first gets a `snapshot`, which is the status, and then each entry of the
 history by its kind. What is told is written once for all who listen. Who is slow is told
-less: behind a queue of `QUEUE` events there comes one new snapshot for all that was left
+less: behind a queue of `QUEUE` bursts there comes one new snapshot for all that was left
 out. Who takes nothing at all is dropped.
 
 Ids are those of the history, larger is later over restarts, too: whoever comes back with
@@ -29,7 +29,10 @@ from pgbreaker.web.problems import problem
 from pgbreaker.web.views import Views, moment
 
 QUEUE: Final = 8
-"""Events that wait for a reader who is slow."""
+"""Bursts of events that wait for a reader who is slow: what happens at once is one."""
+
+BURST: Final = 64
+"""Events of a burst; of more at once, a snapshot tells better."""
 
 MOST: Final = 200
 """Readers that there may be at a time."""
@@ -41,9 +44,7 @@ BEAT: Final[Seconds] = 5.0
 """Seconds between two heartbeats."""
 
 _TAKES: Final[Seconds] = 5.0  # a reader who takes nothing for so long is gone
-_FRESH: Final[Seconds] = (
-    1.0  # a snapshot is written at most once in so long if it can be
-)
+_FRESH: Final[Seconds] = 1.0  # a reader gets one snapshot in so long at most
 _AGAIN: Final = 2000  # milliseconds after which a browser comes back
 _RETRY_AFTER: Final = "5"
 
@@ -75,15 +76,19 @@ class Reader:
         """Have them told, as soon as they take it.
 
         Args:
-            id_: Of the entry. None: it is of none, and need not be told to who is slow.
+            id_: Of the last entry in it. None: it is of none, and need not be told to who
+                is slow.
         """
-        if len(self._queue) >= QUEUE or self.is_behind:
-            if id_ is None:
-                return
-            self._queue.clear()
-            self.is_behind = True
-        else:
+        if len(self._queue) < QUEUE and not self.is_behind:
             self._queue.append((id_, told))
+            self._news.set()
+        elif id_ is not None:
+            self.skip()
+
+    def skip(self) -> None:
+        """Leave out what waits and what is to come, and have a snapshot told instead."""
+        self._queue.clear()
+        self.is_behind = True
         self._news.set()
 
     def end(self) -> None:
@@ -142,6 +147,7 @@ class Stream:
         self._most = most
         self._began = int(clock.wall() * 1000) - 1  # smaller than any id from now on
         self._readers: set[Reader] = set()
+        self._burst: list[Entry] = []  # what happens just now
         self._beating: asyncio.TimerHandle | None = None
         self._snapshot: tuple[int, Seconds, bytes] | None = None
         self._is_closed = False
@@ -156,14 +162,22 @@ class Stream:
 
     def _hear(self, entry: Entry) -> None:
         self.changes.note(entry)
-        if self._readers:
+        if not self._readers:
+            return
+        if not self._burst:
             # What is decided is told before it is done: a moment later, both are so.
-            asyncio.get_running_loop().call_soon(self._pass_on, entry)
+            asyncio.get_running_loop().call_soon(self._pass_on)
+        self._burst.append(entry)
 
-    def _pass_on(self, entry: Entry) -> None:
-        told = self._told(entry)
+    def _pass_on(self) -> None:
+        burst, self._burst = self._burst, []
+        if len(burst) > BURST:
+            for reader in self._readers:
+                reader.skip()
+            return
+        told = b"".join(map(self._told, burst))
         for reader in self._readers:
-            reader.push(entry.id, told)
+            reader.push(burst[-1].id, told)
 
     def _told(self, entry: Entry) -> bytes:
         return _event(entry.kind.value, self._views.told(entry), entry.id)
@@ -217,7 +231,7 @@ class Stream:
             yield told
         if after is not None:
             yield self._heartbeat()  # or who has missed nothing would hear nothing
-        spoke = _time()
+        spoke = 0.0
         while not reader.is_over:
             one = await reader.next()
             if one is not None:
@@ -268,9 +282,10 @@ class Stream:
 
     async def close(self, within: Seconds = 0.5) -> None:
         """Say goodbye to all who listen, and wait until they took it; not for ever."""
-        self._is_closed = True
-        self._unfollow()
-        self.changes.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._unfollow()
+            self.changes.close()
         for reader in self._readers:
             reader.end()
         with suppress(TimeoutError):

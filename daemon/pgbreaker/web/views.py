@@ -125,16 +125,16 @@ class Views:
             "problem": last.problem,
         }
 
-    @property
-    def mark(self) -> str:
-        """A word that is another as soon as any state is: of a target, of a breaker."""
+    def mark(self, *targets: TargetBoard) -> str:
+        """A word that is another as soon as any state is, of these targets or, where none
+        is given, of all: a target's, a breaker's."""
         seen = [
             (
                 target.plan.name,
                 target.condition.value,
                 [(b.era, b.state.value, b.override) for b in target.breakers.values()],
             )
-            for target in self._board.targets.values()
+            for target in targets or self._board.targets.values()
         ]
         return f"{self.epoch}-{zlib.crc32(repr(seen).encode()):08x}"
 

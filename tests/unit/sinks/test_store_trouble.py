@@ -1,6 +1,5 @@
 """Whatever becomes of the store's disk and file, the daemon goes on, and says so."""
 
-import asyncio
 import os
 import random
 import sqlite3
@@ -10,9 +9,7 @@ import pytest
 
 from pgbreaker.core.wanted import Wanted
 from pgbreaker.sinks.history import NotKeptError, NotReadError
-from pgbreaker.sinks.store import Counts
 from pgbreaker.sinks.store.file import connect, uri_of
-from pgbreaker.sinks.store.rows import Bucket
 from pgbreaker.sinks.store.schema import SCHEMA, Schema
 from support.disk import mounted
 from support.flips import filled, survive

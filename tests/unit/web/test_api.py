@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import io
-import time
 from dataclasses import replace
 
 import pytest
@@ -18,9 +17,11 @@ from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
 from pgbreaker.web.server import serve
+from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import LastReload, Stored, Views
 from support.described import Described
 from support.site import Served, serving
+from support.storing import storing
 
 BREAKER = "/api/v1/breakers/main/read"
 OVERRIDE = f"{BREAKER}/override"
@@ -103,7 +104,7 @@ async def test_the_status_tells_how_the_store_is_and_what_became_of_a_reload(ask
     )
     served.scene.read()
 
-    async with also(ask, views=views, stream=None) as ask:
+    async with also(ask, views=views) as ask:
         status = await ask("GET", "/api/v1/status")
 
     assert status["store"] == {
@@ -124,7 +125,9 @@ def also(ask: Asking, **changed):
 class _Also:
     def __init__(self, ask: Asking, changed) -> None:
         self._ask = ask
-        self._inside = replace(ask.served.inside, **changed)
+        inside = replace(ask.served.inside, **changed)
+        stream = Stream(inside.history, inside.views, inside.clock)
+        self._inside = replace(inside, stream=stream)
 
     async def __aenter__(self) -> Asking:
         plan = HttpPlan(listen=("127.0.0.1", 0))
@@ -213,12 +216,9 @@ async def test_who_waits_is_answered_as_soon_as_something_moves(ask):
     waiting = asyncio.create_task(ask("GET", path))
     await until(lambda: ask.served.inside.stream.changes._waiting)
 
-    began = time.monotonic()
     ask.served.scene.open("read")
-    body = await asyncio.wait_for(waiting, 5)
 
-    assert body["state"] == "open"
-    assert time.monotonic() - began < 0.2
+    assert (await asyncio.wait_for(waiting, 5))["state"] == "open"
 
 
 async def test_who_waits_for_an_override_is_shown_it(ask):
@@ -408,7 +408,7 @@ async def test_what_cannot_be_written_down_is_not_done(ask):
     desk = Desk(scene.board, scene.hub, history, scene.clock)
     order = {"state": "open", "reason": "failover drill"}
 
-    async with also(ask, history=history, desk=desk, stream=None) as ask:
+    async with also(ask, history=history, desk=desk) as ask:
         body = await ask("PUT", OVERRIDE, 507, json=order)
 
     assert body["detail"] == (
@@ -603,21 +603,22 @@ async def test_a_question_that_is_wrong_says_what_is(ask, path, field, detail):
     assert detail in (None, fields(body)[field])
 
 
-async def test_an_incident_is_the_time_from_leaving_closed_until_closed_again(ask):
+async def test_an_incident_is_the_time_in_which_calls_do_not_pass(ask):
     ask.served.scene.open("write")
-    await some_events(ask)
+    outage(ask.served)
     first = ask.served.history.entries[1].id
     path = f"/api/v1/events/{first}/notes"
     await ask("POST", path, 201, json={"text": "a leak of job runners"})
 
     goes_on, over = (await ask("GET", "/api/v1/incidents"))["incidents"]
+    ask.served.scene.time.now += 60.0
+    recent = (await ask("GET", "/api/v1/incidents?since=30s"))["incidents"]
 
     assert (goes_on["breaker"], goes_on["ended"]) == ("main/write", None)
     assert (over["breaker"], over["sqlstate"]) == ("main/read", "53300")
     assert over["began"] == "2027-01-15T08:01:40.000Z"
     assert 0 < over["seconds"] < 60
     assert [note["text"] for note in over["notes"]] == ["a leak of job runners"]
-    recent = (await ask("GET", "/api/v1/incidents?since=30s"))["incidents"]
     assert [one["breaker"] for one in recent] == ["main/write"]
 
 
@@ -626,11 +627,27 @@ async def test_the_audit_tells_what_people_did_and_nothing_else(ask):
     await ask("DELETE", OVERRIDE, json={"author": "bob"})
 
     body = await ask("GET", "/api/v1/audit")
-    page = await ask("GET", "/api/v1/audit?limit=1")
-    before = await ask("GET", f"/api/v1/{page['previous']}")
 
     assert [entry["author"] for entry in body["audit"]] == ["ann", "bob"]
-    assert before["audit"] == body["audit"][:1]
+    assert {entry["seal"] for entry in body["audit"]} == {None}
+
+
+async def test_with_a_store_the_lines_of_the_audit_are_sealed_and_come_in_pages(
+    ask, tmp_path
+):
+    scene = ask.served.scene
+    async with storing(tmp_path / "state.db", clock=scene.clock) as store:
+        history = History(scene.board, scene.clock, store, archive=store)
+        desk = Desk(scene.board, scene.hub, history, scene.clock)
+        async with also(ask, history=history, desk=desk) as ask:
+            order = {"state": "open", "reason": "failover drill", "author": "ann"}
+            await ask("PUT", OVERRIDE, json=order)
+            await ask("DELETE", OVERRIDE, json={"author": "bob"})
+            last = await ask("GET", "/api/v1/audit?limit=1")
+            first = await ask("GET", f"/api/v1/{last['previous']}")
+
+    assert [line["author"] for line in first["audit"]] == ["ann"]
+    assert last["audit"][0]["before"] == first["audit"][0]["seal"]
 
 
 async def test_a_timeline_has_no_gaps_and_tells_both_states(ask):
@@ -703,7 +720,8 @@ async def test_incidents_as_markdown_are_a_table_in_which_nobody_writes_markup(a
     assert answer.content_type == "text/markdown"
     assert lines[0].startswith("# Incidents since ")
     assert lines[2].count("|") == lines[4].replace("\\|", "").count("|") == 11
-    assert "&lt;img src\\=x\\>" in text
+    assert "&lt;img src=x&gt; \\| \\[here\\](http://evil) \\`rm\\`" in text
+    assert "\\*\\*ann\\*\\*" in text
     assert "<img" not in text
     assert "[here]" not in text.replace("\\[", "").replace("\\]", "")
     assert "## Notes" in lines

@@ -326,6 +326,27 @@ async def test_a_form_of_our_page_is_taken_and_its_answer_leads_on():
     assert without == cut == empty == (403, None)
 
 
+async def test_the_token_of_somebody_else_is_none(guarded):
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(text=csrf_token(request))
+
+    routes = [
+        Route("GET", "/page", Role.VIEWER, page),
+        Route("POST", "/act", Role.OPERATOR, page, changes=True),
+    ]
+    now = Served("main").inside.clock.now
+    doorman = Doorman(HttpPlan(), Present(guarded), DEFAULT, now)
+    async with TestClient(TestServer(app_of(doorman, routes))) as client:
+        async with client.get("/page", headers=basic("admin")) as answer:
+            form = {CSRF_FIELD: await answer.text()}
+        found = {}
+        for name in ("admin", "operator"):
+            async with client.post("/act", data=form, headers=basic(name)) as answer:
+                found[name] = answer.status
+
+    assert found == {"admin": 200, "operator": 403}
+
+
 async def test_a_handler_behind_two_addresses_is_guarded_at_each_as_it_says():
     async def answer(_request: web.Request) -> web.Response:
         return web.Response(text="in")

@@ -144,6 +144,14 @@ def test_what_cannot_be_honoured_is_refused_by_name_and_place(tmp_path, text, sa
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_empty_file_of_authorities_is_none(tmp_path):
+    (tmp_path / "ca.crt").write_bytes(b"")
+    asking = "client_ca_file: ca.crt, client_auth_type: RequireAndVerifyClientCert}"
+
+    with pytest.raises(ConfigError, match="needs client_ca_file"):
+        read(tmp_path, TLS + asking)
+
+
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read_web_config(tmp_path / "web.yml")

@@ -475,6 +475,16 @@ def test_before_anybody_watched_there_is_nothing():
     assert [(band.x, band.width) for band in track.bands] == [(750.0, 250.0)]
 
 
+def test_what_was_remembered_over_a_restart_is_drawn_as_it_was():
+    scene = Scene()
+    scene.board.targets["main"].moved["read"] = NOW - 1800
+
+    found = timeline(scene.board, (), span="1h", now=NOW, watched=NOW - 60)
+
+    track = next(track for track in found.tracks if track.breaker == "main/read")
+    assert [(band.x, band.width) for band in track.bands] == [(500.0, 500.0)]
+
+
 def test_a_word_that_stands_before_the_machines_hides_its_moves():
     word = Entry(
         id=1,

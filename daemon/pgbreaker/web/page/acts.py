@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
-from multidict import MultiDictProxy
 
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import duration
@@ -33,8 +32,6 @@ from pgbreaker.web.page.orders import (
 )
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.route import WHO, Role, Route
-
-Form = MultiDictProxy[str | bytes | bytearray | web.FileField]
 
 
 class Acts:
@@ -282,7 +279,7 @@ def _see(where: str) -> web.Response:
     return web.Response(status=303, headers={"Location": where})
 
 
-def _texts(form: Form) -> dict[str, str]:
+def _texts(form: Mapping[str, object]) -> dict[str, str]:
     """The fields of a form that are text; of those given twice, the last."""
     return {name: value for name, value in form.items() if isinstance(value, str)}
 

@@ -12,6 +12,7 @@ from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import Seconds, duration, lasting
 from pgbreaker.monitor.desk import LASTS, LONGEST, REASON, RefusedError
 from pgbreaker.web.inside import Inside
+from pgbreaker.web.page.words import neat
 from pgbreaker.web.problems import UnknownError
 
 VERBS: Final[Mapping[str, State | None]] = {
@@ -201,7 +202,7 @@ async def carry_out(inside: Inside, breaker: Breaker, order: Order, path: str) -
             author=order.author,
             lasting=seconds,
         )
-        says = f"{breaker.name} is {DONE[order.verb]} for {lasting(seconds)}"
+        says = f"{breaker.name} is {DONE[order.verb]} for {neat(seconds)}"
     return Done(says, path, _undo(before, breaker, order, inside.clock.now()))
 
 

@@ -121,7 +121,10 @@ def timeline(
     for name in named[:_SHOWN]:
         target_name, operation, breaker = wanted[name]
         said = moves.get(name, [])
-        first = min([watched, *(entry.at for entry in said[:1])])
+        # Nothing happened: then it is as it was when it last moved, which may have been
+        # before this process began.
+        known = said[0].at if said else board.targets[target_name].moved[operation]
+        first = min(watched, known)
         bands = _bands(said, look_of(breaker), max(began, first), began, now)
         opened = sum(_opens(entry) for entry in said)
         tracks.append(Track(name, path_of(target_name, operation), bands, opened))

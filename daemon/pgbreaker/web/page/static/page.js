@@ -18,7 +18,7 @@ const usual = Number(html.dataset.usual); // between two probes, however well al
 
 let ahead = Number(html.dataset.now) - Date.now(); // of the daemon's clock
 let heard = Number(html.dataset.heard) || null; // when the last probe came back, by it
-let answered = Date.now(); // when the daemon last said anything
+let answered = Date.now(); // when the daemon last said what is true
 let mark = html.dataset.mark;
 let busy = false, again = false, way = "polls", last = 0;
 
@@ -143,7 +143,6 @@ function show() {
 // What is told.
 
 function told({ kind, data }) {
-  answered = Date.now();
   const live = $("live");
   live.classList.remove("beat");
   void live.offsetWidth;
