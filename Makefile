@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Which tests: unit, integration, acceptance; unit alone needs no server.
-PYTEST := $(BIN)/python -m pytest -q
+# One seed, so that sets of parameters have the same order in both workers.
+PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench soak lint types unit integration acceptance packages servers docs clean
@@ -17,7 +18,8 @@ demo: $(VENV)/.demo ## a PostgreSQL of its own, a workload, the daemon; FAULT=cr
 
 test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
-	$(PYTEST) tests/unit tests/integration tests/acceptance -rs --durations=10
+	$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile -rs --durations=10
+	$(PYTEST) tests/acceptance -rs --durations=10
 
 check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
 
@@ -34,11 +36,19 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/n_targets.py 1000
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/alerting.py
+	$(BIN)/python tests/bench/store.py
+	$(BIN)/python tests/bench/stream.py
+	$(BIN)/python tests/bench/api.py
 	$(BIN)/python tests/bench/fuzz_config.py
+	$(BIN)/python tests/bench/malformed.py
+	$(BIN)/python tests/bench/slow_clients.py
 
-soak: packages $(VENV)/.bench servers ## what takes half an hour: a server whose every core is busy
+soak: packages $(VENV)/.bench servers ## what takes long: a server whose every core is busy, kills, restarts
 	$(BIN)/python tests/bench/saturation.py
 	$(BIN)/python tests/bench/reads.py
+	$(BIN)/python tests/bench/kills.py
+	$(BIN)/python tests/bench/restarts.py
+	$(BIN)/python tests/bench/hung.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check daemon dashboards tests
@@ -48,10 +58,10 @@ types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
 
 unit: packages $(VENV)/.dev ## tests that need no server
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit -n 2 --dist loadfile
 
 integration: packages $(VENV)/.dev servers ## tests on real servers
-	$(PYTEST) tests/integration
+	$(PYTEST) tests/integration -n 2 --dist loadfile
 
 acceptance: packages $(VENV)/.dev ## the daemon as a process
 	$(PYTEST) tests/acceptance

@@ -17,14 +17,17 @@ _STATUS_EVERY: Final[Seconds] = 5.0
 
 
 class Notifier:
-    """The way to the service manager that started us, if one did."""
+    """The way to the service manager that started us, if one did.
+
+    Attributes:
+        watchdog: Seconds after which it ends who has not fed its watchdog; 0 when it
+            set none, or set it for another process.
+    """
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
         self._path = env.get("NOTIFY_SOCKET", "")
-        # The watchdog is fed twice in its time; 0 when systemd set none, or set it
-        # for another process.
         ours = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6 if ours else 0.0
+        self.watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6 if ours else 0.0
 
     def send(self, *lines: str) -> None:
         """Tell systemd *lines*, such as ``READY=1``."""
@@ -52,7 +55,7 @@ class Notifier:
         A hung probe loop must not look alive, so it is the patrols that decide,
         not the mere fact that this loop still turns.
         """
-        pause = min(_STATUS_EVERY, self._watchdog / 2 or _STATUS_EVERY)
+        pause = min(_STATUS_EVERY, self.watchdog / 2 or _STATUS_EVERY)
         while self._path:
             wrong = trouble()
             if wrong is None:

@@ -1,5 +1,6 @@
 """Bits that flip in the store's file, as disks and memory have them flip."""
 
+import contextlib
 from pathlib import Path
 from random import Random
 
@@ -30,10 +31,7 @@ async def survive(path: Path, luck: Random) -> str:
     Returns:
         What became of it: ``put aside``, ``degraded`` or ``went on``.
     """
-    raw = bytearray(path.read_bytes())
-    for _ in range(luck.choice((1, 4, 64))):
-        raw[luck.randrange(len(raw))] ^= 1 << luck.randrange(8)
-    path.write_bytes(raw)
+    _flip(path, luck)
     async with storing(path) as store:
         for id_ in range(10_000, 10_010):
             try:
@@ -47,6 +45,13 @@ async def survive(path: Path, luck: Random) -> str:
     return "went on" if store.quarantined is None else "put aside"
 
 
+def _flip(path: Path, luck: Random) -> None:
+    raw = bytearray(path.read_bytes())
+    for _ in range(luck.choice((1, 4, 64))):
+        raw[luck.randrange(len(raw))] ^= 1 << luck.randrange(8)
+    path.write_bytes(raw)
+
+
 async def _read(store) -> None:
     for read in (
         lambda: store.entries(Wanted(limit=2000)),
@@ -57,7 +62,6 @@ async def _read(store) -> None:
         lambda: store.shut("main/read", 0, hours=True),
         lambda: store.failures("main"),
     ):
-        try:
+        # It may say so: then the history falls back on memory.
+        with contextlib.suppress(NotReadError):
             await read()
-        except NotReadError:
-            pass  # it says so, and the history falls back on memory

@@ -291,7 +291,7 @@ def test_a_limit_is_drawn_where_its_metric_is(limit):
     assert places
 
 
-@pytest.mark.parametrize("name", ALERTS.keys() - {"PgbreakerWatchdog"})
+@pytest.mark.parametrize("name", sorted(ALERTS.keys() - {"PgbreakerWatchdog"}))
 def test_each_alert_has_a_panel(name):
     wanted = metrics(ALERTS[name]["expr"])
 

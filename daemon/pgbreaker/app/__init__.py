@@ -1,13 +1,16 @@
 """From a configuration to a running daemon, and back in reverse.
 
-running   what the daemon consists of, put together
-fleet     the targets that are watched, which come and go
-renewal   the configuration, read anew while the daemon runs
-memories  what breakers remember, from one process to the next
-life      the process: signals, the service manager
+running    what the daemon consists of, put together
+fleet      the targets that are watched, which come and go
+renewal    the configuration, read anew while the daemon runs
+alerting   the Alertmanagers that are told, which come and go, too
+memories   what breakers remember, from one process to the next
+life       the process: signals, the service manager
+onlooker   a thread that sees when the loop hangs
 """
 
 from pgbreaker.app.life import run
-from pgbreaker.app.running import Daemon, running
+from pgbreaker.app.renewal import Source
+from pgbreaker.app.running import Daemon, running, settle
 
-__all__ = ["Daemon", "run", "running"]
+__all__ = ["Daemon", "Source", "run", "running", "settle"]

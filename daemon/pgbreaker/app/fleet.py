@@ -1,8 +1,8 @@
 """The fleet: the targets that are watched, each with its patrol. They come and go."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 from pgbreaker.app.memories import Memories, recall
 from pgbreaker.clock import Clock
@@ -15,14 +15,14 @@ from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub
 
+log = logging.getLogger(__name__)
 
-def board_of(
-    plan: TargetPlan, clock: Clock, memories: Memories = MappingProxyType({})
-) -> TargetBoard:
-    """Make the board of a target that nobody has looked at yet.
+
+def board_of(plan: TargetPlan, clock: Clock, memories: Memories) -> TargetBoard:
+    """Make the board of a target that this process has not looked at yet.
 
     Args:
-        memories: What its breakers go on by.
+        memories: What is remembered of breakers, its own and others.
     """
     breakers = {
         operation: Breaker(f"{plan.name}/{operation}", plan.policy, clock.now())
@@ -49,6 +49,8 @@ class Fleet:
         self._pulse = pulse
         self._clock = clock
         self._doorway = Doorway()
+        self._has_begun = False
+        self._leaving: set[asyncio.Task[None]] = set()
         self.patrols: dict[str, Patrol] = {
             name: self._patrol(target) for name, target in board.targets.items()
         }
@@ -65,6 +67,7 @@ class Fleet:
 
     def start(self) -> None:
         """Begin; needs a running loop."""
+        self._has_begun = True
         for patrol in self.patrols.values():
             patrol.start()
 
@@ -88,29 +91,42 @@ class Fleet:
         anew goes on where it was, by its new rules.
         """
         wanted = {plan.name: plan for plan in plans}
-        known: Mapping[str, TargetBoard] = dict(self._board.targets)
+        known = dict(self._board.targets)
         anew = [n for n, t in known.items() if n in wanted and wanted[n] != t.plan]
         gone = [name for name in known if name not in wanted]
-        # Whoever was on a round may still tell of the old board until it has closed.
-        await asyncio.gather(*(self._dismiss(name) for name in (*anew, *gone)))
+        # Whoever is on a round may still tell of the old board until it has stopped.
+        await asyncio.gather(*(self.patrols[name].halt() for name in (*anew, *gone)))
         # From here to the end nothing waits: nobody sees half of it.
+        for name in (*anew, *gone):
+            self._dismiss(self.patrols.pop(name))
         for name in gone:
             self._board.remove(name)
         for name, plan in wanted.items():
-            if name in self.patrols:
-                continue
-            target = board_of(plan, self._clock)
-            if name in known:
-                target.inherit(known[name])
-            self._board.add(target)
-            self.patrols[name] = self._patrol(target)
-            self.patrols[name].start()
+            if name not in self.patrols:
+                self._admit(plan, known)
         self._board.arrange(tuple(wanted))
 
-    async def _dismiss(self, name: str) -> None:
-        await self.patrols[name].leave()
-        del self.patrols[name]
+    def _admit(self, plan: TargetPlan, known: Mapping[str, TargetBoard]) -> None:
+        target = board_of(plan, self._clock, {})
+        if plan.name in known:
+            target.inherit(known[plan.name])
+        self._board.add(target)
+        patrol = self.patrols[plan.name] = self._patrol(target)
+        if self._has_begun:
+            patrol.start()
+
+    def _dismiss(self, patrol: Patrol) -> None:
+        """Have a patrol hang up, which nobody waits for: its server may be frozen."""
+        leaving = asyncio.create_task(patrol.close(), name="hanging up")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._left)
+
+    def _left(self, leaving: asyncio.Task[None]) -> None:
+        self._leaving.discard(leaving)
+        if not leaving.cancelled() and (error := leaving.exception()) is not None:
+            log.error("hanging up failed, which is a fault of ours", exc_info=error)
 
     async def close(self) -> None:
         """Hang up everywhere."""
-        await asyncio.gather(*(patrol.close() for patrol in self.patrols.values()))
+        closing = [patrol.close() for patrol in self.patrols.values()]
+        await asyncio.gather(*closing, *self._leaving)

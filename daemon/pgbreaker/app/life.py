@@ -1,180 +1,178 @@
-"""The process: its signals, its service manager, and what happens when it hangs."""
+"""The life of the process: signals, and the service manager that started it."""
 
 import asyncio
 import faulthandler
-import gc
 import logging
-import os
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from pgbreaker.app.onlooker import Onlooker
 from pgbreaker.app.renewal import Source
-from pgbreaker.app.running import Daemon, running
-from pgbreaker.core.plan import Config, StorePlan
+from pgbreaker.app.running import Daemon, running, settle
+from pgbreaker.clock import Clock
+from pgbreaker.core.plan import Config, LogPlan
 from pgbreaker.core.units import Seconds, counted
 from pgbreaker.errors import ConfigError
 from pgbreaker.notify import Notifier
+from pgbreaker.sinks.log import configure
 
 log = logging.getLogger(__name__)
 
-_SETTLED: Final[Seconds] = 15.0  # after the first pings: all was asked once by then
-_STOP_WITHIN: Final[Seconds] = 9.0  # a service manager kills after ten
-_DEBUG_FOR: Final[Seconds] = 600.0
-_HUNG: Final[Seconds] = 30.0  # as long as the unit file's watchdog waits
-_REWIND: Final[Seconds] = 5.0
+_STOP_WITHIN: Final = 9  # seconds; a service manager kills after ten
+_LATE: Final[Seconds] = 7.0  # after so long it is said what holds the end up
+_LOUD: Final[Seconds] = 600.0
+_PATIENCE: Final[Seconds] = 30.0
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+_BY_SIGNAL: Final = "someone on this machine"
 
 
-async def run(
-    config: Config,
-    *,
-    source: Source | None = None,
-    env: Mapping[str, str] = os.environ,
-) -> None:
+async def run(config: Config, *, source: Source | None = None) -> None:
     """Run a daemon until the process is told to end.
 
     Args:
-        source: Where *config* came from, and comes from when it changes.
+        source: Where *config* was read, to read it anew. None: nowhere.
+
+    Raises:
+        PgbreakerError: As `running`.
     """
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
     notifier = Notifier()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    process = _Process(notifier, config.log)
+    process.listen()
+    # What the watchdog of the service manager ends tells where it was.
+    faulthandler.enable()
+    patience = min(_PATIENCE, notifier.watchdog / 2 or _PATIENCE)
     async with AsyncExitStack() as stack:
         daemon = await stack.enter_async_context(
-            running(_with_store(config, env), source=source)
+            running(config, source=source, taken=process.take)
         )
         log.info(
             "watching %s, listening on %s:%d",
             counted(len(config.targets), "target"),
             *daemon.address,
         )
-        tasks = {
-            asyncio.create_task(
-                notifier.keep_telling(lambda: daemon.status, lambda: daemon.trouble)
-            ),
-            asyncio.create_task(settle(daemon)),
-            asyncio.create_task(_say_where_it_hangs()),
-        }
-        _listen(daemon, notifier, tasks)
+        process.daemon = daemon
+        onlooker = Onlooker(daemon.pulse, Clock(), patience)
+        onlooker.start()
+        stack.callback(onlooker.stop)
+        telling = asyncio.create_task(
+            notifier.keep_telling(lambda: daemon.status, lambda: daemon.trouble)
+        )
+        settling = asyncio.create_task(settle(daemon))
         notifier.send("READY=1", f"STATUS={daemon.status}")
-        await stop.wait()
-        for task in tasks:
-            task.cancel()
-        faulthandler.cancel_dump_traceback_later()
+        await process.told_to_end.wait()
+        telling.cancel()
+        settling.cancel()
         notifier.send("STOPPING=1")
         log.info("stopping")
-        # From here a second signal ends the process at once, and so does time.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        loop.call_later(_STOP_WITHIN, signal.raise_signal, signal.SIGTERM)
+    signal.alarm(0)
 
 
-def _with_store(config: Config, env: Mapping[str, str]) -> Config:
-    """*config*, with a store where the service manager has made room for one.
+class _Process:
+    """What signals have the process do.
 
-    https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#RuntimeDirectory=
+    Attributes:
+        told_to_end: Set once it is to end.
+        daemon: What runs in it. None: it does not yet.
     """
-    room = env.get("STATE_DIRECTORY", "").partition(":")[0]
-    if config.store is not None or not room:
-        return config
-    return replace(config, store=StorePlan(path=Path(room) / "state.db"))
 
+    def __init__(self, notifier: Notifier, plan: LogPlan) -> None:
+        self.told_to_end = asyncio.Event()
+        self.daemon: Daemon | None = None
+        self._loop = asyncio.get_running_loop()
+        self._notifier = notifier
+        self._plan = plan
+        self._quiet: asyncio.TimerHandle | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
 
-async def settle(daemon: Daemon) -> None:
-    """Have Python's collector leave alone what is there for good, once it is there.
+    def listen(self) -> None:
+        """Do as signals say from now on."""
+        for number in _ENDS:
+            self._loop.add_signal_handler(number, self._end)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._dump)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._speak_up)
 
-    With a thousand targets that is a quarter of a million objects: looking at all of
-    them, a few times a minute, would hold the loop for more than a tenth of a second.
-    """
-    while daemon.unready:  # noqa: ASYNC110 - nobody tells us, and it is no hurry
-        await asyncio.sleep(1.0)
-    await asyncio.sleep(_SETTLED)
-    gc.collect()
-    gc.freeze()
+    def take(self, config: Config) -> None:
+        """Log as *config* says from now on."""
+        if config.log != self._plan:
+            self._plan = config.log
+            configure(config.log.format, config.log.level)
+            if self._quiet is not None:
+                logging.getLogger().setLevel(logging.DEBUG)
 
+    def _end(self) -> None:
+        self.told_to_end.set()
+        # From here a second signal ends the process at once, and so does time, also
+        # where the loop hangs.
+        for number in _ENDS:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        signal.alarm(_STOP_WITHIN)
+        self._loop.call_later(_LATE, self._dump)
 
-async def _say_where_it_hangs() -> None:
-    """Have every stack written to stderr when the loop hangs: nobody else can say it.
+    def _reload(self) -> None:
+        reloading = self._loop.create_task(self._reload_now(), name="SIGHUP")
+        self._reloads.add(reloading)
+        reloading.add_done_callback(self._reloads.discard)
 
-    That does not wait for the loop; a service manager's watchdog then ends the process.
-    """
-    while True:
-        faulthandler.dump_traceback_later(_HUNG)
-        await asyncio.sleep(_REWIND)
+    async def _reload_now(self) -> None:
+        self._notifier.begin_reload()
+        try:
+            if self.daemon is None:
+                log.warning("nothing is read anew: the daemon is only starting")
+            elif self.daemon.renewal is None:
+                log.warning("nothing to read anew: the daemon was given no file")
+            else:
+                await self.daemon.renewal.reload(_BY_SIGNAL)
+        except ConfigError:
+            pass  # told already, and the daemon goes on by what was true
+        finally:
+            self._notifier.send("READY=1")
 
-
-# Signals.
-
-
-def _listen(daemon: Daemon, notifier: Notifier, tasks: set[asyncio.Task[None]]) -> None:
-    """Do what the other signals ask for."""
-    loop = asyncio.get_running_loop()
-
-    def begin(work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, lambda: begin(_reload(daemon, notifier)))
-    loop.add_signal_handler(signal.SIGUSR1, lambda: tell_all(daemon))
-    loop.add_signal_handler(signal.SIGUSR2, _toggle_debug())
-
-
-async def _reload(daemon: Daemon, notifier: Notifier) -> None:
-    if daemon.renewal is None:
-        log.warning("SIGHUP: the daemon was given no file to read")
-        return
-    notifier.begin_reload()
-    try:
-        await daemon.renewal.reload("SIGHUP")
-    except ConfigError:
-        pass  # told already, and the daemon goes on by what was true
-    finally:
-        notifier.send("READY=1", f"STATUS={daemon.status}")
-
-
-def tell_all(daemon: Daemon) -> None:
-    """Write to the log what the daemon is at: its state, and where each task waits.
-
-    Where, and not with what: values may be secret.
-    """
-    log.warning("state: %s", daemon.status)
-    for target in daemon.board.targets.values():
-        log.warning(
-            "state of %s: %s (%s)", target.plan.name, target.condition, target.reason
-        )
-    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
-        at = " < ".join(
-            f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
-            for frame in reversed(task.get_stack(limit=5))
-        )
-        log.warning("task %s: %s", task.get_name(), at or "done")
-
-
-def _toggle_debug() -> Callable[[], None]:
-    """What turns debugging on, for ten minutes, and off."""
-    root = logging.getLogger()
-    ends: list[asyncio.TimerHandle] = []
-    usual = root.level
-
-    def off() -> None:
-        ends.pop().cancel()
-        root.setLevel(usual)
-        log.warning("the log is as before")
-
-    def toggle() -> None:
-        nonlocal usual
-        if ends:
-            off()
+    def _dump(self) -> None:
+        """Write to the log what the daemon is at."""
+        tasks = asyncio.all_tasks(self._loop)
+        log.info("%s:", counted(len(tasks), "task"))
+        for task in sorted(tasks, key=asyncio.Task.get_name):
+            log.info("task %s: %s", task.get_name(), _place(task))
+        if self.daemon is None:
             return
-        usual = root.level
-        root.setLevel(logging.DEBUG)
-        ends.append(asyncio.get_running_loop().call_later(_DEBUG_FOR, off))
-        log.warning("the log tells everything for ten minutes; SIGUSR2 ends that")
+        now = time.monotonic()
+        for target in self.daemon.board.targets.values():
+            log.info(
+                "target %s: %s: %s",
+                target.plan.name,
+                target.condition.value,
+                target.reason,
+            )
+            for breaker in target.breakers.values():
+                log.info("breaker %s: %s", breaker.name, breaker.explain(now))
 
-    return toggle
+    def _speak_up(self) -> None:
+        """Log everything for a while; told again, go back at once."""
+        root = logging.getLogger()
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._calm_down()
+            return
+        root.setLevel(logging.DEBUG)
+        log.info("everything is logged for ten minutes, or until SIGUSR2 comes again")
+        self._quiet = self._loop.call_later(_LOUD, self._calm_down)
+
+    def _calm_down(self) -> None:
+        self._quiet = None
+        log.info("logging as it is configured again: %s", self._plan.level)
+        logging.getLogger().setLevel(self._plan.level)
+
+
+def _place(task: "asyncio.Task[object]") -> str:
+    """Where a task waits, the innermost place last."""
+    at: object = task.get_coro()
+    places = []
+    while (frame := getattr(at, "cr_frame", None)) is not None:
+        file = frame.f_code.co_filename.rpartition("/")[2]
+        places.append(f"{frame.f_code.co_name} ({file}:{frame.f_lineno})")
+        at = getattr(at, "cr_await", None)
+    return " > ".join(places)

@@ -17,13 +17,12 @@ log = logging.getLogger(__name__)
 
 _EVERY: Final[Seconds] = 5.0  # so old a window can be that a kill -9 leaves
 
-
 Memories: TypeAlias = Mapping[str, tuple[float, Mapping[str, Any]]]
-"""Breaker -> wall time at which it was written, and what was."""
+"""Breaker -> wall time at which it was written, and what is remembered of it."""
 
 
 def recall(breaker: Breaker, memories: Memories, clock: Clock) -> None:
-    """Have a breaker go on where *memories* left it, if they did."""
+    """Have a breaker go on where *memories* left it; without one, it begins anew."""
     if breaker.name not in memories:
         return
     written, memory = memories[breaker.name]
@@ -45,7 +44,7 @@ class Keeper:
         self._clock = clock
 
     def __call__(self, event: Event) -> None:
-        """A breaker that moved is remembered at once."""
+        """Take an event from the hub: a breaker that moved is remembered at once."""
         if isinstance(event, Transition):
             breaker = self._board.breaker(event.breaker)
             if breaker is not None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,20 +18,23 @@ from pgbreaker.sinks.history import History, NotKeptError
 
 log = logging.getLogger(__name__)
 
-_POLL: Final[Seconds] = 5.0
+POLL: Final[Seconds] = 5.0
+"""Seconds between two looks at the files."""
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
-    """Where a configuration comes from.
+    """Where a configuration comes from; to be made before it is read.
 
     Attributes:
         path: The file.
         listen: ``host:port`` that goes before the file's. None: the file's.
+        seen: What tells the files' state by then from every other.
     """
 
-    path: Path
-    listen: str | None = None
+    def __init__(self, path: Path, listen: str | None = None) -> None:
+        self.path = path
+        self.listen = listen
+        self.seen = files.fingerprint(path)
 
     def read(self) -> Config:
         """Read it.
@@ -56,8 +58,8 @@ class Renewal:
     Attributes:
         config: What is true now, as the file says it: with what only the next start
             takes over.
-        at: Wall time of the last time it was read, in seconds since the epoch.
-        taken_at: Wall time of the last time it was taken.
+        at: Wall time of the last time that it was read anew. None: it never was.
+        taken_at: Wall time of the last time that it was taken.
         problem: Why the last one could not be used. None: it is what is true.
     """
 
@@ -69,33 +71,45 @@ class Renewal:
         history: History,
         clock: Clock,
         *,
-        later: tuple[str, ...],
+        poll: Seconds = POLL,
     ) -> None:
-        """Begin with a configuration that is true.
-
-        Args:
-            later: Keys whose changes only take effect with the next start.
-        """
         self.config = config
-        self.at = self.taken_at = clock.wall()
+        self.at: float | None = None
+        self.taken_at = clock.wall()
         self.problem: str | None = None
         self._source = source
         self._apply = apply
         self._history = history
         self._clock = clock
-        self._later = later
+        self._poll = poll
+        self._seen = source.seen
         self._reading = asyncio.Lock()
-        self._seen: str | None = None
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
 
     async def reload(self, author: str | None = None) -> Reloaded:
         """Read the configuration anew, and make it true.
 
+        Whoever asked may go away: what has begun is done to its end.
+
         Args:
-            author: Who asks. None: nobody, the file has changed.
+            author: Who asks. None: nobody, the files have changed.
 
         Raises:
             ConfigError: It cannot be used; nothing has changed.
         """
+        reload = asyncio.create_task(self._reload(author), name="reload")
+        self._reloads.add(reload)
+        reload.add_done_callback(self._end)
+        return await asyncio.shield(reload)
+
+    def _end(self, reload: asyncio.Task[Reloaded]) -> None:
+        self._reloads.discard(reload)
+        if reload.cancelled() or (error := reload.exception()) is None:
+            return
+        if not isinstance(error, ConfigError):
+            log.critical("a reload failed, which is a fault of ours", exc_info=error)
+
+    async def _reload(self, author: str | None) -> Reloaded:
         async with self._reading:
             # What changes while it is read is seen by the next poll.
             self._seen = await self._fingerprint()
@@ -105,8 +119,8 @@ class Renewal:
                 await self._refuse(error, author)
                 raise
             changes = files.diff(self.config, new)
-            done = Reloaded(changes, files.later(changes, self._later))
-            if changes:
+            done = Reloaded(changes, files.later(changes))
+            if new != self.config:
                 await self._apply(new)
             for caution in files.cautions(new):
                 log.warning("%s", caution)
@@ -120,31 +134,29 @@ class Renewal:
         self.at, self.problem = self._clock.wall(), str(error)
         for problem in error.problems:
             log.error("configuration refused: %s", problem)
+        more = len(error.problems) - 1
         await self._write_down(
-            f"configuration refused: {error.problems[0]}",
+            f"configuration refused: {error.problems[0]}"
+            + (f" (and {more} more)" if more else ""),
             author,
             {"ok": False, "problems": list(error.problems)},
         )
 
     async def _tell(self, done: Reloaded, author: str | None) -> None:
-        if not done.changes and author is None:
-            return  # a comment was edited
+        if not done.changes:
+            log.info("configuration read anew, nothing changed")
+            if author is None:
+                return
         for change in done.changes:
             later = " (with the next start)" if change in done.later else ""
             log.info("configuration: %s%s", change, later)
-        if not done.changes:
-            log.info("configuration read anew, nothing changed")
-        text = (
-            f"configuration read anew: {counted(len(done.changes), 'change')}"
-            if done.changes
-            else "configuration read anew, nothing changed"
-        )
+        what = counted(len(done.changes), "change") if done.changes else "no change"
         details = {
             "ok": True,
             "changes": list(done.changes),
             "later": list(done.later),
         }
-        await self._write_down(text, author, details)
+        await self._write_down(f"configuration read anew: {what}", author, details)
 
     async def _write_down(
         self, text: str, author: str | None, details: dict[str, Any]
@@ -163,7 +175,7 @@ class Renewal:
         By their content: links that are exchanged, as in a ConfigMap, tell no watcher.
         """
         while True:
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(self._poll)
             seen = await self._fingerprint()
             if seen == self._seen or self._reading.locked():
                 continue
@@ -172,3 +184,8 @@ class Renewal:
 
     async def _fingerprint(self) -> str:
         return await asyncio.to_thread(files.fingerprint, self._source.path)
+
+    async def close(self) -> None:
+        """Wait for a reload that is under way."""
+        if self._reloads:
+            await asyncio.wait(self._reloads)

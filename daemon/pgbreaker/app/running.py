@@ -1,23 +1,34 @@
-"""What a daemon consists of, put together."""
+"""What the daemon consists of, put together."""
 
 import asyncio
+import gc
 import logging
+import os
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pgbreaker import __version__
 from pgbreaker import config as files
+from pgbreaker.app.alerting import Alerting
 from pgbreaker.app.fleet import Fleet, board_of
 from pgbreaker.app.memories import Keeper
 from pgbreaker.app.renewal import Renewal, Source
 from pgbreaker.clock import Clock
-from pgbreaker.core.entry import Kind
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.metric import Shown
-from pgbreaker.core.plan import Config, OtlpPlan
-from pgbreaker.core.units import counted
+from pgbreaker.core.plan import Config, OtlpPlan, StorePlan
+from pgbreaker.core.units import Seconds, counted
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
@@ -43,7 +54,6 @@ from pgbreaker.sinks.metrics import (
     STREAMS,
     Metrics,
 )
-from pgbreaker.sinks.push import Push, pushing
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
@@ -55,8 +65,7 @@ from pgbreaker.web.views import LastReload, Stored, Views
 
 log = logging.getLogger(__name__)
 
-LATER: Final = (*files.LATER, "alertmanager", "log.format")
-"""Keys whose changes only take effect with the next start."""
+_SETTLED: Final[Seconds] = 15.0  # after the first pings: all was asked once by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,9 @@ class Daemon:
     Attributes:
         board: What is true now.
         address: Host and port that it serves HTTP on.
-        fleet: What it watches.
-        pulse: How late the daemon itself is.
-        renewal: Reads its configuration anew. None: it was given no file.
+        fleet: What goes round the targets.
+        pulse: How late its loop is.
+        renewal: Reads the configuration anew. None: there is none to read.
     """
 
     board: Board
@@ -84,8 +93,8 @@ class Daemon:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with the daemon itself, None when nothing is."""
-        return self.pulse.trouble or self.fleet.trouble
+        """What is wrong with those who watch, None when nothing is."""
+        return self.fleet.trouble
 
     @property
     def unready(self) -> str | None:
@@ -114,13 +123,15 @@ async def running(
     source: Source | None = None,
     clock: Clock | None = None,
     also: Iterable[Sink] = (),
+    taken: Callable[[Config], None] = lambda _config: None,
+    env: Mapping[str, str] = os.environ,
 ) -> AsyncIterator[Daemon]:
     """Run a daemon for the time of the block.
 
     Args:
-        source: Where *config* came from, and comes from when it changes. None: it does
-            not change.
+        source: Where *config* was read, to read it anew. None: nowhere.
         also: Further sinks that are told of every event.
+        taken: Is told of each configuration that is taken later.
 
     Raises:
         PgbreakerError: The address cannot be listened on, an extra is missing, or
@@ -129,22 +140,32 @@ async def running(
     # One straight line, because each part is handed what stands above it; the stack
     # takes them down in reverse.
     async with AsyncExitStack() as stack:
-        ground = await _ground(config, clock or Clock(), also, stack)
-        schedule, pulse = Schedule(ground.clock), Pulse(ground.clock)
-        fleet = Fleet(ground.board, ground.hub, schedule, pulse, ground.clock)
-        desk = Desk(ground.board, ground.hub, ground.history, ground.clock)
-        await ground.restore(desk)
-        renewal = _renewal(config, source, ground, fleet)
+        ground = await _ground(config, clock or Clock(), also, env, stack)
+        clock, board, history = ground.clock, ground.board, ground.history
+        schedule, pulse = Schedule(clock), Pulse(clock)
+        fleet = Fleet(board, ground.hub, schedule, pulse, clock)
+        desk = Desk(board, ground.hub, history, clock)
+        renewal = None
+        if source is not None:
+
+            async def apply(new: Config) -> None:
+                await fleet.take(new.targets)
+                await ground.turn(new)
+                taken(new)
+
+            renewal = Renewal(source, config, apply, history, clock)
         views = _views(ground, renewal)
-        stream = Stream(ground.history, views, ground.clock)
-        _own(ground.metrics, schedule, pulse, stream, renewal)
+        stream = Stream(history, views, clock)
+        _own(ground, schedule, pulse, stream, renewal)
+        await desk.restore(ground.restored.overrides, ground.restored.windows)
+        stack.push_async_callback(desk.close)
         inside = Inside(
-            board=ground.board,
+            board=board,
             views=views,
             metrics=ground.metrics,
-            history=ground.history,
+            history=history,
             desk=desk,
-            clock=ground.clock,
+            clock=clock,
             version=__version__,
             health=lambda: pulse.trouble or fleet.trouble,
             ready=lambda: fleet.unready,
@@ -152,29 +173,25 @@ async def running(
             stream=stream,
             config=lambda: files.shown(config if renewal is None else renewal.config),
             recent=ground.recent,
-            grafana_url=None
-            if config.alertmanager is None
-            else config.alertmanager.grafana_url,
+            grafana_url=_grafana(config),
         )
         address = await stack.enter_async_context(serve(config.http, inside))
-        # Before the server hangs up, whoever listens is told that it will.
-        stack.push_async_callback(stream.close)
-        stack.push_async_callback(ground.tell, "the daemon stops")
         stack.push_async_callback(fleet.close)
         stack.push_async_callback(schedule.close)
-        stack.push_async_callback(desk.close)
-        _meanwhile(stack, "the desk", desk.run())
-        if ground.keeper is not None:
-            _meanwhile(stack, "what keeps memories", ground.keeper.run())
-        if renewal is not None:
-            _meanwhile(stack, "what watches the configuration", renewal.watch())
-        count = counted(len(ground.board.targets), "target")
-        await ground.tell(f"pgbreaker {__version__} starts, watching {count}")
+        # Before the server hangs up, whoever listens is told that it will.
+        stack.push_async_callback(stream.close)
+        await ground.alerting.take(config.alertmanager)
+        await ground.tell(_started(config, ground.restored))
         fleet.start()
         schedule.start()
         pulse.start()
         stack.callback(pulse.stop)
-        yield Daemon(ground.board, address, fleet, pulse, renewal)
+        _meanwhile(stack, "desk", desk.run())
+        if renewal is not None:
+            stack.push_async_callback(renewal.close)
+            _meanwhile(stack, "renewal", renewal.watch())
+        yield Daemon(board, address, fleet, pulse, renewal)
+        await ground.tell(_STOPPING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,36 +203,35 @@ class _Ground:
     metrics: Metrics
     history: History
     recent: Recent
-    hub: Hub
-    restored: Restored
-    store: Store | None
-    keeper: Keeper | None
+    alerting: Alerting
     recorder: Recorder | None
-    push: Push | None
-
-    async def restore(self, desk: Desk) -> None:
-        """Take up what was decided, and what was told, before the process began."""
-        await desk.restore(self.restored.overrides, self.restored.windows)
-        if self.push is not None:
-            self.history.follow(self.push.heed)
-            self.push.take_up()
+    hub: Hub
+    store: Store | None
+    restored: Restored
 
     async def tell(self, text: str) -> None:
         """Tell of the daemon itself."""
-        await self.history.decide(Kind.DAEMON, text)
+        details = {"version": __version__}
+        await self.history.decide(Kind.DAEMON, text, details=details)
 
-    def turn(self, config: Config) -> None:
+    async def turn(self, config: Config) -> None:
         """Go on by a configuration that was read anew, but for the targets."""
         self.metrics.show(_shown(config))
         self.recent.keep(frozenset(self.board.targets))
         if self.recorder is not None:
             self.recorder.turn(config.targets)
+        await self.alerting.take(config.alertmanager)
+        self.alerting.look()
 
 
 async def _ground(
-    config: Config, clock: Clock, also: Iterable[Sink], stack: AsyncExitStack
+    config: Config,
+    clock: Clock,
+    also: Iterable[Sink],
+    env: Mapping[str, str],
+    stack: AsyncExitStack,
 ) -> _Ground:
-    store = None if config.store is None else await Store.open(config.store, clock)
+    store = await _store(config, clock, env, stack)
     restored = Restored() if store is None else store.restored()
     memories = restored.memories
     board = Board((board_of(plan, clock, memories) for plan in config.targets), clock)
@@ -228,58 +244,67 @@ async def _ground(
         last=restored.last_id,
         entries=restored.entries,
     )
-    keeper = None
-    if store is not None:
-        keeper = Keeper(board, store, Rollup(board, clock, store.count), clock)
-        _keep(store, keeper, history, metrics, stack)
-    # Each after those whom it asks. They end after the patrols and the schedule: nothing
-    # moves a breaker by then.
-    sinks: list[Sink] = [board, metrics, LogSink(board), history, recent := Recent()]
-    if config.otlp is not None:
-        # Before the metrics, which ask it for exemplars.
-        sinks.insert(1, _traces(config.otlp, board, metrics, clock, stack))
-    push = None
-    if config.alertmanager is not None:
-        pushed = pushing(config.alertmanager, board, clock)
-        push = await stack.enter_async_context(pushed)
-        metrics.own(ALERTS_PUSHED, lambda: push.pushed)
-        metrics.own(PUSH_FAILURES, lambda: push.failures)
+    stack.push_async_callback(history.close)
+    recent, alerting = Recent(), Alerting(board, clock)
+    history.follow(alerting.heed)
+    stack.push_async_callback(alerting.close)
     recorder = None
     if config.record is not None:
         recorded = recording(config.record, config.targets, clock, __version__)
         recorder = await stack.enter_async_context(recorded)
-    sinks += [sink for sink in (push, keeper, recorder) if sink is not None]
-    hub = Hub([*sinks, *also])
-    metrics.own(DROPPED, lambda: hub.dropped)
+    # Each after those whom it asks. They end after the patrols and the schedule: nothing
+    # moves a breaker by then.
+    sinks: list[Sink] = [board, metrics, LogSink(board), recent, alerting]
+    if config.otlp is not None:
+        # Before the metrics, which ask it for exemplars.
+        sinks.insert(1, _traces(config.otlp, board, metrics, clock, stack))
+    if recorder is not None:
+        sinks.append(recorder)
+    if store is not None:
+        sinks += _keeping(board, store, metrics, clock, stack)
     return _Ground(
         clock=clock,
         board=board,
         metrics=metrics,
         history=history,
         recent=recent,
-        hub=hub,
-        restored=restored,
-        store=store,
-        keeper=keeper,
+        alerting=alerting,
         recorder=recorder,
-        push=push,
+        hub=Hub([*sinks, history, *also]),
+        store=store,
+        restored=restored,
     )
 
 
-def _keep(
-    store: Store,
-    keeper: Keeper,
-    history: History,
-    metrics: Metrics,
-    stack: AsyncExitStack,
-) -> None:
-    """Have *store* end after all that it is told."""
+async def _store(
+    config: Config, clock: Clock, env: Mapping[str, str], stack: AsyncExitStack
+) -> Store | None:
+    """Open the store, if there is to be one: the service manager may have made room.
+
+    https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#RuntimeDirectory=
+    """
+    plan, room = config.store, env.get("STATE_DIRECTORY", "").partition(":")[0]
+    if plan is None and room:
+        plan = StorePlan(path=Path(room) / "state.db")
+    if plan is None:
+        return None
+    store = await Store.open(plan, clock)
     stack.push_async_callback(store.close)
-    stack.callback(keeper.keep)
-    stack.push_async_callback(history.close)
+    return store
+
+
+def _keeping(
+    board: Board, store: Store, metrics: Metrics, clock: Clock, stack: AsyncExitStack
+) -> tuple[Sink, ...]:
+    """Those who have the store keep what is true."""
     metrics.own(STORE_DEGRADED, lambda: int(store.degraded is not None))
     metrics.own(STORE_SIZE, lambda: store.size_bytes)
     metrics.own(STORE_LOST, lambda: store.lost)
+    rollup = Rollup(board, clock, store.count)
+    keeper = Keeper(board, store, rollup, clock)
+    stack.callback(keeper.keep)
+    _meanwhile(stack, "keeper", keeper.run())
+    return rollup, keeper
 
 
 def _traces(
@@ -291,27 +316,15 @@ def _traces(
     return traces
 
 
-def _renewal(
-    config: Config, source: Source | None, ground: _Ground, fleet: Fleet
-) -> Renewal | None:
-    if source is None:
-        return None
-
-    async def apply(new: Config) -> None:
-        await fleet.take(new.targets)
-        ground.turn(new)
-        logging.getLogger().setLevel(new.log.level)
-
-    return Renewal(source, config, apply, ground.history, ground.clock, later=LATER)
-
-
 def _views(ground: _Ground, renewal: Renewal | None) -> Views:
     def stored() -> Stored | None:
         store = ground.store
         return None if store is None else Stored(store.degraded, store.size_bytes)
 
     def last_reload() -> LastReload | None:
-        return None if renewal is None else LastReload(renewal.at, renewal.problem)
+        if renewal is None or renewal.at is None:
+            return None
+        return LastReload(renewal.at, renewal.problem)
 
     epoch = uuid.uuid4().hex[:12]
     return Views(
@@ -320,13 +333,17 @@ def _views(ground: _Ground, renewal: Renewal | None) -> Views:
 
 
 def _own(
-    metrics: Metrics,
+    ground: _Ground,
     schedule: Schedule,
     pulse: Pulse,
     stream: Stream,
     renewal: Renewal | None,
 ) -> None:
-    """Have *metrics* show how the daemon itself is."""
+    """Have the metrics show how the daemon itself is."""
+    metrics, hub, alerting = ground.metrics, ground.hub, ground.alerting
+    metrics.own(DROPPED, lambda: hub.dropped)
+    metrics.own(ALERTS_PUSHED, lambda: alerting.pushed)
+    metrics.own(PUSH_FAILURES, lambda: alerting.failures)
     metrics.own(CLOCK_STEPS, lambda: schedule.clock_steps)
     metrics.own(SKIPPED, lambda: schedule.skipped)
     metrics.own(LOOP_LATE, lambda: pulse.lost)
@@ -337,22 +354,49 @@ def _own(
 
 
 def _meanwhile(
-    stack: AsyncExitStack, what: str, work: Coroutine[Any, Any, None]
+    stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]
 ) -> None:
-    """Do *work* until the stack comes to it."""
-    task = asyncio.create_task(work, name=what)
-
-    def tell(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.critical("%s fell, which is a fault of ours", what, exc_info=error)
+    """Have *work* done beside all else, until the stack comes to it."""
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell_fall)
 
     async def end() -> None:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
 
-    task.add_done_callback(tell)
     stack.push_async_callback(end)
+
+
+def _tell_fall(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical(
+            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
+        )
+
+
+def _grafana(config: Config) -> str | None:
+    return None if config.alertmanager is None else config.alertmanager.grafana_url
+
+
+_STOPPING: Final = "the daemon stops"
+
+
+def _started(config: Config, restored: Restored) -> str:
+    """Say that the daemon starts, and how the one before ended."""
+    says = f"pgbreaker {__version__} starts, watching {_targets(config)}"
+    last = _last_of_daemon(restored.entries)
+    if restored.last_id and (last is None or last.text != _STOPPING):
+        says += "; the one before did not stop, it was ended"
+    return says
+
+
+def _targets(config: Config) -> str:
+    return counted(len(config.targets), "target")
+
+
+def _last_of_daemon(entries: Iterable[Entry]) -> Entry | None:
+    of_daemon = [entry for entry in entries if entry.kind is Kind.DAEMON]
+    return of_daemon[-1] if of_daemon else None
 
 
 def _shown(config: Config) -> Iterator[Shown]:
@@ -361,3 +405,16 @@ def _shown(config: Config) -> Iterator[Shown]:
     for name in names:
         yield from probe_called(name).shows
     yield from OUTLOOK
+
+
+async def settle(daemon: Daemon) -> None:
+    """Have Python's collector leave alone what is there for good, once it is there.
+
+    With a thousand targets that is a quarter of a million objects: looking at all of
+    them, a few times a minute, would hold the loop for more than a tenth of a second.
+    """
+    while daemon.unready:  # noqa: ASYNC110 - nobody tells us, and it is no hurry
+        await asyncio.sleep(1.0)
+    await asyncio.sleep(_SETTLED)
+    gc.collect()
+    gc.freeze()

@@ -31,15 +31,15 @@ def run(path: Path | None, dsn: str | None, listen: str | None) -> None:
     log, SIGUSR2 has it log more for ten minutes.
     """
     from pgbreaker import app
-    from pgbreaker.app.renewal import Source
     from pgbreaker.config import cautions
     from pgbreaker.sinks.log import configure
 
+    # Before it is read: what changes meanwhile is read again.
+    source = None if path is None else app.Source(path, listen)
     config = configured(path, dsn, listen)
     configure(config.log.format, config.log.level)
     for caution in cautions(config):
         log.warning("%s", caution)
-    source = None if path is None else Source(path, listen)
     asyncio.run(app.run(config, source=source))
 
 

@@ -85,12 +85,14 @@ class Patrol:
                     return f"{asked} of {name} has not run for {lasting(silent)}"
         return None
 
-    async def leave(self) -> None:
-        """Go round no more, and hang up, while others go on. Nothing is told after it."""
-        await self._stop_beating()
-        for round_ in self._rounds:
-            await self._schedule.remove(round_.name)
-        await self._line.close()
+    async def halt(self) -> None:
+        """Go round no more; what is under way is cut short, and nothing is told after."""
+        if self._beating is None:
+            return
+        await asyncio.gather(
+            self._stop_beating(),
+            *(self._schedule.remove(round_.name) for round_ in self._rounds),
+        )
 
     async def close(self) -> None:
         """Stop beating and hang up. The schedule is closed by whoever made it."""

@@ -26,10 +26,12 @@ class Pulse:
 
     Attributes:
         lost: Seconds by which beats were late, in all.
+        beaten_at: Moment of the last beat. None: it does not beat.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.lost: Seconds = 0.0
+        self.beaten_at: Seconds | None = None
         self._clock = clock
         self._due: Seconds | None = None  # None: it does not beat
         self._late: deque[tuple[Seconds, Seconds]] = deque(maxlen=256)  # moment, by
@@ -37,14 +39,14 @@ class Pulse:
 
     def start(self) -> None:
         """Begin; needs a running loop."""
-        now = self._clock.now()
+        now = self.beaten_at = self._clock.now()
         self._due = tick(now) + TICK
         loop = asyncio.get_running_loop()
         self._next = loop.call_later(self._due - now, self._beat)
 
     def stop(self) -> None:
         """Beat no more; nothing is late from then on."""
-        self._due = None
+        self._due = self.beaten_at = None
         if self._next is not None:
             self._next.cancel()
 

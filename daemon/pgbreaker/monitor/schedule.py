@@ -115,12 +115,12 @@ class Schedule:
         share = zlib.crc32(task.name.encode()) / 2**32
         phase = tick(share * task.interval) + self._offset % TICK
         grid = Grid(task.interval, phase)
-        self._entries[task.name] = _Entry(task, grid)
+        entry = self._entries[task.name] = _Entry(task, grid)
         self._scheduler.add_job(
             self._run,
             grid,
             id=task.name,
-            args=[task.name],
+            args=[entry],
             next_run_time=self._at(share),
         )
         self._out_of_turn.add(task.name)
@@ -136,21 +136,11 @@ class Schedule:
 
     def soon(self, name: str, after: Seconds = 0.0) -> None:
         """Run the task called *name* after *after* seconds, then as usual; one that was
-        dropped is not run any more."""
+        removed is not run any more."""
         if name not in self._entries:
             return
         self._out_of_turn.add(name)
         self._scheduler.modify_job(name, next_run_time=self._at(after))
-
-    async def drop(self, name: str) -> None:
-        """Run the task called *name* no more. A run under way is broken off."""
-        del self._entries[name]
-        self._out_of_turn.discard(name)
-        self._scheduler.remove_job(name)
-        running = self._running.get(name)
-        if running is not None:
-            running.cancel()
-            await asyncio.wait([running])
 
     def start(self) -> None:
         """Begin; needs a running loop."""
@@ -170,11 +160,13 @@ class Schedule:
     def _at(self, after: Seconds) -> datetime:
         return datetime.fromtimestamp(self._clock.wall() + after, UTC)
 
-    async def _run(self, name: str) -> None:
+    async def _run(self, entry: _Entry) -> None:
+        name = entry.task.name
+        if self._entries.get(name) is not entry:
+            return  # removed between its time and its beginning
         current = asyncio.current_task()
         assert current is not None
         self._running[name] = current
-        entry = self._entries[name]
         try:
             await entry.task.tick(self._late(entry))
         finally:

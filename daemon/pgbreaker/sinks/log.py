@@ -2,25 +2,36 @@
 
 Same facts as the metrics, never the only place. A probe that fails is the server's
 affair, and so at most INFO; ERROR is for faults of ours.
+
+Nobody waits for the log: a thread of its own writes, from a queue of so many lines. A
+pipe that nobody reads any more costs lines, and not the daemon.
 """
 
 import json
 import logging
 import os
+import queue
+import select
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from pgbreaker.core.reading import Reading
 from pgbreaker.core.states import State, Transition
+from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board
-from pgbreaker.sinks.hub import Event
+from pgbreaker.sinks.hub import Event, Notice
 
 log = logging.getLogger("pgbreaker.events")
 
 # https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html
 _PRIORITY: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+_QUEUED: Final = 10_000  # lines; as many as the tasks of a thousand targets dumped
+_AT_ONCE: Final = 500  # lines to one write
+_PARTING: Final[Seconds] = 1.0
 
 
 class LogSink:
@@ -32,7 +43,7 @@ class LogSink:
     def __call__(self, event: Event) -> None:
         """Take an event from the hub."""
         match event:
-            case Transition():
+            case Transition() if self._board.breaker(event.breaker) is not None:
                 target, operation = self._board.home(event.breaker)
                 # For callers it is good news only when they get through again.
                 is_good = event.after in (State.CLOSED, State.HALF_OPEN)
@@ -55,7 +66,7 @@ class LogSink:
                         event.took * 1000,
                         extra={"fields": _of_reading(event)},
                     )
-            case _:
+            case Notice():
                 log.warning(
                     "%s: %s",
                     event.target,
@@ -125,6 +136,97 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in lines)
 
 
+class Scribe(logging.Handler):
+    """Has a thread write the lines, so that who does not read them holds up nobody.
+
+    Attributes:
+        dropped: Lines that were left out: the queue was full, or nobody could read.
+
+    Args:
+        descriptor: Where to write: a file, a terminal, a pipe.
+        most: Lines that may wait.
+    """
+
+    def __init__(self, descriptor: int, most: int = _QUEUED) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._most = most
+        self._told = 0  # of those dropped
+        # Unbounded and counted: this queue alone may be put to while it is put to, as
+        # in a destructor that logs.
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._writing = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writing.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written soon."""
+        if self._queue.qsize() >= self._most:
+            self.dropped += 1
+            return
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as every handler does: it ends nobody
+            self.handleError(record)
+            return
+        self._queue.put(f"{line}\n")
+
+    def close(self) -> None:
+        """Write what waits, as far as that goes in a moment, and end."""
+        if self._writing.is_alive():
+            self._queue.put(None)
+            self._writing.join(_PARTING)
+        super().close()
+
+    # In the thread.
+
+    def _write(self) -> None:
+        is_over = False
+        while not is_over:
+            lines, is_over = self._take()
+            if self.dropped > self._told:
+                lines.append(self._confession())
+            text = "".join(lines).encode("utf-8", "backslashreplace")
+            try:
+                self._write_all(memoryview(text))
+            except OSError:  # nobody can read it: closed, or the disk is full
+                self.dropped += len(lines)
+
+    def _take(self) -> tuple[list[str], bool]:
+        """Take what waits. Returns it, and whether nothing comes after it."""
+        lines: list[str] = []
+        line = self._queue.get()
+        while line is not None:
+            lines.append(line)
+            if len(lines) >= _AT_ONCE:
+                return lines, False
+            try:
+                line = self._queue.get_nowait()
+            except queue.Empty:
+                return lines, False
+        return lines, True
+
+    def _confession(self) -> str:
+        lost, self._told = self.dropped - self._told, self.dropped
+        record = logging.makeLogRecord(
+            {
+                "name": __name__,
+                "levelno": logging.WARNING,
+                "levelname": "WARNING",
+                "msg": "%d lines of the log were left out: nobody took them in time",
+                "args": (lost,),
+            }
+        )
+        return f"{self.format(record)}\n"
+
+    def _write_all(self, left: memoryview) -> None:
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # whoever shares the terminal may have made it so
+                select.select((), (self._descriptor,), ())
+
+
 def configure(
     form: str = "auto",
     level: str = "INFO",
@@ -132,14 +234,32 @@ def configure(
     stream: TextIO | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> None:
-    """Send the log of the process to stderr.
+    """Send the log of the process to stderr; called again, go on by other rules.
 
     Args:
         form: ``json``, ``console``, or ``auto``: console on a terminal.
         level: Name of the lowest level shown.
-        stream: Where to write instead of stderr.
+        stream: Where to write instead, at once.
     """
-    stream = stream or sys.stderr
+    root = logging.getLogger()
+    handler = _handler(root, stream)
+    handler.setFormatter(_formatter(form, stream or sys.stderr, env))
+    if handler not in root.handlers:
+        logging.basicConfig(handlers=[handler], force=True)
+    root.setLevel(level)
+    # Libraries speak at their own lengths; what they complain of we tell ourselves.
+    for chatty in ("aiohttp.access", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _handler(root: logging.Logger, stream: TextIO | None) -> logging.Handler:
+    if stream is not None:
+        return logging.StreamHandler(stream)
+    known = (handler for handler in root.handlers if isinstance(handler, Scribe))
+    return next(known, None) or Scribe(sys.stderr.fileno())
+
+
+def _formatter(form: str, stream: TextIO, env: Mapping[str, str]) -> logging.Formatter:
     if form == "auto":
         form = "console" if stream.isatty() else "json"
     formatter: logging.Formatter = JsonFormatter()
@@ -149,9 +269,4 @@ def configure(
         )
     if env.get("JOURNAL_STREAM") and stream is sys.stderr:
         formatter = JournalFormatter(formatter)
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    # Libraries speak at their own lengths; what they complain of we tell ourselves.
-    for chatty in ("aiohttp.access", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return formatter

@@ -30,6 +30,8 @@ STEPS: Final = ("dns", "tcp", "tls", "auth", "query")
 """What a run can consist of, in order."""
 
 _WIDTH: Final = SPAN / SLICES
+# Nobody was asked, or what was asked about is not there.
+_NO_ERRORS: Final = (Finding.SKIPPED, Finding.ABSENT)
 _ERRORS: Final = 16  # kinds of errors that are kept of a target
 _FINDINGS: Final = tuple(Finding)
 _NUMBERS: Final = {finding: number for number, finding in enumerate(_FINDINGS)}
@@ -242,7 +244,7 @@ class TargetRecent:
             self._deciding.take(reading)
         else:
             self._others.take(reading)
-        if reading.evidence is not None and reading.finding is not Finding.SKIPPED:
+        if reading.evidence is not None and reading.finding not in _NO_ERRORS:
             self._count(reading, reading.evidence)
 
     def _count(self, reading: Reading, seen: Evidence) -> None:

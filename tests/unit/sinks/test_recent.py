@@ -66,6 +66,7 @@ def test_errors_are_counted_by_sqlstate_or_by_what_the_probe_found():
     for second in range(3):
         recent(ping(float(second), finding=Finding.STARTING, evidence=STARTING))
     recent(ping(5.0, finding=Finding.TIMEOUT, evidence=Evidence("timeout", "silence")))
+    recent(ping(6.0, finding=Finding.ABSENT, evidence=Evidence("absent", "not there")))
 
     errors = recent.targets["main"].errors
     assert {code: error.count for code, error in errors.items()} == {

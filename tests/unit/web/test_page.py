@@ -328,6 +328,26 @@ async def test_the_verdict_names_what_is_wrong_with_its_numbers(served):
     )
 
 
+async def test_a_verdict_on_several_names_them_and_their_one_reason(served):
+    for operation in ("connect", "read"):
+        served.scene.open(operation)
+
+    verdict = Overview(served.inside).verdict()
+    await served.desk.override(
+        served.scene.board.targets["other"].breakers["write"],
+        State.FORCED_OPEN,
+        reason="moving it",
+        author="ana",
+    )
+
+    assert verdict.says == (
+        "2 breakers open: main/connect, main/read — 53300 sorry, too many clients already"
+    )
+    assert Overview(served.inside).verdict().says == (
+        "3 breakers not closed (2 open, 1 forced open): main/connect, main/read, other/write"
+    )
+
+
 async def test_what_runs_out_soon_is_in_the_verdict_though_all_is_well(served):
     served.scene.board.targets["main"].facts["connection_exhaustion_seconds"] = 540.0
 

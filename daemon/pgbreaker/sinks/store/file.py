@@ -72,7 +72,7 @@ def is_broken(error: Exception) -> bool:
     return (code & 0xFF) in _BROKEN or any(words in text for words in _MISSING)
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
+def open_to_read(path: Path, connect: Connect = connect) -> sqlite3.Connection:
     """Open the store to read, also where nothing can be written.
 
     Raises:
@@ -319,7 +319,9 @@ class File:
 
     def _salvaged(self) -> Live:
         try:
-            with contextlib.closing(open_to_read(self.path)) as connection:
+            with contextlib.closing(
+                open_to_read(self.path, self._connect)
+            ) as connection:
                 return salvage(connection)
         except sqlite3.Error:
             return Live()

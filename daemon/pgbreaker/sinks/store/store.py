@@ -82,12 +82,16 @@ class Store:
         connect: Connect = connect,
         schema: Schema = SCHEMA,
         rests: tuple[Seconds, Seconds] = RESTS,
+        patience: Seconds = STUCK,
     ) -> None:
         self.path: Path = plan.path
         self._clock = clock
+        self._connect = connect
         self._restored = Restored()
         self._file = File(plan.path, schema, connect)
-        self._writer = Writer(self._file, clock, _budget(plan.max_size), rests)
+        budget = _budget(plan.max_size)
+        self._writer = Writer(self._file, clock, budget, rests, patience)
+        self._patience = patience
         self._readers = ThreadPoolExecutor(_READERS, "store-reader")
         self._check: asyncio.Task[None] | None = None
 
@@ -100,6 +104,7 @@ class Store:
         connect: Connect = connect,
         schema: Schema = SCHEMA,
         rests: tuple[Seconds, Seconds] = RESTS,
+        patience: Seconds = STUCK,
     ) -> "Store":
         """Open the store that *plan* names; a broken one is put aside.
 
@@ -108,11 +113,19 @@ class Store:
             schema: Its tables.
             rests: Seconds between two tries while nothing can be written: at first, and
                 at most.
+            patience: Seconds within one write after which the disk does not answer.
 
         Raises:
             InUseError: Another daemon has it. Nothing else: `degraded` tells.
         """
-        store = cls(plan, clock, connect=connect, schema=schema, rests=rests)
+        store = cls(
+            plan,
+            clock,
+            connect=connect,
+            schema=schema,
+            rests=rests,
+            patience=patience,
+        )
         await store._begin()
         return store
 
@@ -207,7 +220,7 @@ class Store:
         self._writer.put(job)
         try:
             while not written.done():
-                await asyncio.wait((written,), timeout=STUCK)
+                await asyncio.wait((written,), timeout=self._patience)
                 # One that is being written is waited for: only its end tells.
                 if written.done() or is_owed or not self._writer.take_back(job):
                     continue
@@ -314,7 +327,8 @@ class Store:
 
     def _read_now(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
-            with contextlib.closing(open_to_read(self.path)) as connection:
+            opened = open_to_read(self.path, self._connect)
+            with contextlib.closing(opened) as connection:
                 return read(connection)
         except (sqlite3.Error, ValueError) as error:
             if is_broken(error):

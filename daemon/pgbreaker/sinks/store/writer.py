@@ -91,7 +91,12 @@ class Writer:
     """
 
     def __init__(
-        self, file: File, clock: Clock, budget: int, rests: tuple[Seconds, Seconds]
+        self,
+        file: File,
+        clock: Clock,
+        budget: int,
+        rests: tuple[Seconds, Seconds],
+        patience: Seconds,
     ) -> None:
         self.lost = 0
         self.why: str | None = None
@@ -99,6 +104,7 @@ class Writer:
         self._clock = clock
         self._budget = budget
         self._rests = rests
+        self._patience = patience
         self._rest = rests[0]
         self._again = 0.0  # when to try anew, while something is wrong
         self._tidy_at = 0.0
@@ -142,7 +148,7 @@ class Writer:
         tell."""
         since = self._busy_since
         took = 0.0 if since is None else time.monotonic() - since
-        return took if took > STUCK else None
+        return took if took > self._patience else None
 
     def put(self, job: Job) -> None:
         """Have *job* written."""
@@ -151,6 +157,8 @@ class Writer:
                 why = "it is closed" if self._closing else "too much waits already"
                 job.settle(why)
                 return
+            if job.owed and self.why is not None:
+                job.settle(self.why)  # it is tried again soon enough
             self._jobs.append(job)
             self._weigh(job, 1)
             self._make_room()

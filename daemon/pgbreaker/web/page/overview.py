@@ -136,10 +136,17 @@ class Overview:
         words: dict[str, int] = {}
         for sight in sorted(shut, key=lambda s: s.look.rank):
             words[sight.look.word] = words.get(sight.look.word, 0) + 1
-        counts = ", ".join(f"{count} {word}" for word, count in words.items())
         names = ", ".join(sight.name for sight in shut[:_NAMED])
         rest = f" and {len(shut) - _NAMED} more" if len(shut) > _NAMED else ""
-        return Verdict("bad", f"{len(shut)} breakers not closed ({counts}): {names}{rest}", more)  # fmt: skip
+        if len(words) == 1:
+            what = f"{len(shut)} breakers {shut[0].look.word}"
+        else:
+            counts = ", ".join(f"{count} {word}" for word, count in words.items())
+            what = f"{len(shut)} breakers not closed ({counts})"
+        # What ails one server ails all that it does: then there is one reason.
+        reasons = {sight.why for sight in shut}
+        why = f" — {shut[0].why}" if len(reasons) == 1 else ""
+        return Verdict("bad", f"{what}: {names}{rest}{why}", more)
 
     def banners(self) -> Iterator[Banner]:
         """What there is to know before anything is done."""

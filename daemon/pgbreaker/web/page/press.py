@@ -99,6 +99,7 @@ def _environment() -> Environment:
         "clocked": clocked,
         "lasting": lasting,
         "age": age,
+        "left": lambda seconds: age(math.ceil(seconds)),
         "neat": neat,
         "percent": percent,
         "ms": lambda wall: int(wall * 1000),

@@ -77,6 +77,8 @@ class Timeline:
         tracks: Those that something happened to, and others where they are few.
         quiet: Breakers that are left out because nothing happened to them.
         more: Breakers that are left out because they are too many.
+        began: Wall time of the left end.
+        ended: Wall time of the right end.
     """
 
     span: str

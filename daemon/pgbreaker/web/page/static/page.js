@@ -97,7 +97,7 @@ function tick() {
   for (const time of document.querySelectorAll("time[data-at]")) write(time, lasted((now - time.dataset.at) / 1000));
   for (const time of document.querySelectorAll("time[data-until]")) {
     const left = (time.dataset.until - now) / 1000;
-    write(time, left > 0 ? `in ${lasted(left)}` : time.dataset.over);
+    write(time, left > 0 ? `in ${lasted(Math.ceil(left))}` : time.dataset.over);
   }
   for (const time of document.querySelectorAll("time[data-clock]")) write(time, local(Number(time.dataset.clock), now));
 }
