@@ -8,9 +8,9 @@ from pgbreaker.core.plan import HttpPlan
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
-from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import Views
 from support.boards import Scene
 

@@ -148,7 +148,7 @@ class _Process:
                 target.reason,
             )
             for breaker in target.breakers.values():
-                log.info("breaker %s: %s", breaker.name, breaker.explain(now))
+                log.info("%s", breaker.explain(now))
 
     def _speak_up(self) -> None:
         """Log everything for a while; told again, go back at once."""

@@ -58,9 +58,9 @@ from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
 from pgbreaker.sinks.traces import open_traces
+from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
-from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import LastReload, Stored, Views
 
 log = logging.getLogger(__name__)

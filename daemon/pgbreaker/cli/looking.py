@@ -17,7 +17,7 @@ from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
 from pgbreaker.core.units import Seconds, duration, lasting
 
 if TYPE_CHECKING:
-    from pgbreaker.web.api_tables import Table
+    from pgbreaker.web.api.tables import Table
 
 SILENCE: Final[Seconds] = 20.0
 """After so many seconds without a word a stream counts as lost: it has a heartbeat
@@ -426,20 +426,20 @@ _COLUMNS: Final = ("id", "time", "kind", "target", "breaker", "author", "text")
 
 
 def _as_csv(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from pgbreaker.web.api_tables import as_csv
+    from pgbreaker.web.api.tables import as_csv
 
     yield as_csv(_columns(entries)).rstrip("\r\n")
 
 
 def _as_markdown(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    from pgbreaker.web.api_tables import as_markdown
+    from pgbreaker.web.api.tables import as_markdown
 
     yield as_markdown(_columns(entries)).rstrip("\n")
 
 
 def _columns(entries: Sequence[Mapping[str, Any]]) -> "Table":
     """The table that the daemon itself writes, of more events than it does at once."""
-    from pgbreaker.web.api_tables import Table
+    from pgbreaker.web.api.tables import Table
 
     rows = [
         [str(entry[name]) if entry[name] is not None else "" for name in _COLUMNS]

@@ -13,8 +13,8 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.sinks.recent import Recent
+from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.problems import UnknownError
-from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import Views
 
 

@@ -5,8 +5,8 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
-from pgbreaker.web.api_asked import Body, Query, author_of
-from pgbreaker.web.api_civil import civil
+from pgbreaker.web.api.asked import Body, Query, author_of
+from pgbreaker.web.api.civil import civil
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.problems import problem
 from pgbreaker.web.route import Role, Route

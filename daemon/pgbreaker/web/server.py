@@ -11,7 +11,7 @@ from aiohttp.http import HttpProcessingError
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.units import Seconds
-from pgbreaker.web.api import Api
+from pgbreaker.web.api.routes import Api
 from pgbreaker.web.doors.doorman import BODY, HEADERS, Doorman
 from pgbreaker.web.doors.limits import DEFAULT, Limits
 from pgbreaker.web.doors.lines import Line, Lines, Threshold, speaking

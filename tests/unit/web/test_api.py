@@ -16,8 +16,8 @@ from pgbreaker.errors import ConfigError
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
+from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.server import serve
-from pgbreaker.web.stream import Stream
 from pgbreaker.web.views import LastReload, Stored, Views
 from support.described import Described
 from support.site import Served, serving

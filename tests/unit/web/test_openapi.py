@@ -3,9 +3,9 @@
 import pytest
 from jsonschema import Draft202012Validator
 
-from pgbreaker.web.api import Api
-from pgbreaker.web.openapi import OPERATIONS, document
-from pgbreaker.web.openapi_schemas import SCHEMAS
+from pgbreaker.web.api.document import OPERATIONS, document
+from pgbreaker.web.api.routes import Api
+from pgbreaker.web.api.schemas import SCHEMAS
 from pgbreaker.web.plain import Plain
 from pgbreaker.web.route import Role
 from support.site import Served

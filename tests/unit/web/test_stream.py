@@ -11,8 +11,8 @@ from pgbreaker.core.entry import Kind
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Notice
+from pgbreaker.web.api.stream import BURST, MISSED, QUEUE, Reader, Stream
 from pgbreaker.web.server import serve
-from pgbreaker.web.stream import BURST, MISSED, QUEUE, Reader, Stream
 from support.figures import tell
 from support.listening import listening
 from support.site import serving

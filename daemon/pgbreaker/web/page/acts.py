@@ -15,12 +15,12 @@ from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import duration
 from pgbreaker.monitor.desk import RefusedError
 from pgbreaker.sinks.history import NotKeptError
+from pgbreaker.web.api.asked import SOMEONE
 from pgbreaker.web.doors import csrf_token
 from pgbreaker.web.page import press
 from pgbreaker.web.page.breakers import path_of, sight_of
 from pgbreaker.web.page.frame import Frame
 from pgbreaker.web.page.orders import (
-    NOBODY,
     TIMES,
     VERBS,
     Order,
@@ -158,7 +158,7 @@ class Acts:
             targets=names,
             times=TIMES,
             csrf=given["csrf"],
-            nobody=NOBODY,
+            nobody=SOMEONE,
             errors={
                 "id": "",
                 "targets": "",
@@ -255,7 +255,7 @@ class Acts:
     def _given(self, request: web.Request) -> dict[str, Any]:
         return self._frame.common(request) | {
             "csrf": csrf_token(request),
-            "nobody": NOBODY,
+            "nobody": SOMEONE,
         }
 
     def _refused(
@@ -271,7 +271,7 @@ class Acts:
         )
 
     def _author(self, request: web.Request, said: Mapping[str, str]) -> str:
-        return request[WHO].name or said.get("author", "").strip() or NOBODY
+        return request[WHO].name or said.get("author", "").strip() or SOMEONE
 
 
 def _see(where: str) -> web.Response:

@@ -11,6 +11,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import Seconds, duration, lasting
 from pgbreaker.monitor.desk import LASTS, LONGEST, REASON, RefusedError
+from pgbreaker.web.api.asked import SOMEONE
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.page.words import neat
 from pgbreaker.web.problems import UnknownError
@@ -42,8 +43,6 @@ UNDO_WITHIN: Final[Seconds] = 10.0
 """How long the undo is offered."""
 
 UNDONE: Final = "taken back at once"
-NOBODY: Final = "someone on this machine"
-"""Who did it, where nobody has to say who they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def order_of(form: Mapping[str, object], name: str | None) -> Order:
         verb=verb,
         reason=text("reason"),
         lasting=text("for", USUAL),
-        author=name or text("author") or NOBODY,
+        author=name or text("author") or SOMEONE,
         confirm=text("confirm"),
         was=text("was") or None,
     )

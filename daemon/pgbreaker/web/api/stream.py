@@ -23,8 +23,8 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.history import History
-from pgbreaker.web.api_asked import LAST_ID, Query
-from pgbreaker.web.api_changes import Changes
+from pgbreaker.web.api.asked import LAST_ID, Query
+from pgbreaker.web.api.changes import Changes
 from pgbreaker.web.problems import problem
 from pgbreaker.web.views import Views, moment
 

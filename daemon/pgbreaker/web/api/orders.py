@@ -7,7 +7,7 @@ from aiohttp import web
 
 from pgbreaker.core.states import State
 from pgbreaker.monitor.desk import HANDED_BACK, LASTS
-from pgbreaker.web.api_asked import Body, Query, author_of
+from pgbreaker.web.api.asked import Body, Query, author_of
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.route import Role, Route

@@ -6,8 +6,8 @@ from pgbreaker.core.entry import Kind
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import OVERRIDES, Cause, State
 from pgbreaker.sinks.board import Condition
-from pgbreaker.web.api_asked import DURATION, DURATION_LENGTH, LAST_ID
-from pgbreaker.web.api_orders import STATES
+from pgbreaker.web.api.asked import DURATION, DURATION_LENGTH, LAST_ID
+from pgbreaker.web.api.orders import STATES
 
 Schema = dict[str, Any]
 

@@ -10,9 +10,9 @@ from pgbreaker.core.audit import Audited
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import Seconds
-from pgbreaker.web import api_tables as tables
-from pgbreaker.web.api_asked import LAST_ID, Query
-from pgbreaker.web.api_timeline import Span, from_then, timeline
+from pgbreaker.web.api import tables as tables
+from pgbreaker.web.api.asked import LAST_ID, Query
+from pgbreaker.web.api.timeline import Span, from_then, timeline
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.route import Role, Route
 from pgbreaker.web.views import moment

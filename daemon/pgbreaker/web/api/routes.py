@@ -8,18 +8,18 @@ from aiohttp import hdrs, web
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.recent import KEPT
-from pgbreaker.web.api_asked import LAST_ID, Query
-from pgbreaker.web.api_civil import civil
-from pgbreaker.web.api_history import Told
-from pgbreaker.web.api_orders import Orders
+from pgbreaker.web.api.asked import LAST_ID, Query
+from pgbreaker.web.api.civil import civil
+from pgbreaker.web.api.document import document
+from pgbreaker.web.api.history import Told
+from pgbreaker.web.api.orders import Orders
 from pgbreaker.web.inside import Inside
-from pgbreaker.web.openapi import document
 from pgbreaker.web.plain import Plain
 from pgbreaker.web.problems import problem
 from pgbreaker.web.route import Role, Route
 
 INDEX: Final = "X-Pgbreaker-Index"
-"""The header with the index of what is shown; `pgbreaker.web.api_changes` says of what."""
+"""The header with the index of what is shown; `pgbreaker.web.api.changes` says of what."""
 
 WAITS: Final[Seconds] = 30.0
 """Seconds that a question waits for another index, unless it says how long."""

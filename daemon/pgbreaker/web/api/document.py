@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgbreaker.core.entry import Kind
-from pgbreaker.web.openapi_schemas import (
+from pgbreaker.web.api.schemas import (
     DURATION_TEXT,
     ID,
     SCHEMAS,
