@@ -37,6 +37,7 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/alerting.py
 	$(BIN)/python tests/bench/store.py
+	$(BIN)/python tests/bench/page.py
 	$(BIN)/python tests/bench/stream.py
 	$(BIN)/python tests/bench/api.py
 	$(BIN)/python tests/bench/fuzz_config.py

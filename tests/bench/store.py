@@ -55,6 +55,10 @@ def made(id_: int, luck: random.Random) -> Entry:
     )
 
 
+def size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
 async def timed(awaited) -> float:
     begun = time.perf_counter()
     await awaited
@@ -62,10 +66,8 @@ async def timed(awaited) -> float:
 
 
 async def decisions(path: Path, table: Table) -> None:
-    took = []
     async with storing(path, clock=Clock()) as store:
-        for number in range(1, 501):
-            took.append(await timed(store.record([override(number)])))
+        took = [await timed(store.record([override(n)])) for n in range(1, 501)]
     table.row("a decision, until it is on disk", took, p50=5, p99=50)
 
 
@@ -86,11 +88,11 @@ async def filling(path: Path, count: int, table: Table) -> None:
         incidents = [await timed(store.course((first + count) / 1000 - 5))]
         table.row("what incidents are read out of", incidents, p50=1000)
     print(f"{'appended, entries a second':34} {count / took:>10,.0f}   goal 5,000")
-    print(f"{'bytes an entry':34} {path.stat().st_size / count:>10.0f}")
+    print(f"{'bytes an entry':34} {size_of(path) / count:>10.0f}")
 
 
 def memory(name: str) -> dict:
-    return Breaker(name, DAEMON, 0.0, draw=lambda: 0.0).memory(1.0).written()
+    return Breaker(name, DAEMON, 0.0, draw=lambda: 0.0).memory(1.0)
 
 
 async def restoring(path: Path, table: Table) -> None:
@@ -117,7 +119,7 @@ async def upgrading(path: Path, count: int, table: Table) -> None:
 async def pruning(path: Path, table: Table) -> None:
     """Decisions, while a third of the file goes."""
     took = []
-    size = path.stat().st_size
+    size = size_of(path)
     more = {"schema": LATER, "max_size": size * 2 // 3}
     begun = time.monotonic()
     async with storing(path, clock=Clock(), **more) as store:
@@ -126,7 +128,7 @@ async def pruning(path: Path, table: Table) -> None:
             number += 1
             took.append(await timed(store.record([override(number)])))
             await asyncio.sleep(0.01)
-        gone = size - path.stat().st_size
+        gone = size - size_of(path)
     table.row("a decision, while much goes", took, p50=20, p99=250)
     print(f"{'bytes that went meanwhile':34} {gone:>10,}")
 

@@ -124,10 +124,12 @@ class Renewal:
                 await self._apply(new)
             for caution in files.cautions(new):
                 log.warning("%s", caution)
+            is_news = bool(changes or author or self.problem)
             self.config = new
             self.at = self.taken_at = self._clock.wall()
             self.problem = None
-            await self._tell(done, author)
+            if is_news:
+                await self._tell(done, author)
             return done
 
     async def _refuse(self, error: ConfigError, author: str | None) -> None:
@@ -145,8 +147,6 @@ class Renewal:
     async def _tell(self, done: Reloaded, author: str | None) -> None:
         if not done.changes:
             log.info("configuration read anew, nothing changed")
-            if author is None:
-                return
         for change in done.changes:
             later = " (with the next start)" if change in done.later else ""
             log.info("configuration: %s%s", change, later)

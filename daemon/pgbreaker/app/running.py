@@ -28,7 +28,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.metric import Shown
 from pgbreaker.core.plan import Config, OtlpPlan, StorePlan
-from pgbreaker.core.units import Seconds, counted
+from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
@@ -140,8 +140,10 @@ async def running(
     # One straight line, because each part is handed what stands above it; the stack
     # takes them down in reverse.
     async with AsyncExitStack() as stack:
-        ground = await _ground(config, clock or Clock(), also, env, stack)
-        clock, board, history = ground.clock, ground.board, ground.history
+        clock = clock or Clock()
+        begun = clock.now()
+        ground = await _ground(config, clock, also, env, stack)
+        board, history = ground.board, ground.history
         schedule, pulse = Schedule(clock), Pulse(clock)
         fleet = Fleet(board, ground.hub, schedule, pulse, clock)
         desk = Desk(board, ground.hub, history, clock)
@@ -158,6 +160,7 @@ async def running(
         stream = Stream(history, views, clock)
         _own(ground, schedule, pulse, stream, renewal)
         await desk.restore(ground.restored.overrides, ground.restored.windows)
+        _tell_restored(ground.restored, clock.now() - begun)
         stack.push_async_callback(desk.close)
         inside = Inside(
             board=board,
@@ -388,6 +391,17 @@ def _started(config: Config, restored: Restored) -> str:
     if restored.last_id and (last is None or last.text != _STOPPING):
         says += "; the one before did not stop, it was ended"
     return says
+
+
+def _tell_restored(restored: Restored, took: Seconds) -> None:
+    if restored.last_id:
+        log.info(
+            "going on from the store, after %s: %s, %s",
+            lasting(took),
+            counted(len(restored.overrides), "override"),
+            counted(len(restored.windows), "window"),
+            extra={"fields": {"event": "restored", "took_seconds": round(took, 6)}},
+        )
 
 
 def _targets(config: Config) -> str:

@@ -135,7 +135,7 @@ class History:
     def __call__(self, event: Event) -> None:
         """Take an event from the hub."""
         match event:
-            case Transition() if event.cause not in BY_OPERATORS:
+            case Transition() if self._is_news(event):
                 target, _ = self._board.home(event.breaker)
                 entry = self._entry(
                     Kind.TRANSITION,
@@ -155,6 +155,12 @@ class History:
                     details={"code": event.code},
                 )
                 self._bring(entry)
+
+    def _is_news(self, move: Transition) -> bool:
+        # What operators do is told by whoever asked for it; what a target does that was
+        # removed, by nobody.
+        is_ours = self._board.breaker(move.breaker) is not None
+        return is_ours and move.cause not in BY_OPERATORS
 
     async def decide(self, kind: Kind, text: str, **more: Any) -> Entry:  # noqa: ANN401 - Entry's
         """Write down what somebody decided, and only then tell of it.

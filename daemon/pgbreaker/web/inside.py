@@ -13,6 +13,7 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.sinks.recent import Recent
+from pgbreaker.sinks.store import Store
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.views import Views
@@ -32,6 +33,7 @@ class Inside:
         config: The configuration that is true now, without its secrets. None: it is not
             shown.
         recent: What probes saw lately.
+        store: What outlives the process. None: nothing does.
         grafana_url: Base URL of the Grafana that has the dashboards. None: there is none.
     """
 
@@ -48,6 +50,7 @@ class Inside:
     reload: Callable[[str | None], Awaitable[Reloaded]] | None = None
     config: Callable[[], Mapping[str, Any]] | None = None
     recent: Recent = field(default_factory=Recent)
+    store: Store | None = None
     grafana_url: str | None = None
 
     def target_of(self, request: web.Request) -> TargetBoard:

@@ -65,3 +65,25 @@ async def test_who_does_not_beat_is_not_late():
     time.now += 100.0
 
     assert pulse.lost_since(0.0) == 0.0
+
+
+async def test_a_loop_that_was_held_for_two_pings_is_trouble_for_a_while():
+    time = Stopped()
+    pulse = Pulse(time.clock())
+    pulse.start()
+    well = pulse.trouble
+
+    time.now += 2.5
+    while_held = pulse.trouble
+    pulse._beat()
+    after = pulse.trouble
+    time.now += 9.0
+    pulse._beat()
+    time.now += 9.0
+    pulse._beat()
+    pulse.stop()
+
+    assert well is None
+    assert while_held is not None
+    assert after == "the daemon itself was held up for 2.4 s"
+    assert pulse.trouble is None

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -318,6 +319,7 @@ async def test_flipped_bits_never_reach_the_daemon(path, seed):
 
 # Versions.
 
+FIRST = Path(__file__).parents[2] / "fixtures/store-1.sql"
 LATER = Schema(
     2, {**SCHEMA.steps, 2: "ALTER TABLE entry ADD COLUMN more TEXT DEFAULT 'new';"}
 )
@@ -349,7 +351,7 @@ async def test_a_step_that_fails_leaves_all_as_it_was(path):
     )
 
     async with storing(path, schema=wrong) as store:
-        assert store.degraded is not None
+        assert "table new has 1 columns but 2 values" in str(store.degraded)
 
     async with storing(path) as store:
         assert await ids(store) == [1]
@@ -383,3 +385,24 @@ async def test_a_downgrade_is_refused_and_touches_nothing(path):
         await store.close()
 
     assert {file: file.read_bytes() for file in path.parent.glob("state.db*")} == before
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, LATER], ids=["as it is", "upgraded"])
+async def test_a_store_of_the_first_schema_is_read_for_good(path, schema):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST.read_text("utf-8"))
+
+    async with storing(path, schema=schema) as store:
+        found = store.restored()
+        [bucket] = await store.buckets("main", 0, hours=True)
+        [failure] = await store.failures("main")
+
+        assert await ids(store) == list(range(1, 9))
+        assert await store.verify_audit() is None
+        assert await store.shut("main/read", 0) == [(1_800_000_000, 12.5)]
+    assert found.overrides.keys() == {"main/write"}
+    assert [w.id for w in found.windows] == [6]
+    assert found.memories["main/read"][1]["state"] == "open"
+    assert (bucket.count, bucket.bad) == (59, 1)
+    assert failure.text == "nobody listens"
+    assert store.degraded is None

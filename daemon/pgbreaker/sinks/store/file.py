@@ -389,8 +389,8 @@ def _statements(script: str) -> Iterator[str]:
     """The statements of a script, each alone: `executescript` would end the
     transaction first."""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for piece in script.split(";")[:-1]:
+        statement += f"{piece};"  # which may stand within a text, or a comment
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""

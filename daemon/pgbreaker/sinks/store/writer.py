@@ -63,12 +63,14 @@ class Job:
         owed: Whether they are written whenever that can be: they came about, and nobody
             can take them back.
         tell: Told once what became of it; None after that.
+        is_done: Whether it is not to be tried again.
     """
 
     entries: tuple[Entry, ...]
     owed: bool
     tell: Tell | None
     rows: list[Row] = field(init=False)
+    is_done: bool = False
 
     def __post_init__(self) -> None:
         # As they will be read again: that is what is sealed.
@@ -295,7 +297,7 @@ class Writer:
                 self._write(jobs)
                 for job in jobs:
                     job.settle(None)
-                jobs = []
+                jobs = []  # so that nothing of it is given back
                 if not last:
                     break
             if self.why is not None:
@@ -320,8 +322,9 @@ class Writer:
         """Put what is owed back to its place, and tell why nothing was written."""
         with self._work:
             # Decisions that came meanwhile wait for nothing: they would fail, too.
-            failed = [job for job in (*jobs, *self._jobs) if not job.owed]
-            owed = [job for job in (*jobs, *self._jobs) if job.owed]
+            open_ = [job for job in (*jobs, *self._jobs) if not job.is_done]
+            failed = [job for job in open_ if not job.owed]
+            owed = [job for job in open_ if job.owed]
             self._jobs = deque(owed)
             self._owed, self._decisions = sum(len(job.entries) for job in owed), 0
         for job in (*failed, *owed):
@@ -376,10 +379,12 @@ class Writer:
         for job in jobs:
             try:
                 self._write_jobs([job])
+                job.settle(None)
             except sqlite3.IntegrityError:
-                log.exception("the store has no place for %d", job.entries[0].id)
+                log.warning("no place for entry %d: %s", job.entries[0].id, error)
                 self.lost += len(job.entries) if job.owed else 0
                 job.settle(f"the store has no place for it: {error}")
+            job.is_done = True
 
     def _write_rest(self) -> None:
         """Write what nobody waits for."""
