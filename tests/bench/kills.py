@@ -1,13 +1,15 @@
-"""Whether an acknowledged decision is ever lost: a writer killed at any moment.
+"""Whether an acknowledged decision is ever lost, or a broken file ends anything.
 
-    python tests/bench/kills.py [KILLS]
+    python tests/bench/kills.py [KILLS [FLIPS]]
 
 The writer decides, and prints what was acknowledged; another thread of it moves the log
 into the file all the time, so that kills come in the middle of that, too. All write to
-one file, one after the other.
+one file, one after the other. Then bits are flipped in files, which are used as a daemon
+uses them.
 """
 
 import asyncio
+import logging
 import random
 import sys
 import tempfile
@@ -60,13 +62,15 @@ def flip(times: int, directory: Path) -> None:
     print(f"{'exceptions':34} {0:>10,}   goal 0")
 
 
-def main(times: int) -> int:
+def main(times: int, flips: int) -> int:
     print(machine())
+    logging.disable()  # it says what it finds, of each file
     with tempfile.TemporaryDirectory() as directory:
         held = kill(times, Path(directory))
-        flip(FLIPS, Path(directory))
+        flip(flips, Path(directory))
     return 0 if held else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else GOAL))
+    given = [int(number) for number in sys.argv[1:]]
+    sys.exit(main(*(given + [GOAL, FLIPS][len(given) :])))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pgbreaker.app.memories import Memories, recall
 from pgbreaker.clock import Clock
@@ -92,28 +92,30 @@ class Fleet:
         """
         wanted = {plan.name: plan for plan in plans}
         known = dict(self._board.targets)
-        anew = [n for n, t in known.items() if n in wanted and wanted[n] != t.plan]
         gone = [name for name in known if name not in wanted]
+        coming = {
+            name: board_of(plan, self._clock, {})
+            for name, plan in wanted.items()
+            if name not in known or known[name].plan != plan
+        }
+        patrols = {name: self._patrol(target) for name, target in coming.items()}
         # Whoever is on a round may still tell of the old board until it has stopped.
-        await asyncio.gather(*(self.patrols[name].halt() for name in (*anew, *gone)))
+        leaving = [self.patrols[n] for n in (*coming, *gone) if n in self.patrols]
+        await asyncio.gather(*(patrol.halt() for patrol in leaving))
         # From here to the end nothing waits: nobody sees half of it.
-        for name in (*anew, *gone):
-            self._dismiss(self.patrols.pop(name))
         for name in gone:
             self._board.remove(name)
-        for name, plan in wanted.items():
-            if name not in self.patrols:
-                self._admit(plan, known)
+            del self.patrols[name]
+        for name, target in coming.items():
+            if name in known:
+                target.inherit(known[name])
+            self._board.add(target)
+            self.patrols[name] = patrols[name]
+            if self._has_begun:
+                patrols[name].start()
         self._board.arrange(tuple(wanted))
-
-    def _admit(self, plan: TargetPlan, known: Mapping[str, TargetBoard]) -> None:
-        target = board_of(plan, self._clock, {})
-        if plan.name in known:
-            target.inherit(known[plan.name])
-        self._board.add(target)
-        patrol = self.patrols[plan.name] = self._patrol(target)
-        if self._has_begun:
-            patrol.start()
+        for patrol in leaving:
+            self._dismiss(patrol)
 
     def _dismiss(self, patrol: Patrol) -> None:
         """Have a patrol hang up, which nobody waits for: its server may be frozen."""

@@ -2,12 +2,14 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import signal
 import time
 from contextlib import AsyncExitStack
 from typing import Final
 
+from pgbreaker.app.lookups import Crew
 from pgbreaker.app.onlooker import Onlooker
 from pgbreaker.app.renewal import Source
 from pgbreaker.app.running import Daemon, running, settle
@@ -37,6 +39,7 @@ async def run(config: Config, *, source: Source | None = None) -> None:
     Raises:
         PgbreakerError: As `running`.
     """
+    asyncio.get_running_loop().set_default_executor(Crew())
     notifier = Notifier()
     process = _Process(notifier, config.log)
     process.listen()
@@ -59,14 +62,12 @@ async def run(config: Config, *, source: Source | None = None) -> None:
         telling = asyncio.create_task(
             notifier.keep_telling(lambda: daemon.status, lambda: daemon.trouble)
         )
-        settling = asyncio.create_task(settle(daemon))
+        process.settle()
         notifier.send("READY=1", f"STATUS={daemon.status}")
         await process.told_to_end.wait()
         telling.cancel()
-        settling.cancel()
         notifier.send("STOPPING=1")
         log.info("stopping")
-    signal.alarm(0)
 
 
 class _Process:
@@ -84,6 +85,7 @@ class _Process:
         self._notifier = notifier
         self._plan = plan
         self._quiet: asyncio.TimerHandle | None = None
+        self._settling: asyncio.Task[None] | None = None
         self._reloads: set[asyncio.Task[None]] = set()
 
     def listen(self) -> None:
@@ -94,8 +96,18 @@ class _Process:
         self._loop.add_signal_handler(signal.SIGUSR1, self._dump)
         self._loop.add_signal_handler(signal.SIGUSR2, self._speak_up)
 
+    def settle(self) -> None:
+        """Have Python's collector leave alone what is there for good, soon."""
+        if self.daemon is None:
+            return
+        if self._settling is not None:
+            self._settling.cancel()
+            gc.unfreeze()  # not all of it was for good
+        self._settling = self._loop.create_task(settle(self.daemon), name="settling")
+
     def take(self, config: Config) -> None:
-        """Log as *config* says from now on."""
+        """Go on as *config* says."""
+        self.settle()
         if config.log != self._plan:
             self._plan = config.log
             configure(config.log.format, config.log.level)
@@ -104,6 +116,8 @@ class _Process:
 
     def _end(self) -> None:
         self.told_to_end.set()
+        if self._settling is not None:
+            self._settling.cancel()
         # From here a second signal ends the process at once, and so does time, also
         # where the loop hangs.
         for number in _ENDS:
@@ -118,11 +132,12 @@ class _Process:
         reloading.add_done_callback(self._reloads.discard)
 
     async def _reload_now(self) -> None:
+        if self.daemon is None or self.told_to_end.is_set():
+            log.warning("nothing is read anew while the daemon starts, or stops")
+            return
         self._notifier.begin_reload()
         try:
-            if self.daemon is None:
-                log.warning("nothing is read anew: the daemon is only starting")
-            elif self.daemon.renewal is None:
+            if self.daemon.renewal is None:
                 log.warning("nothing to read anew: the daemon was given no file")
             else:
                 await self.daemon.renewal.reload(_BY_SIGNAL)

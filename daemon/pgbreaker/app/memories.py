@@ -63,7 +63,7 @@ class Keeper:
         self._rollup.flush(now)
 
     async def run(self) -> None:
-        """Keep it every few seconds, until cancelled."""
+        """Keep it now and every few seconds, until cancelled."""
         while True:
-            await asyncio.sleep(_EVERY)
             self.keep()
+            await asyncio.sleep(_EVERY)

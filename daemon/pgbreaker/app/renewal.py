@@ -18,6 +18,9 @@ from pgbreaker.sinks.history import History, NotKeptError
 
 log = logging.getLogger(__name__)
 
+LATER: Final = (*files.LATER, "alertmanager.grafana_url")
+"""Keys whose changes only take effect with the next start; of the last, on the pages."""
+
 POLL: Final[Seconds] = 5.0
 """Seconds between two looks at the files."""
 
@@ -85,6 +88,7 @@ class Renewal:
         self._seen = source.seen
         self._reading = asyncio.Lock()
         self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._is_over = False
 
     async def reload(self, author: str | None = None) -> Reloaded:
         """Read the configuration anew, and make it true.
@@ -95,8 +99,10 @@ class Renewal:
             author: Who asks. None: nobody, the files have changed.
 
         Raises:
-            ConfigError: It cannot be used; nothing has changed.
+            ConfigError: It cannot be used, or the daemon stops; nothing has changed.
         """
+        if self._is_over:
+            raise ConfigError(("nothing is read anew: the daemon stops",))
         reload = asyncio.create_task(self._reload(author), name="reload")
         self._reloads.add(reload)
         reload.add_done_callback(self._end)
@@ -111,15 +117,16 @@ class Renewal:
 
     async def _reload(self, author: str | None) -> Reloaded:
         async with self._reading:
+            begun = self._clock.now()
             # What changes while it is read is seen by the next poll.
             self._seen = await self._fingerprint()
             try:
                 new = await asyncio.to_thread(self._source.read)
             except ConfigError as error:
-                await self._refuse(error, author)
+                await self._refuse(error, author, begun)
                 raise
             changes = files.diff(self.config, new)
-            done = Reloaded(changes, files.later(changes))
+            done = Reloaded(changes, files.later(changes, LATER))
             if new != self.config:
                 await self._apply(new)
             for caution in files.cautions(new):
@@ -129,10 +136,12 @@ class Renewal:
             self.at = self.taken_at = self._clock.wall()
             self.problem = None
             if is_news:
-                await self._tell(done, author)
+                await self._tell(done, author, begun)
             return done
 
-    async def _refuse(self, error: ConfigError, author: str | None) -> None:
+    async def _refuse(
+        self, error: ConfigError, author: str | None, begun: Seconds
+    ) -> None:
         self.at, self.problem = self._clock.wall(), str(error)
         for problem in error.problems:
             log.error("configuration refused: %s", problem)
@@ -142,9 +151,10 @@ class Renewal:
             + (f" (and {more} more)" if more else ""),
             author,
             {"ok": False, "problems": list(error.problems)},
+            begun,
         )
 
-    async def _tell(self, done: Reloaded, author: str | None) -> None:
+    async def _tell(self, done: Reloaded, author: str | None, begun: Seconds) -> None:
         if not done.changes:
             log.info("configuration read anew, nothing changed")
         for change in done.changes:
@@ -156,11 +166,14 @@ class Renewal:
             "changes": list(done.changes),
             "later": list(done.later),
         }
-        await self._write_down(f"configuration read anew: {what}", author, details)
+        await self._write_down(
+            f"configuration read anew: {what}", author, details, begun
+        )
 
     async def _write_down(
-        self, text: str, author: str | None, details: dict[str, Any]
+        self, text: str, author: str | None, details: dict[str, Any], begun: Seconds
     ) -> None:
+        details |= {"took_seconds": round(self._clock.now() - begun, 6)}
         try:
             await self._history.decide(
                 Kind.RELOAD, text, author=author, details=details
@@ -186,6 +199,7 @@ class Renewal:
         return await asyncio.to_thread(files.fingerprint, self._source.path)
 
     async def close(self) -> None:
-        """Wait for a reload that is under way."""
+        """Begin no more reloads, and wait for those under way."""
+        self._is_over = True
         if self._reloads:
             await asyncio.wait(self._reloads)

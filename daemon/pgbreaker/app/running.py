@@ -57,7 +57,7 @@ from pgbreaker.sinks.metrics import (
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
-from pgbreaker.sinks.traces import open_traces
+from pgbreaker.sinks.traces import Traces, open_traces
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
@@ -170,7 +170,7 @@ async def running(
             desk=desk,
             clock=clock,
             version=__version__,
-            health=lambda: pulse.trouble or fleet.trouble,
+            health=lambda: fleet.trouble or pulse.trouble,
             ready=lambda: fleet.unready,
             reload=None if renewal is None else renewal.reload,
             stream=stream,
@@ -260,7 +260,9 @@ async def _ground(
     sinks: list[Sink] = [board, metrics, LogSink(board), recent, alerting]
     if config.otlp is not None:
         # Before the metrics, which ask it for exemplars.
-        sinks.insert(1, _traces(config.otlp, board, metrics, clock, stack))
+        traces = _traces(config.otlp, board, metrics, clock, stack)
+        sinks.insert(1, traces)
+        history.follow(traces.heed)
     if recorder is not None:
         sinks.append(recorder)
     if store is not None:
@@ -312,7 +314,7 @@ def _keeping(
 
 def _traces(
     plan: OtlpPlan, board: Board, metrics: Metrics, clock: Clock, stack: AsyncExitStack
-) -> Sink:
+) -> Traces:
     traces = open_traces(plan.endpoint, plan.sample, board, clock, __version__)
     stack.push_async_callback(traces.close)
     metrics.lead_to(traces)

@@ -393,14 +393,15 @@ class Desk:
         """
         text = _line(text, "text", REASON)
         author = _line(author, "author", AUTHOR)
-        known = {known.id: known for known in self._history.entries}
-        if entry not in known:
+        found = await self._history.page(before=entry + 1, limit=1)
+        if not found or found[-1].id != entry:
             raise RefusedError("id", f"no event has the id {entry}")
+        known = found[-1]
         noted = self._history.decide(
             Kind.NOTE,
             text,
-            target=known[entry].target,
-            breaker=known[entry].breaker,
+            target=known.target,
+            breaker=known.breaker,
             author=author,
             details={"of": entry},
         )
@@ -536,8 +537,8 @@ class Desk:
         as those see it who are told.
 
         Args:
-            overrides: Breaker -> what was written down: state, reason, author and until
-                when, in wall time.
+            overrides: Breaker -> what was written down: state, reason and author, since
+                when (``at``) and until when, in wall time.
             windows: The entries that windows began with which nobody has ended.
         """
         for name, written in overrides.items():
@@ -564,7 +565,9 @@ class Desk:
             return "there is no such breaker any more"
         try:
             state = State(written["state"])
-            left = min(float(written["until"]) - self._clock.wall(), LONGEST)
+            wall = self._clock.wall()
+            left = min(float(written["until"]) - wall, LONGEST)
+            age = max(0.0, wall - float(written["at"]))
             author, reason = str(written["author"]), str(written["reason"])
         except (KeyError, TypeError, ValueError) as error:
             log.warning("the override of %r cannot be read: %r", name, error)
@@ -575,7 +578,10 @@ class Desk:
             return f"the override by {author} ran out while nobody watched"
         now = self._clock.now()
         self._held[name] = Override(state, reason, author, now + left)
-        breaker.force(self._held[name], now)
+        target, operation = self._board.home(name)
+        # As of then: what it shows, and since when, is what it was before the restart.
+        move = breaker.force(self._held[name], now - age)
+        self._board.targets[target].move(operation, move)
         self._changed.set()
         return None
 

@@ -160,7 +160,7 @@ class TargetBoard:
                 continue
             breaker.recall(before.memory(now), now)
             if before.override is not None:
-                breaker.force(before.override, now)
+                breaker.force(before.override, before.refusing_since)
             self.moved[operation] = old.moved[operation]
             if operation in old.left_closed:
                 self.left_closed[operation] = old.left_closed[operation]

@@ -14,7 +14,10 @@ import queue
 import select
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -32,6 +35,7 @@ _PRIORITY: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL":
 _QUEUED: Final = 10_000  # lines; as many as the tasks of a thousand targets dumped
 _AT_ONCE: Final = 500  # lines to one write
 _PARTING: Final[Seconds] = 1.0
+_REPEATS: Final[Seconds] = 60.0  # in which the same error is written once, and counted
 
 
 class LogSink:
@@ -136,8 +140,34 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in lines)
 
 
+@dataclass(slots=True)
+class _Repeated:
+    """An error that may come again.
+
+    Attributes:
+        since: Moment at which it was written.
+        count: How often it came since then.
+    """
+
+    record: logging.LogRecord
+    since: Seconds
+    count: int = 0
+
+    def told(self, now: Seconds) -> logging.LogRecord:
+        """The line that says how often it came."""
+        often = (
+            f"{self.record.getMessage()} (x{self.count} in {now - self.since:.0f} s)"
+        )
+        told = copy(self.record)
+        told.msg, told.args, told.exc_info, told.exc_text = often, None, None, None
+        told.created = time.time()
+        return told
+
+
 class Scribe(logging.Handler):
     """Has a thread write the lines, so that who does not read them holds up nobody.
+
+    An error that comes again and again is written once a minute, with how often it came.
 
     Attributes:
         dropped: Lines that were left out: the queue was full, or nobody could read.
@@ -153,6 +183,7 @@ class Scribe(logging.Handler):
         self._descriptor = descriptor
         self._most = most
         self._told = 0  # of those dropped
+        self._repeated: dict[tuple[str, str], _Repeated] = {}
         # Unbounded and counted: this queue alone may be put to while it is put to, as
         # in a destructor that logs.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -161,6 +192,29 @@ class Scribe(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have a record written soon."""
+        self._tell_repeated(time.monotonic())
+        if record.levelno < logging.ERROR or not self._is_repeated(record):
+            self._put(record)
+
+    def _is_repeated(self, record: logging.LogRecord) -> bool:
+        """Whether the same was written just now; then it is counted."""
+        key = (record.name, record.getMessage())
+        known = self._repeated.get(key)
+        if known is None:
+            self._repeated[key] = _Repeated(record, time.monotonic())
+            return False
+        known.count += 1
+        return True
+
+    def _tell_repeated(self, now: Seconds, within: Seconds = _REPEATS) -> None:
+        """Say how often came what was written *within* seconds ago or earlier."""
+        over = [k for k, known in self._repeated.items() if now - known.since >= within]
+        for key in over:
+            known = self._repeated.pop(key)
+            if known.count:
+                self._put(known.told(now))
+
+    def _put(self, record: logging.LogRecord) -> None:
         if self._queue.qsize() >= self._most:
             self.dropped += 1
             return
@@ -174,6 +228,7 @@ class Scribe(logging.Handler):
     def close(self) -> None:
         """Write what waits, as far as that goes in a moment, and end."""
         if self._writing.is_alive():
+            self._tell_repeated(time.monotonic(), within=0.0)
             self._queue.put(None)
             self._writing.join(_PARTING)
         super().close()
@@ -184,13 +239,14 @@ class Scribe(logging.Handler):
         is_over = False
         while not is_over:
             lines, is_over = self._take()
-            if self.dropped > self._told:
-                lines.append(self._confession())
-            text = "".join(lines).encode("utf-8", "backslashreplace")
+            lost = self.dropped - self._told
+            text = "".join(lines) + (self._confession(lost) if lost else "")
             try:
-                self._write_all(memoryview(text))
+                self._write_all(memoryview(text.encode("utf-8", "backslashreplace")))
             except OSError:  # nobody can read it: closed, or the disk is full
                 self.dropped += len(lines)
+            else:
+                self._told += lost
 
     def _take(self) -> tuple[list[str], bool]:
         """Take what waits. Returns it, and whether nothing comes after it."""
@@ -206,8 +262,7 @@ class Scribe(logging.Handler):
                 return lines, False
         return lines, True
 
-    def _confession(self) -> str:
-        lost, self._told = self.dropped - self._told, self.dropped
+    def _confession(self, lost: int) -> str:
         record = logging.makeLogRecord(
             {
                 "name": __name__,

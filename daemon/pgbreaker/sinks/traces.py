@@ -1,4 +1,5 @@
-"""Traces: a span a probe cycle, below it one a transition. The importer of OpenTelemetry.
+"""Traces: a span a probe cycle, below it one a transition; one a reload. The importer of
+OpenTelemetry.
 
 Spans are made when a reading is there, with its own times, so that a healthy ping that
 is not sampled costs a few comparisons. A collector that is down, slow or refusing costs
@@ -39,6 +40,7 @@ from opentelemetry.trace import (
 )
 
 from pgbreaker.clock import Clock
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.judge import PGBOUNCER, deciding, is_bad
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import Finding, Reading
@@ -198,6 +200,26 @@ class Traces:
         )
         span.end(now)
         self._lead_to(span)
+
+    def heed(self, entry: Entry) -> None:
+        """Take an entry of the history: that the configuration was read anew."""
+        if entry.kind is not Kind.RELOAD:
+            return
+        if self._queue.is_full:
+            self._queue.drop()
+            return
+        details, ended = entry.details, int(entry.at * 1e9)
+        found: dict[str, Any] = {"pgbreaker.changes": list(details.get("changes", ()))}
+        if entry.author is not None:
+            found["pgbreaker.author"] = entry.author
+        span = self._tracer.start_span(
+            "reload",
+            start_time=ended - int(details["took_seconds"] * 1e9),
+            attributes=found,
+        )
+        if not details["ok"]:
+            span.set_status(Status(StatusCode.ERROR, entry.text))
+        span.end(ended)
 
     def _lead_to(self, span: Span) -> None:
         """Have what is told of the event lead to *span*, if it is one that is sent:

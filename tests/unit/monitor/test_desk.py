@@ -524,12 +524,12 @@ async def test_a_window_that_is_none_is_refused(targets, starts, ends, said):
 
 
 def written(office: Office, left: float, **more) -> dict:
-    until = at(office, left)
     return {
         "state": "forced_open",
         "author": "mia",
         "reason": "why not",
-        "until": until,
+        "at": at(office, -3600),
+        "until": at(office, left),
         **more,
     }
 
@@ -544,6 +544,19 @@ async def test_what_was_decided_is_taken_up_and_nobody_is_told_of_a_move():
     assert (override.state, override.author) == (State.FORCED_OPEN, "mia")
     assert override.until == pytest.approx(office.time.now + 60, abs=1e-3)
     assert (office.moves, office.told) == ([], [])
+
+
+async def test_since_when_it_is_so_outlives_the_process():
+    office = Office()
+
+    await office.desk.restore({"main/read": written(office, 60)}, [])
+
+    target = office.board.targets["main"]
+    then = office.time.now - 3600
+    assert target.moved["read"] == pytest.approx(at(office, -3600), abs=1e-3)
+    assert target.left_closed["read"] == target.moved["read"]
+    assert office.breaker.refusing_since == pytest.approx(then, abs=1e-3)
+    assert office.breaker.left_closed == pytest.approx(then, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,29 @@ async def test_a_probe_that_no_longer_runs_is_trouble():
     patrol._sentinel.beaten_at = scene.time.now
 
     assert patrol.trouble == "login of main has not run for 45.0 s"
+
+
+async def test_a_patrol_that_was_halted_tells_nothing_and_is_off_the_schedule():
+    scene = Scene()
+    schedule = Schedule(scene.clock)
+    target = scene.board.targets["main"]
+    patrol = Patrol(target, scene.hub, schedule, scene.clock)
+    schedule.start()
+    patrol.start()
+
+    await patrol.halt()
+    again = Patrol(target, scene.hub, schedule, scene.clock)
+    again.start()  # under the same names
+    await again.halt()
+    await schedule.close()
+
+    assert patrol._beating.cancelled()
+    assert schedule._entries == {}
+    assert target.readings == {}
+
+
+async def test_one_that_has_not_begun_can_be_halted():
+    _, patrol = await patrolling()
+
+    await patrol.halt()
+    await patrol.close()

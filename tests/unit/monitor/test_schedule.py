@@ -159,3 +159,42 @@ async def test_closing_lets_the_run_under_way_end():
     await schedule.close()
 
     assert task.ended
+
+
+async def test_a_task_that_was_removed_runs_no_more_and_its_run_is_cut_short():
+    schedule = Schedule(Clock())
+    begun, ended = asyncio.Event(), []
+
+    class Slow(Counted):
+        async def tick(self, late: Seconds = 0.0) -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(self.name)
+
+    schedule.add(Slow())
+    schedule.start()
+    await asyncio.wait_for(begun.wait(), 2.0)
+
+    await schedule.remove("main/login")
+    schedule.soon("main/login")
+    again = Counted()
+    schedule.add(again)
+    await again.next_run()
+    await schedule.close()
+
+    assert ended == ["main/login"]
+
+
+async def test_a_run_that_was_due_as_its_task_was_removed_does_not_begin():
+    schedule = Schedule(Clock())
+    old, new = Counted(), Counted()
+    schedule.add(old)
+    entry = schedule._entries["main/login"]
+    await schedule.remove("main/login")
+    schedule.add(new)
+
+    await schedule._run(entry)
+
+    assert (old.runs, new.runs) == (0, 0)

@@ -41,6 +41,7 @@ def test_a_target_that_is_configured_anew_goes_on_where_it_was():
     assert (read.state, read.since) == (State.OPEN, 100.0)
     assert read.totals == old.breakers["read"].totals
     assert write.override == old.breakers["write"].override
+    assert write.refusing_since == old.breakers["write"].refusing_since
     assert (new.moved["read"], new.left_closed) == (old.moved["read"], old.left_closed)
     assert (new.condition, new.facts) == (Condition.DEGRADED, {"version": 170010})
     assert (new.answered, new.notices) == (old.answered, old.notices)

@@ -52,6 +52,7 @@ async def test_what_was_written_is_there_with_the_next_start(path):
             "reason": "work",
             "until": 9e9,
             "author": "mia",
+            "at": 0.003,
         }
     }
     assert found.windows == (window(6),)

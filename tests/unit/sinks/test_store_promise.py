@@ -17,7 +17,7 @@ from support.storing import entry, override, storing
 def test_no_kill_loses_what_was_acknowledged(tmp_path):
     path, luck, kills = tmp_path / "state.db", random.Random(1), Kills()
 
-    for _ in range(12):
+    for _ in range(15):
         kills.once(path, luck)
     asyncio.run(kills.audit(path))
 

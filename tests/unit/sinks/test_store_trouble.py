@@ -222,6 +222,29 @@ async def test_a_log_that_was_deleted_costs_nothing(path):
         assert await store.verify_audit() is None
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_what_goes_in_the_middle_of_a_write_is_noticed_before_it_is_told(
+    path, suffix
+):
+    """The write itself succeeds: to a file that has no name any more."""
+    Hanging.answers.set()
+    async with storing(path, connect=connect_hanging) as store:
+        await store.record([override(1)])
+        Hanging.answers.clear()
+        deciding = asyncio.create_task(store.record([override(2)]))
+        await asyncio.sleep(0)
+        await until(lambda: waits_for_disk(path))
+        os.unlink(f"{path}{suffix}")
+        Hanging.answers.set()
+        await deciding
+
+        assert 2 in await ids(store)
+        assert await store.verify_audit() is None
+        assert store.degraded is None
+    async with storing(path) as store:
+        assert store.restored().overrides.keys() == {"main/read"}
+
+
 async def test_no_database_is_put_aside(path):
     path.write_bytes(b"this is no database" * 1000)
 

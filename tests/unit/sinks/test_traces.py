@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.plan import ProbePlan
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.secret import Secret
@@ -281,6 +282,42 @@ async def test_an_override_is_a_span_that_says_who_and_why():
         assert "failover drill" in taken["pgbreaker.reason"]
         assert back["pgbreaker.cause"] == "resumed"
         assert back["pgbreaker.to"] == "closed"
+
+
+async def test_a_reload_is_a_span_of_its_time_with_what_came_of_it():
+    async with collector() as collecting:
+        _, traces = traced(collecting.url, sample=0.0)
+        taken = {"ok": True, "changes": ["log.level: INFO -> DEBUG"], "later": []}
+        refused = {"ok": False, "problems": ["a.yaml:1:1: nothing in it"]}
+        says = "configuration refused: a.yaml:1:1: nothing in it"
+
+        traces.heed(reload(1, "read anew", "ana", taken))
+        traces.heed(reload(2, says, None, refused))
+        traces.heed(replace(reload(3, "of another kind", None, {}), kind=Kind.NOTE))
+        await traces.close()
+
+        good, bad = collecting.spans
+        assert (good.name, bad.name) == ("reload", "reload")
+        assert attributes(good) == {
+            "pgbreaker.changes": ["log.level: INFO -> DEBUG"],
+            "pgbreaker.author": "ana",
+        }
+        assert good.end_time_unix_nano == 1_800_000_000 * 10**9
+        assert good.end_time_unix_nano - good.start_time_unix_nano == 250_000_000
+        assert good.status.code != good.status.STATUS_CODE_ERROR
+        assert bad.status.code == bad.status.STATUS_CODE_ERROR
+        assert bad.status.message == says
+
+
+def reload(id_: int, text: str, author: str | None, details: dict) -> Entry:
+    return Entry(
+        id=id_,
+        at=1_800_000_000.0,
+        kind=Kind.RELOAD,
+        text=text,
+        author=author,
+        details={**details, "took_seconds": 0.25},
+    )
 
 
 async def test_a_move_that_an_override_hides_says_so():

@@ -13,7 +13,13 @@ from typing import Final, TypeAlias
 
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.sinks.store.live import Live, salvage, write_difference, write_memories
+from pgbreaker.sinks.store.live import (
+    DAMAGE,
+    Live,
+    salvage,
+    write_difference,
+    write_memories,
+)
 from pgbreaker.sinks.store.schema import APPLICATION, Schema
 
 log = logging.getLogger(__name__)
@@ -63,7 +69,7 @@ def uri_of(path: Path, mode: str) -> str:
 
 def is_broken(error: Exception) -> bool:
     """Whether *error* says that the file is no whole database."""
-    if isinstance(error, BrokenError):
+    if isinstance(error, BrokenError | UnicodeDecodeError):
         return True
     if not isinstance(error, sqlite3.Error):
         return False
@@ -91,6 +97,24 @@ def open_to_read(path: Path, connect: Connect = connect) -> sqlite3.Connection:
         connection = connect(uri_of(path, "immutable=1"))
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def damage(connection: sqlite3.Connection) -> str | None:
+    """Look the whole file through.
+
+    Returns:
+        What is broken first. None: nothing is.
+
+    Raises:
+        sqlite3.Error: It cannot be looked at.
+    """
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except DAMAGE as error:
+        if not is_broken(error):
+            raise
+        return str(error)
+    return None if found == "ok" else str(found)
 
 
 class File:
@@ -136,7 +160,7 @@ class File:
             self._lock = _lock(self.path)
         try:
             self._open()
-        except (sqlite3.Error, BrokenError) as error:
+        except (*DAMAGE, BrokenError) as error:
             if not is_broken(error):
                 raise
             self.put_aside(str(error))
@@ -267,6 +291,21 @@ class File:
             return all(_place(file) == at for file, at in self._places.items())
         return False
 
+    def damage(self) -> str | None:
+        """Look the whole file through, as it is on disk. None: it is whole.
+
+        Raises:
+            sqlite3.Error: It cannot be looked at.
+        """
+        try:
+            opened = open_to_read(self.path, self._connect)
+        except DAMAGE as error:
+            if not is_broken(error):
+                raise
+            return str(error)
+        with contextlib.closing(opened) as connection:
+            return damage(connection)
+
     def size(self) -> int:
         """Bytes that it takes on disk, with its log."""
         total = 0
@@ -279,7 +318,7 @@ class File:
         connection, self._connection = self._connection, None
         if connection is not None:
             # What is written was written; a broken file cannot even be closed well.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*DAMAGE):
                 connection.close()
 
     def let_go(self) -> None:
@@ -323,7 +362,7 @@ class File:
                 open_to_read(self.path, self._connect)
             ) as connection:
                 return salvage(connection)
-        except sqlite3.Error:
+        except DAMAGE:
             return Live()
 
     def _clear_old(self) -> None:
@@ -379,7 +418,7 @@ def transaction(connection: sqlite3.Connection, *, durable: bool) -> Iterator[No
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*DAMAGE):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         raise

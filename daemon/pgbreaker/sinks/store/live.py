@@ -9,10 +9,14 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.sinks.store.rows import ENTRY, entries_of, row_of
+
+# SQLite's words on a damaged file may quote from it, and be no text.
+DAMAGE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What may be raised by a file that was damaged."""
 
 
 @dataclass(slots=True)
@@ -95,7 +99,7 @@ def salvage(connection: sqlite3.Connection) -> Live:
     """Read as much of what holds as a damaged file still tells."""
     live = Live()
     for read in (_read_overrides, _read_windows, _read_memories):
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*DAMAGE):
             read(connection, live)
     return live
 

@@ -28,10 +28,11 @@ from pgbreaker.sinks.store.file import (
     File,
     InUseError,
     connect,
+    damage,
     is_broken,
     open_to_read,
 )
-from pgbreaker.sinks.store.live import Live, remembered
+from pgbreaker.sinks.store.live import DAMAGE, Live, remembered
 from pgbreaker.sinks.store.rows import Bucket, Failure
 from pgbreaker.sinks.store.schema import SCHEMA, Schema
 from pgbreaker.sinks.store.writer import RESTS, STUCK, Job, Writer
@@ -52,7 +53,7 @@ class Restored:
         last_id: The largest id that an entry was given; 0: none was.
         entries: The last entries, the oldest first.
         overrides: Breaker -> what was written down of the word that stands before its
-            own: state, reason, until when in wall time, and author.
+            own: state, reason, author, and since when and until when in wall time.
         windows: The entries that windows of maintenance began with which nobody ended.
         memories: Breaker -> wall time at which it was written, and what is remembered.
     """
@@ -155,7 +156,7 @@ class Store:
             last_id=reading.last_id(connection),
             entries=tuple(reading.entries(connection, Wanted(limit=KEPT))),
             overrides={
-                breaker: {**entry.details, "author": entry.author}
+                breaker: {**entry.details, "author": entry.author, "at": entry.at}
                 for breaker, entry in live.overrides.items()
             },
             windows=tuple(live.windows.values()),
@@ -169,7 +170,9 @@ class Store:
     async def _look_through(self) -> None:
         """Look for damage in what nobody happens to read."""
         with contextlib.suppress(NotReadError):
-            await self._read(_look_through)
+            found = await self._read(damage)
+            if found is not None:
+                self._writer.suspect(found)
 
     # How it is.
 
@@ -213,6 +216,8 @@ class Store:
         written: asyncio.Future[str | None]
         written = asyncio.get_running_loop().create_future()
         entries = tuple(entries)
+        if not entries:
+            return
         is_owed = all(entry.author is None for entry in entries)
         job = Job(entries, is_owed, _calling(written))
         if self._writer.stuck is not None and not is_owed:
@@ -330,7 +335,7 @@ class Store:
             opened = open_to_read(self.path, self._connect)
             with contextlib.closing(opened) as connection:
                 return read(connection)
-        except (sqlite3.Error, ValueError) as error:
+        except (*DAMAGE, ValueError) as error:
             if is_broken(error):
                 self._writer.suspect(str(error))
             raise NotReadError(str(error)) from error
@@ -343,14 +348,6 @@ class Store:
         if not ended:
             log.error("the store was not closed: %s", self.degraded)
         self._readers.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_through(connection: sqlite3.Connection) -> None:
-    row = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if row != ("ok",):
-        found = sqlite3.DatabaseError(f"damage was found: {row and row[0]}")
-        found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise found
 
 
 def _budget(max_size: int) -> int:

@@ -1,6 +1,7 @@
 """The one thread that writes to the store."""
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -21,7 +22,7 @@ from pgbreaker.sinks.store.books import (
     write_fact,
 )
 from pgbreaker.sinks.store.file import File, InUseError, is_broken, transaction
-from pgbreaker.sinks.store.live import write_difference, write_memories
+from pgbreaker.sinks.store.live import DAMAGE, write_difference, write_memories
 from pgbreaker.sinks.store.pruning import prune
 from pgbreaker.sinks.store.rows import Row, entry_of, row_of
 
@@ -47,7 +48,9 @@ _TIDIES: Final[Seconds] = 60.0  # between two looks at what is old
 _TIDIES_AFTER: Final = 1_000  # entries, too
 _CHUNKS: Final = 10  # taken out in one go, or what is written would outrun it
 
-_FAILURES: Final = (sqlite3.Error, OSError, PgbreakerError)
+_ASIDES_APART: Final[Seconds] = 1.0  # or a disk that breaks all would be filled up
+
+_FAILURES: Final = (*DAMAGE, OSError, PgbreakerError)
 
 Tell = Callable[[str | None], None]
 """Is told why something could not be written. None: it is on disk. Called on the
@@ -109,6 +112,7 @@ class Writer:
         self._patience = patience
         self._rest = rests[0]
         self._again = 0.0  # when to try anew, while something is wrong
+        self._put_aside_at = -math.inf
         self._tidy_at = 0.0
         self._since_tidied = 0
         self._busy_since: Seconds | None = None
@@ -120,6 +124,7 @@ class Writer:
         self._counts = Counts()
         self._suspicion: str | None = None
         self._closing = False
+        self._ended = False  # as it should
         self._opened: Callable[[Exception | None], None] | None = None
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
 
@@ -140,8 +145,9 @@ class Writer:
             )
         if self.why is not None:
             return self.why
-        if not self._closing and not self._thread.is_alive():
-            return "the store's writer has ended; the log says why"
+        has_ended = self._thread.ident is not None and not self._thread.is_alive()
+        if has_ended and not self._ended:
+            return "the store's writer has failed; the log says how"
         return None
 
     @property
@@ -206,7 +212,7 @@ class Writer:
             self._work.notify()
 
     def suspect(self, why: str) -> None:
-        """Have the file put aside: somebody who read found it broken."""
+        """Have it looked whether the file is broken: somebody who read found it so."""
         with self._work:
             self._suspicion = why
             self._work.notify()
@@ -223,13 +229,12 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            if not self._begin():
-                return
-            while self._wait():
-                with self._busy():
-                    self._turn()
-            with self._busy():
-                self._turn(last=True)
+            if self._begin():
+                while self._wait():
+                    with self._busy():
+                        self._turn()
+                self._end()
+            self._ended = True
         finally:
             self._file.close()
             with self._work:
@@ -239,6 +244,13 @@ class Writer:
             for job in jobs:
                 self.lost += len(job.entries) if job.owed else 0
                 job.settle(self.why or "it is closed")
+
+    def _end(self) -> None:
+        """Do all that is left; once more where the file was put aside meanwhile."""
+        with self._busy():
+            self._turn(last=True)
+            while self._jobs and self.why is None:
+                self._turn(last=True)
 
     def _begin(self) -> bool:
         """Open the file. False: it is another's."""
@@ -276,11 +288,13 @@ class Writer:
             return not self._closing
 
     def _is_due(self) -> bool:
-        if any(not job.owed for job in self._jobs) or self._suspicion:
+        if self._decisions or self._suspicion:
             return True
         now = time.monotonic()
         if self.why is not None:
             return now >= self._again
+        if not self._file.is_open:
+            return True  # it was put aside: what holds is to be written to a new one
         has_work = bool(self._jobs or self._memories or len(self._counts))
         return has_work or now >= self._tidy_at
 
@@ -306,7 +320,31 @@ class Writer:
             if not last:
                 self._tidy()
         except _FAILURES as error:
-            self._give_back(jobs, self._fail(error))
+            if self._is_put_aside(error):
+                self._put_back(jobs)
+            else:
+                self._refuse(jobs, self._fail(error))
+
+    def _is_put_aside(self, error: Exception) -> bool:
+        """Put the file aside if it is broken, and was not just begun: then what there is
+        to do goes to a new one."""
+        now = time.monotonic()
+        if not is_broken(error) or now - self._put_aside_at < _ASIDES_APART:
+            return False
+        self._put_aside_at = now
+        try:
+            self._file.put_aside(str(error))
+        except OSError as failed:
+            log.warning("a broken store cannot be put aside: %s", failed)
+            return False
+        return True
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        """Put *jobs* back to where they were taken."""
+        with self._work:
+            for job in reversed([job for job in jobs if not job.is_done]):
+                self._jobs.appendleft(job)
+                self._weigh(job, 1)
 
     def _take(self) -> list[Job]:
         with self._work:
@@ -318,7 +356,7 @@ class Writer:
                 count += len(taken[-1].entries)
             return taken
 
-    def _give_back(self, jobs: Sequence[Job], why: str) -> None:
+    def _refuse(self, jobs: Sequence[Job], why: str) -> None:
         """Put what is owed back to its place, and tell why nothing was written."""
         with self._work:
             # Decisions that came meanwhile wait for nothing: they would fail, too.
@@ -334,11 +372,18 @@ class Writer:
         with self._work:
             suspicion, self._suspicion = self._suspicion, None
         if suspicion is not None and self._file.is_open:
-            self._file.put_aside(suspicion)
+            self._look_into()
         if not self._file.is_open:
             self._file.open()
         elif not self._file.is_in_place():
             self._begin_anew()
+
+    def _look_into(self) -> None:
+        """Put the file aside, if it is as somebody said: he may have read the one before
+        it."""
+        found = self._file.damage()
+        if found is not None:
+            self._file.put_aside(found)
 
     def _begin_anew(self) -> None:
         log.error("the store %s was deleted: a new one is begun", self._file.path)
@@ -349,16 +394,19 @@ class Writer:
             self._write_jobs(jobs)
         except sqlite3.IntegrityError as error:
             self._write_each(jobs, error)
-        except sqlite3.Error as error:
-            if not is_broken(error):
-                raise
-            self._file.put_aside(str(error))
-            self._file.open()
-            self._write_jobs(jobs)
         if not self._file.is_in_place():
-            # It went while this was written, to where nobody will find it.
+            # It went while this was written, to where nobody will find it; or its log
+            # alone did, of which all is in the file once that was closed.
             self._begin_anew()
-            self._write_jobs(jobs)
+            if not self._is_there(jobs[-1]):
+                self._write_jobs(jobs)
+
+    def _is_there(self, job: Job) -> bool:
+        last = job.entries[-1].id
+        found = self._file.connection.execute(
+            "SELECT 1 FROM entry WHERE id = ?", (last,)
+        )
+        return found.fetchone() is not None
 
     def _write_jobs(self, jobs: Sequence[Job]) -> None:
         entries = [entry for job in jobs for entry in job.entries]
@@ -424,9 +472,7 @@ class Writer:
 
     def _fail(self, error: Exception) -> str:
         """Note that nothing can be written, and when to try anew. Returns why."""
-        if is_broken(error):
-            self._try_aside(error)
-        elif isinstance(error, sqlite3.Error) and not _is_passing(error):
+        if isinstance(error, sqlite3.Error) and not _is_passing(error):
             self._file.let_go()
         why = _told(error, self._file)
         if why != self.why:
@@ -436,12 +482,6 @@ class Writer:
         self.why = why
         self._again = time.monotonic() + self._rest
         return why
-
-    def _try_aside(self, error: Exception) -> None:
-        try:
-            self._file.put_aside(str(error))
-        except OSError as failed:
-            log.warning("a broken store cannot be put aside: %s", failed)
 
     def _recover(self) -> None:
         """Note that it can be written again, once it was."""

@@ -1,0 +1,98 @@
+"""A daemon that ends in whatever way, and the one after it."""
+
+import random
+
+from support.lives import Life, Lives, breakers, differences
+from support.process import free_port
+from support.servers import one_breakable_server, one_server
+
+
+@one_server
+def test_a_daemon_that_was_killed_goes_on_where_it_was(server, tmp_path):
+    """The long form is `tests/bench/restarts.py`."""
+    lives = Lives(tmp_path, server.dsn(user="pgbreaker"))
+
+    lives.run(4, random.Random(6))
+
+    assert lives.changed == []
+    assert lives.moves == []
+    assert max(lives.restoring) < 1.0
+
+
+@one_breakable_server
+def test_a_server_that_came_back_unseen_is_let_in_in_time(fresh_server, tmp_path):
+    """It died, then the daemon did, and the server was there again first."""
+    lives = Lives(tmp_path, fresh_server.dsn(user="pgbreaker"))
+    life = lives.begin()
+    try:
+        life.until(all_closed)
+        fresh_server.kill()
+        life.until(lambda s: states(s) == {"open"})
+        life.until(lambda _: len(moves(life)) == 1)  # on disk, or it was not told
+        before = life.ask("/api/v1/status")
+        life.kill()
+        fresh_server.start()
+
+        life = lives.begin()
+        changed = differences(before, life.first)
+        seconds = life.until(all_closed)
+        told = moves(life)
+    finally:
+        life.kill()
+
+    assert breakers(before)["main/read"]["state"] == "open"
+    assert changed == []
+    assert seconds < 5.0
+    assert told == ["closed -> open", "open -> half_open", "half_open -> closed"]
+
+
+def test_it_is_told_how_the_one_before_ended(tmp_path):
+    lives = Lives(tmp_path, "postgresql://nobody:hunter2@127.0.0.1:1/app")
+    life = lives.begin()
+    life.kill()
+    life = lives.begin()
+    life.process.terminate()
+    life.process.wait(15)
+    life = lives.begin()
+    told = life.ask("/api/v1/events?kind=daemon")["events"]
+    life.kill()
+
+    first, killed, stops, stopped = [entry["text"] for entry in told]
+    assert first.endswith(" starts, watching 2 targets")
+    assert killed.endswith("; the one before did not stop, it was ended")
+    assert stops == "the daemon stops"
+    assert stopped == first
+
+
+def test_the_room_that_a_service_manager_made_is_used(tmp_path, monkeypatch):
+    config, port = tmp_path / "pgbreaker.yaml", free_port()
+    config.write_text(
+        "version: 1\ntargets:\n  - {name: gone, dsn: 'postgresql://me@127.0.0.1:1/app'}\n"
+        f"http: {{listen: '127.0.0.1:{port}'}}\n",
+        "utf-8",
+    )
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setenv("STATE_DIRECTORY", f"{room}:/nowhere")
+
+    life = Life(config, port, tmp_path / "log")
+    status = life.first
+    life.kill()
+
+    assert (room / "state.db").is_file()
+    assert status["store"]["degraded"] is False
+
+
+def moves(life: Life) -> list[str]:
+    """What was told of a breaker of the server that is to be watched."""
+    told = life.ask("/api/v1/events?breaker=main/read&limit=100")["events"]
+    return [f"{e['details']['from']} -> {e['details']['to']}" for e in told]
+
+
+def all_closed(status) -> bool:
+    return states(status) == {"closed"}
+
+
+def states(status) -> set[str]:
+    """How the breakers of the server are that is to be watched."""
+    return {b["state"] for n, b in breakers(status).items() if n.startswith("main/")}

@@ -1,0 +1,50 @@
+"""A daemon killed and started again under probes: what it still knows, and how soon.
+
+    python tests/bench/restarts.py [RESTARTS]
+
+One target is well, one is not there; one breaker is forced open, one is disabled, and a
+window of maintenance is on. Each process is killed at another moment of its life, and its
+successor asked at once: states, causes, words, windows, and since when they are.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from report import Table
+
+from support.lives import Lives
+from support.servers import running_server
+
+RESTARTS = 200
+RESTORING = 1000.0  # milliseconds: the promise
+STARTING = 2000.0
+BLIND = 10_000.0  # no alert notices a gap of less than two scrapes, of 5 s each
+
+
+def main(restarts: int) -> int:
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, running_server(17) as server:
+        lives = Lives(Path(folder), server.dsn(user="pgbreaker"))
+        lives.run(restarts, random.Random(time.time()))
+    table = Table(f"{restarts} times kill -9, and started again", "ms")
+    for name, seconds, goal in (
+        ("taking up what was", lives.restoring, RESTORING),
+        ("process begins -> first status", lives.answered, STARTING),
+        ("kill -> the server seen again", lives.blind, BLIND),
+    ):
+        table.row(name, [1000 * one for one in seconds], p99=goal)
+    print(f"another than before: {len(lives.changed)} (goal 0)")
+    print(f"moves without a reason: {len(lives.moves)} (goal 0)")
+    print(f"took {time.monotonic() - begun:.0f} s")
+    for line in (*lives.changed[:10], *lives.moves[:10]):
+        print(f"  {line}")
+    return table.missed + bool(lives.changed) + bool(lives.moves)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else RESTARTS))
