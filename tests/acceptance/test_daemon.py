@@ -262,7 +262,7 @@ def test_without_a_daemon_to_ask_it_is_69_and_says_what_helps(verb):
 
     assert done.returncode == 69
     assert done.stderr == (
-        "no daemon answers at http://127.0.0.1:9: connection refused"
+        "no daemon answers at http://127.0.0.1:9 (--url): connection refused"
         " (is it running? --url or PGBREAKER_URL say where)\n"
     )
 

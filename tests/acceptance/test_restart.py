@@ -3,7 +3,6 @@
 import random
 
 from support.lives import Life, Lives, breakers, differences
-from support.process import free_port
 from support.servers import one_breakable_server, one_server
 
 
@@ -44,43 +43,6 @@ def test_a_server_that_came_back_unseen_is_let_in_in_time(fresh_server, tmp_path
     assert changed == []
     assert seconds < 5.0
     assert told == ["closed -> open", "open -> half_open", "half_open -> closed"]
-
-
-def test_it_is_told_how_the_one_before_ended(tmp_path):
-    lives = Lives(tmp_path, "postgresql://nobody:hunter2@127.0.0.1:1/app")
-    life = lives.begin()
-    life.kill()
-    life = lives.begin()
-    life.process.terminate()
-    life.process.wait(15)
-    life = lives.begin()
-    told = life.ask("/api/v1/events?kind=daemon")["events"]
-    life.kill()
-
-    first, killed, stops, stopped = [entry["text"] for entry in told]
-    assert first.endswith(" starts, watching 2 targets")
-    assert killed.endswith("; the one before did not stop, it was ended")
-    assert stops == "the daemon stops"
-    assert stopped == first
-
-
-def test_the_room_that_a_service_manager_made_is_used(tmp_path, monkeypatch):
-    config, port = tmp_path / "pgbreaker.yaml", free_port()
-    config.write_text(
-        "version: 1\ntargets:\n  - {name: gone, dsn: 'postgresql://me@127.0.0.1:1/app'}\n"
-        f"http: {{listen: '127.0.0.1:{port}'}}\n",
-        "utf-8",
-    )
-    room = tmp_path / "room"
-    room.mkdir()
-    monkeypatch.setenv("STATE_DIRECTORY", f"{room}:/nowhere")
-
-    life = Life(config, port, tmp_path / "log")
-    status = life.first
-    life.kill()
-
-    assert (room / "state.db").is_file()
-    assert status["store"]["degraded"] is False
 
 
 def moves(life: Life) -> list[str]:

@@ -87,7 +87,7 @@ def documented() -> list[list[str]]:
     ]
     for board in root.glob("dashboards/*.json"):
         typed += re.findall(r"`(pgbreaker [^`]+)`", board.read_text("utf-8"))
-    return [shlex.split(call)[1:] for call in dict.fromkeys(typed)]
+    return [shlex.split(call, comments=True)[1:] for call in dict.fromkeys(typed)]
 
 
 def statements(texts: Iterable[str]) -> list[str]:

@@ -93,12 +93,13 @@ class Fleet:
         wanted = {plan.name: plan for plan in plans}
         known = dict(self._board.targets)
         gone = [name for name in known if name not in wanted]
-        coming = {
-            name: board_of(plan, self._clock, {})
-            for name, plan in wanted.items()
-            if name not in known or known[name].plan != plan
-        }
-        patrols = {name: self._patrol(target) for name, target in coming.items()}
+        coming: dict[str, TargetBoard] = {}
+        patrols: dict[str, Patrol] = {}
+        for name, plan in wanted.items():
+            if name not in known or known[name].plan != plan:
+                coming[name] = board_of(plan, self._clock, {})
+                patrols[name] = self._patrol(coming[name])
+                await asyncio.sleep(0)  # a thousand of them take half a second
         # Whoever is on a round may still tell of the old board until it has stopped.
         leaving = [self.patrols[n] for n in (*coming, *gone) if n in self.patrols]
         await asyncio.gather(*(patrol.halt() for patrol in leaving))

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from pgbreaker.clock import Clock
@@ -16,6 +17,7 @@ from pgbreaker.sinks.store import Rollup, Store
 log = logging.getLogger(__name__)
 
 _EVERY: Final[Seconds] = 5.0  # so old a window can be that a kill -9 leaves
+_AT_ONCE: Final = 20  # breakers; a thousand targets' would hold the loop up for long
 
 Memories: TypeAlias = Mapping[str, tuple[float, Mapping[str, Any]]]
 """Breaker -> wall time at which it was written, and what is remembered of it."""
@@ -36,8 +38,20 @@ class Keeper:
     """Has the store keep what breakers remember, and what was counted; a sink."""
 
     def __init__(
-        self, board: Board, store: Store, rollup: Rollup, clock: Clock
+        self,
+        board: Board,
+        store: Store,
+        rollup: Rollup,
+        clock: Clock,
+        *,
+        every: Seconds = _EVERY,
     ) -> None:
+        """Keep the breakers of *board* in *store*.
+
+        Args:
+            every: Seconds in which each of them is kept once.
+        """
+        self._every = every
         self._board = board
         self._store = store
         self._rollup = rollup
@@ -46,24 +60,29 @@ class Keeper:
     def __call__(self, event: Event) -> None:
         """Take an event from the hub: a breaker that moved is remembered at once."""
         if isinstance(event, Transition):
-            breaker = self._board.breaker(event.breaker)
-            if breaker is not None:
-                self._store.keep({breaker.name: breaker.memory(self._clock.now())})
+            self._keep((event.breaker,))
 
     def keep(self) -> None:
         """Have all of it kept, as it is now."""
-        now = self._clock.now()
-        self._store.keep(
-            {
-                breaker.name: breaker.memory(now)
-                for target in self._board.targets.values()
-                for breaker in target.breakers.values()
-            }
-        )
-        self._rollup.flush(now)
+        self._keep(self._names())
+        self._rollup.flush(self._clock.now())
 
     async def run(self) -> None:
-        """Keep it now and every few seconds, until cancelled."""
+        """Keep it all every few seconds, some at a time, until cancelled."""
         while True:
-            self.keep()
-            await asyncio.sleep(_EVERY)
+            self._rollup.flush(self._clock.now())
+            names = self._names()
+            turns = max(1, math.ceil(len(names) / _AT_ONCE))
+            for turn in range(turns):
+                self._keep(names[turn * _AT_ONCE : (turn + 1) * _AT_ONCE])
+                await asyncio.sleep(self._every / turns)
+
+    def _names(self) -> list[str]:
+        targets = self._board.targets.values()
+        return [b.name for target in targets for b in target.breakers.values()]
+
+    def _keep(self, names: Iterable[str]) -> None:
+        """Have the breakers of these names kept, as far as there still are such."""
+        now = self._clock.now()
+        found = [b for name in names if (b := self._board.breaker(name)) is not None]
+        self._store.keep({breaker.name: breaker.memory(now) for breaker in found})

@@ -121,23 +121,33 @@ class Renewal:
             # What changes while it is read is seen by the next poll.
             self._seen = await self._fingerprint()
             try:
-                new = await asyncio.to_thread(self._source.read)
+                # With a thousand targets this takes a second.
+                new, done, cautions = await asyncio.to_thread(self._read)
             except ConfigError as error:
                 await self._refuse(error, author, begun)
                 raise
-            changes = files.diff(self.config, new)
-            done = Reloaded(changes, files.later(changes, LATER))
-            if new != self.config:
+            if done.changes:
                 await self._apply(new)
-            for caution in files.cautions(new):
+            for caution in cautions:
                 log.warning("%s", caution)
-            is_news = bool(changes or author or self.problem)
+            is_news = bool(done.changes or author or self.problem)
             self.config = new
             self.at = self.taken_at = self._clock.wall()
             self.problem = None
             if is_news:
                 await self._tell(done, author, begun)
             return done
+
+    def _read(self) -> tuple[Config, Reloaded, tuple[str, ...]]:
+        """Read it, and what is another in it than in what is true; in a thread.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        new = self._source.read()
+        changes = files.diff(self.config, new)
+        done = Reloaded(changes, files.later(changes, LATER))
+        return new, done, tuple(files.cautions(new))
 
     async def _refuse(
         self, error: ConfigError, author: str | None, begun: Seconds

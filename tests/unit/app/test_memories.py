@@ -1,6 +1,7 @@
 """What breakers remember, from one process to the next."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 from pgbreaker.app.memories import Keeper, recall
 from pgbreaker.core.breaker import Breaker
@@ -16,19 +17,20 @@ class Paper:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self.memories: dict = {}
-        self.flushed = 0
+        self.kept = 0
 
     def keep(self, memories) -> None:
+        self.kept += 1
         wall = self._scene.clock.wall()
         self.memories |= {name: (wall, memory) for name, memory in memories.items()}
 
     def flush(self, now: float) -> None:
-        self.flushed += 1
+        """As the roll-up does."""
 
 
 def keeping(scene: Scene) -> tuple[Keeper, Paper]:
     paper = Paper(scene)
-    return Keeper(scene.board, paper, paper, scene.clock), paper
+    return Keeper(scene.board, paper, paper, scene.clock, every=0.1), paper
 
 
 def another(scene: Scene, paper: Paper) -> Breaker:
@@ -103,13 +105,37 @@ def test_a_breaker_whose_target_was_removed_is_not_remembered():
     assert paper.memories == {}
 
 
+@asynccontextmanager
+async def running(keeper: Keeper):
+    task = asyncio.create_task(keeper.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def test_all_is_kept_from_the_first_moment_on():
     scene = Scene()
     keeper, paper = keeping(scene)
 
-    task = asyncio.create_task(keeper.run())
-    await until(lambda: paper.flushed)
-    task.cancel()
-    await asyncio.wait([task])
+    async with running(keeper):
+        await until(lambda: paper.memories)
 
     assert paper.memories.keys() == {"main/connect", "main/read", "main/write"}
+
+
+async def test_of_many_only_some_are_kept_at_a_time_and_of_none_nothing():
+    """A thousand targets' would hold the loop up for a third of a second."""
+    scene = Scene(f"t{number}" for number in range(40))
+    keeper, paper = keeping(scene)
+
+    async with running(keeper):
+        await until(lambda: paper.memories)
+        at_once = len(paper.memories)
+        for number in range(40):
+            scene.board.remove(f"t{number}")
+        await until(lambda: paper.kept > 10)  # more than once round
+
+    assert at_once == 20
+    assert len(paper.memories) == 20
