@@ -193,7 +193,9 @@ async def test_a_frozen_server_does_not_hold_up_who_reloads(file, fresh_server):
 
 async def scraped(one, path: str = "/metrics") -> str:
     host, port = one.address
-    async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
-        async with client.get(path) as answer:
-            assert answer.status == 200
-            return await answer.text()
+    async with (
+        aiohttp.ClientSession(f"http://{host}:{port}") as client,
+        client.get(path) as answer,
+    ):
+        assert answer.status == 200
+        return await answer.text()

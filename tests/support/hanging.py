@@ -1,5 +1,6 @@
 """A daemon whose loop is made to hang, and what its surroundings see of it."""
 
+import itertools
 import json
 import os
 import signal
@@ -118,7 +119,7 @@ def hanging(config: Path, manager: Manager, seconds: float, watchdog: float) -> 
         process.kill()
         log.end()
         process.wait()
-    gaps = [b - a for a, b in zip(fed, fed[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(fed)]
     stacks = log.stacks
     return Seen(
         longest_unfed=max(gaps),

@@ -19,6 +19,7 @@ from pgbreaker.core.units import Seconds, counted
 from pgbreaker.errors import ConfigError
 from pgbreaker.notify import Notifier
 from pgbreaker.sinks.log import configure
+from pgbreaker.web.api.asked import SOMEONE
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ _LATE: Final[Seconds] = 7.0  # after so long it is said what holds the end up
 _LOUD: Final[Seconds] = 600.0
 _PATIENCE: Final[Seconds] = 30.0
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
-_BY_SIGNAL: Final = "someone on this machine"
 
 
 async def run(config: Config, *, source: Source | None = None) -> None:
@@ -140,7 +140,7 @@ class _Process:
             if self.daemon.renewal is None:
                 log.warning("nothing to read anew: the daemon was given no file")
             else:
-                await self.daemon.renewal.reload(_BY_SIGNAL)
+                await self.daemon.renewal.reload(SOMEONE)
         except ConfigError:
             pass  # told already, and the daemon goes on by what was true
         finally:

@@ -4,25 +4,32 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pgbreaker import config as files
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Kind
 from pgbreaker.core.plan import Config
 from pgbreaker.core.reload import Reloaded
-from pgbreaker.core.units import Seconds, counted
+from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.errors import ConfigError
 from pgbreaker.sinks.history import History, NotKeptError
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 LATER: Final = (*files.LATER, "alertmanager.grafana_url")
 """Keys whose changes only take effect with the next start; of the last, on the pages."""
 
 POLL: Final[Seconds] = 5.0
 """Seconds between two looks at the files."""
+
+
+_READ_WITHIN: Final[Seconds] = 20.0  # a disk may hang for good
+_CLOSE_WITHIN: Final[Seconds] = 2.0
 
 
 class Source:
@@ -75,7 +82,14 @@ class Renewal:
         clock: Clock,
         *,
         poll: Seconds = POLL,
+        within: Seconds = _READ_WITHIN,
     ) -> None:
+        """Begin with what is true.
+
+        Args:
+            poll: Seconds between two looks at the files.
+            within: Seconds that the files may take to be read.
+        """
         self.config = config
         self.at: float | None = None
         self.taken_at = clock.wall()
@@ -85,6 +99,7 @@ class Renewal:
         self._history = history
         self._clock = clock
         self._poll = poll
+        self._within = within
         self._seen = source.seen
         self._reading = asyncio.Lock()
         self._reloads: set[asyncio.Task[Reloaded]] = set()
@@ -118,36 +133,50 @@ class Renewal:
     async def _reload(self, author: str | None) -> Reloaded:
         async with self._reading:
             begun = self._clock.now()
-            # What changes while it is read is seen by the next poll.
-            self._seen = await self._fingerprint()
             try:
-                # With a thousand targets this takes a second.
-                new, done, cautions = await asyncio.to_thread(self._read)
+                read = await self._in_time(self._read)
             except ConfigError as error:
                 await self._refuse(error, author, begun)
                 raise
-            if done.changes:
-                await self._apply(new)
-            for caution in cautions:
+            if read.is_other:
+                await self._apply(read.config)
+            for caution in read.cautions:
                 log.warning("%s", caution)
-            is_news = bool(done.changes or author or self.problem)
-            self.config = new
+            is_news = read.is_other or author is not None or self.problem is not None
+            self.config = read.config
             self.at = self.taken_at = self._clock.wall()
             self.problem = None
             if is_news:
-                await self._tell(done, author, begun)
-            return done
+                await self._tell(read.done, author, begun)
+            return read.done
 
-    def _read(self) -> tuple[Config, Reloaded, tuple[str, ...]]:
-        """Read it, and what is another in it than in what is true; in a thread.
+    async def _in_time(self, work: Callable[[], _T]) -> _T:
+        """Have a thread do *work*, which reads the files.
+
+        Raises:
+            ConfigError: It does not come to an end; or *work* raised it.
+        """
+        try:
+            async with asyncio.timeout(self._within):
+                return await asyncio.to_thread(work)
+        except TimeoutError:
+            path, within = self._source.path, lasting(self._within)
+            why = f"{path}: cannot be read: the disk has not answered for {within}"
+            raise ConfigError((why,)) from None
+
+    def _read(self) -> "_Read":
+        """Read it, and say what is another in it than in what is true; in a thread, for
+        with a thousand targets this takes a second.
 
         Raises:
             ConfigError: It cannot be used.
         """
+        # What changes while it is read is seen by the next poll.
+        self._seen = files.fingerprint(self._source.path)
         new = self._source.read()
         changes = files.diff(self.config, new)
         done = Reloaded(changes, files.later(changes, LATER))
-        return new, done, tuple(files.cautions(new))
+        return _Read(new, new != self.config, done, files.cautions(new))
 
     async def _refuse(
         self, error: ConfigError, author: str | None, begun: Seconds
@@ -199,17 +228,35 @@ class Renewal:
         """
         while True:
             await asyncio.sleep(self._poll)
-            seen = await self._fingerprint()
-            if seen == self._seen or self._reading.locked():
-                continue
-            with contextlib.suppress(ConfigError):  # told; the next change is read
-                await self.reload()
+            # What went wrong was told; the next change is read again.
+            with contextlib.suppress(ConfigError):
+                seen = await self._in_time(self._fingerprint)
+                if seen != self._seen and not self._reading.locked():
+                    await self.reload()
 
-    async def _fingerprint(self) -> str:
-        return await asyncio.to_thread(files.fingerprint, self._source.path)
+    def _fingerprint(self) -> str:
+        return files.fingerprint(self._source.path)
 
     async def close(self) -> None:
-        """Begin no more reloads, and wait for those under way."""
+        """Begin no more reloads, and wait for those under way, not for ever."""
         self._is_over = True
         if self._reloads:
-            await asyncio.wait(self._reloads)
+            _, late = await asyncio.wait(self._reloads, timeout=_CLOSE_WITHIN)
+            for reload in late:
+                reload.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A configuration that was read and can be used.
+
+    Attributes:
+        is_other: Whether it is another than what is true.
+        done: What is another in it.
+        cautions: What deserves a word though it can be used.
+    """
+
+    config: Config
+    is_other: bool
+    done: Reloaded
+    cautions: tuple[str, ...]

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import (
     AsyncIterator,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -16,7 +15,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pgbreaker import __version__
 from pgbreaker import config as files
@@ -24,6 +23,7 @@ from pgbreaker.app.alerting import Alerting
 from pgbreaker.app.fleet import Fleet, board_of
 from pgbreaker.app.memories import Keeper
 from pgbreaker.app.renewal import Renewal, Source
+from pgbreaker.app.works import Works
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.metric import Shown
@@ -78,6 +78,7 @@ class Daemon:
         fleet: What goes round the targets.
         pulse: How late its loop is.
         renewal: Reads the configuration anew. None: there is none to read.
+        works: What is done beside all else.
     """
 
     board: Board
@@ -85,6 +86,7 @@ class Daemon:
     fleet: Fleet
     pulse: Pulse
     renewal: Renewal | None
+    works: Works
 
     @property
     def patrols(self) -> tuple[Patrol, ...]:
@@ -94,7 +96,7 @@ class Daemon:
     @property
     def trouble(self) -> str | None:
         """What is wrong with those who watch, None when nothing is."""
-        return self.fleet.trouble
+        return self.fleet.trouble or self.works.trouble
 
     @property
     def unready(self) -> str | None:
@@ -142,7 +144,8 @@ async def running(
     async with AsyncExitStack() as stack:
         clock = clock or Clock()
         begun = clock.now()
-        ground = await _ground(config, clock, also, env, stack)
+        works = Works()
+        ground = await _ground(config, clock, also, env, works, stack)
         board, history = ground.board, ground.history
         schedule, pulse = Schedule(clock), Pulse(clock)
         fleet = Fleet(board, ground.hub, schedule, pulse, clock)
@@ -170,7 +173,7 @@ async def running(
             desk=desk,
             clock=clock,
             version=__version__,
-            health=lambda: fleet.trouble or pulse.trouble,
+            health=lambda: fleet.trouble or works.trouble or pulse.trouble,
             ready=lambda: fleet.unready,
             reload=None if renewal is None else renewal.reload,
             stream=stream,
@@ -189,11 +192,11 @@ async def running(
         schedule.start()
         pulse.start()
         stack.callback(pulse.stop)
-        _meanwhile(stack, "desk", desk.run())
+        works.begin(stack, "desk", desk.run())
         if renewal is not None:
             stack.push_async_callback(renewal.close)
-            _meanwhile(stack, "renewal", renewal.watch())
-        yield Daemon(board, address, fleet, pulse, renewal)
+            works.begin(stack, "renewal", renewal.watch())
+        yield Daemon(board, address, fleet, pulse, renewal, works)
         await ground.tell(_STOPPING)
 
 
@@ -232,6 +235,7 @@ async def _ground(
     clock: Clock,
     also: Iterable[Sink],
     env: Mapping[str, str],
+    works: Works,
     stack: AsyncExitStack,
 ) -> _Ground:
     store = await _store(config, clock, env, stack)
@@ -266,7 +270,7 @@ async def _ground(
     if recorder is not None:
         sinks.append(recorder)
     if store is not None:
-        sinks += _keeping(board, store, metrics, clock, stack)
+        sinks += _keeping(board, store, metrics, clock, works, stack)
     return _Ground(
         clock=clock,
         board=board,
@@ -299,7 +303,12 @@ async def _store(
 
 
 def _keeping(
-    board: Board, store: Store, metrics: Metrics, clock: Clock, stack: AsyncExitStack
+    board: Board,
+    store: Store,
+    metrics: Metrics,
+    clock: Clock,
+    works: Works,
+    stack: AsyncExitStack,
 ) -> tuple[Sink, ...]:
     """Those who have the store keep what is true."""
     metrics.own(STORE_DEGRADED, lambda: int(store.degraded is not None))
@@ -308,7 +317,7 @@ def _keeping(
     rollup = Rollup(board, clock, store.count)
     keeper = Keeper(board, store, rollup, clock)
     stack.callback(keeper.keep)
-    _meanwhile(stack, "keeper", keeper.run())
+    works.begin(stack, "keeper", keeper.run())
     return rollup, keeper
 
 
@@ -356,27 +365,6 @@ def _own(
     if renewal is not None:
         metrics.own(RELOADED, lambda: int(renewal.problem is None))
         metrics.own(RELOADED_AT, lambda: renewal.taken_at)
-
-
-def _meanwhile(
-    stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]
-) -> None:
-    """Have *work* done beside all else, until the stack comes to it."""
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_tell_fall)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.wait([task])
-
-    stack.push_async_callback(end)
-
-
-def _tell_fall(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical(
-            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
-        )
 
 
 def _grafana(config: Config) -> str | None:

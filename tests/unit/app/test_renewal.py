@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -245,3 +246,32 @@ async def test_a_store_that_cannot_be_written_to_stops_no_reload(path, caplog):
 
     assert renewing.intervals == [2.0]
     assert "the disk is full" in caplog.text
+
+
+async def test_a_disk_that_hangs_is_told_and_the_next_reload_is_tried(path):
+    renewing = Renewing(path)
+    answers = threading.Event()
+    source, read = renewing.renewal._source, renewing.renewal._source.read
+    source.read = lambda: answers.wait(10) and read()
+    renewing.renewal._within = 0.1
+    path.write_text(text("2s"), "utf-8")
+
+    with pytest.raises(ConfigError, match="the disk has not answered for 100 ms"):
+        await renewing.renewal.reload("mia")
+    answers.set()
+    renewing.renewal._within = 5.0
+    done = await renewing.renewal.reload("mia")
+
+    assert len(done.changes) == 1
+    assert renewing.intervals == [2.0]
+
+
+async def test_nothing_is_read_anew_once_it_is_closed(path):
+    renewing = Renewing(path)
+    await renewing.renewal.close()
+    path.write_text(text("2s"), "utf-8")
+
+    with pytest.raises(ConfigError, match="the daemon stops"):
+        await renewing.renewal.reload("mia")
+
+    assert renewing.taken == []

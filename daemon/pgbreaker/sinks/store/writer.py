@@ -414,10 +414,17 @@ class Writer:
         after = before.copy()
         for entry in entries:
             after.take(entry)
-        with transaction(self._file.connection, durable=True):
+        # A breaker's memory goes with its move: a kill between them would have it move
+        # a second time.
+        with (
+            self._taken_memories() as memories,
+            transaction(self._file.connection, durable=True),
+        ):
             rows: Iterable[Row] = (row for job in jobs for row in job.rows)
             write_entries(self._file.connection, entries, rows)
             write_difference(self._file.connection, before, after)
+            write_memories(self._file.connection, memories)
+        after.memories.update(memories)
         self._file.live = after
         self._since_tidied += len(entries)
 
@@ -437,20 +444,30 @@ class Writer:
     def _write_rest(self) -> None:
         """Write what nobody waits for."""
         with self._work:
-            memories, self._memories = self._memories, {}
             counts, self._counts = self._counts, Counts()
-        if not memories and not len(counts):
-            return
+        with self._taken_memories() as memories:
+            if not memories and not len(counts):
+                return
+            try:
+                with transaction(self._file.connection, durable=False):
+                    write_memories(self._file.connection, memories)
+                    write_counts(self._file.connection, counts)
+            except _FAILURES:
+                self.count(counts)
+                raise
+        self._file.live.memories.update(memories)
+
+    @contextmanager
+    def _taken_memories(self) -> Iterator[dict[str, tuple[float, str]]]:
+        """The memories that wait, to be written; when they cannot be, they wait on."""
+        with self._work:
+            memories, self._memories = self._memories, {}
         try:
-            with transaction(self._file.connection, durable=False):
-                write_memories(self._file.connection, memories)
-                write_counts(self._file.connection, counts)
+            yield memories
         except _FAILURES:
-            self.count(counts)
             with self._work:
                 self._memories = memories | self._memories
             raise
-        self._file.live.memories.update(memories)
 
     def _tidy(self) -> None:
         """Take out some of what is old, where it is time to; a decision goes before."""
