@@ -329,7 +329,7 @@ STREAMS: Final = Family(
 REFUSED: Final = Family(
     "pgbreaker_http_refused_total",
     "counter",
-    "Requests that were not let in: nobody known, not allowed, too many, too large or none at all.",
+    "Requests that were turned away: from nobody known or not allowed, by another name than ours, too many.",
 )
 STORE_DEGRADED: Final = Family(
     "pgbreaker_store_degraded",

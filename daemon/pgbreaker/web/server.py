@@ -11,6 +11,7 @@ from aiohttp.http import HttpProcessingError
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.units import Seconds
+from pgbreaker.sinks.metrics import REFUSED
 from pgbreaker.web.api.routes import Api
 from pgbreaker.web.doors.doorman import BODY, HEADERS, Doorman
 from pgbreaker.web.doors.limits import DEFAULT, Limits
@@ -52,6 +53,7 @@ async def serve(
     present = Present(plan.web_config)
     routes = routes_of(inside)
     doorman = Doorman(plan, present, limits, inside.clock.now)
+    inside.metrics.own(REFUSED, lambda: doorman.turned_away)
     lines = Lines(limits, doorman.dress, lambda one: is_welcome(one, present.plan.tls))
     speech = speaking(limits, _log_of_aiohttp())
     async with AsyncExitStack() as stack:
@@ -85,6 +87,7 @@ def app_of(doorman: Doorman, routes: list[Route]) -> web.Application:
         try:
             return await doorman.admit(request, handler)
         except TurnedAwayError as error:
+            doorman.turned_away += 1
             return error.answer()
         except UnknownError as error:
             return problem(404, "not found", str(error))

@@ -192,6 +192,15 @@ async def test_who_did_not_log_in_is_asked_to(guarded):
     assert body["detail"] == "this takes viewer"
 
 
+async def test_those_who_are_turned_away_are_counted(guarded):
+    async with doors(HttpPlan(listen=LOOPBACK, web_config=guarded)) as served:
+        for _ in range(3):
+            await served.get("/api/v1/status")
+        _, body = await served.get("/metrics", headers=basic("viewer"))
+
+    assert "pgbreaker_http_refused_total 3\n" in body
+
+
 async def test_anonymous_viewers_look_and_a_wrong_password_is_wrong_all_the_same(
     tmp_path,
 ):

@@ -56,6 +56,7 @@ class Doorman:
     Attributes:
         seal: The key of this process.
         present: What the web configuration says.
+        turned_away: Requests that were not let in.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Doorman:
     ) -> None:
         self.seal = new_seal()
         self.present = present
+        self.turned_away = 0
         self._logins = Logins(self.seal, now)
         self._hosts = Hosts(plan.listen[0], plan.allowed_hosts)
         self._is_loopback = is_loopback(plan.listen[0])
