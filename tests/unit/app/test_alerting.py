@@ -56,11 +56,12 @@ async def test_others_are_told_of_what_is_open_and_those_before_no_more():
     async with taking() as first, taking() as second:
         scene.open("connect")  # nobody is to be told yet
         await one.take(AlertmanagerPlan(urls=(first.url,)))
-        await until(lambda: first.breakers == {"main/connect"})
+        await until(lambda: first.breakers == {"main/connect"} and one.pushed == 1)
         await one.take(AlertmanagerPlan(urls=(second.url,)))
         count = len(first.alerts)
         scene.open("read")
         await until(lambda: second.breakers == {"main/connect", "main/read"})
+        await until(lambda: one.pushed == 3)
         await one.take(None)
         scene.open("write")
         await one.close()
