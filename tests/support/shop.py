@@ -22,7 +22,12 @@ from pgbreaker import CircuitOpenError, circuit_breaker, stale
 
 CONNECTIONS, CUSTOMERS = 4, 6
 LEAKED = 12
-AWAY = (CircuitOpenError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+# InternalClientError is how asyncpg, now and then, tells of a session that was ended:
+# https://github.com/MagicStack/asyncpg/issues/784
+AWAY = (
+    *(CircuitOpenError, OSError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
 CONFIG = pgbreaker.PostgreSQLCircuitBreakerConfig(
     failure_threshold=5, timeout=2.0, slow_call=0.25, enable_detailed_logging=False
 )
