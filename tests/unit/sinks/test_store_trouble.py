@@ -124,24 +124,23 @@ async def test_what_is_owed_is_bounded_and_what_is_dropped_is_counted(tmp_path):
 
 
 class Hanging(sqlite3.Connection):
-    """A connection whose disk answers when it is let."""
+    """A connection whose disk answers for entries when it is let; what is tidied up
+    meanwhile has nothing to wait for."""
 
     answers = threading.Event()
+    waits = threading.Event()
+    has_entries = False
+
+    def executemany(self, statement, *more):
+        self.has_entries |= statement.startswith("INSERT INTO entry")
+        return super().executemany(statement, *more)
 
     def execute(self, statement, *more):
-        if statement == "COMMIT":
+        if statement == "COMMIT" and self.has_entries:
+            self.has_entries = False
+            self.waits.set()
             assert self.answers.wait(10.0)
         return super().execute(statement, *more)
-
-
-def waits_for_disk(path) -> bool:
-    """Whether somebody is in the middle of writing."""
-    with closing(sqlite3.connect(path, timeout=0.0)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-        return False
 
 
 def connect_hanging(uri):
@@ -176,9 +175,9 @@ async def test_what_waited_behind_a_disk_that_hangs_is_not_written(path):
     more = {"connect": connect_hanging, "patience": 0.3}
     async with storing(path, **more) as store:
         Hanging.answers.clear()
+        Hanging.waits.clear()
         first = asyncio.create_task(store.record([override(1)]))
-        await asyncio.sleep(0)
-        await until(lambda: waits_for_disk(path))
+        await until(Hanging.waits.is_set)
         behind = asyncio.create_task(store.record([override(2)]))
         left = asyncio.create_task(store.record([override(3)]))
         await asyncio.sleep(0)
@@ -231,9 +230,9 @@ async def test_what_goes_in_the_middle_of_a_write_is_noticed_before_it_is_told(
     async with storing(path, connect=connect_hanging) as store:
         await store.record([override(1)])
         Hanging.answers.clear()
+        Hanging.waits.clear()
         deciding = asyncio.create_task(store.record([override(2)]))
-        await asyncio.sleep(0)
-        await until(lambda: waits_for_disk(path))
+        await until(Hanging.waits.is_set)
         os.unlink(f"{path}{suffix}")
         Hanging.answers.set()
         await deciding
