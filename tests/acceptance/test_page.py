@@ -439,12 +439,16 @@ async def test_axe_finds_nothing_wrong(browser, scheme):
 
 async def test_a_phone_needs_no_scrolling_sideways(browser):
     more = {"viewport": {"width": 320, "height": 640}}
-    async with troubled() as served, tab(browser, url(served), **more) as page:
+    names = ("main", "other", "replica-of-the-west")
+    async with troubled(*names) as served, tab(browser, url(served), **more) as page:
         for path in PAGES:
             await page.goto(path)
             assert not await is_too_wide(page), path
 
         await page.goto("/")
+        # Names of a usual length are not broken.
+        heights = "found => found.map(name => name.clientHeight)"
+        assert max(await page.eval_on_selector_all(".names a", heights)) < 30
         await page.click("a.close[data-dialog] >> nth=0")
         await page.wait_for_selector("dialog[open] input[name=reason]")
         assert not await is_too_wide(page)

@@ -188,6 +188,9 @@ async def running(
         stack.push_async_callback(stream.close)
         await ground.alerting.take(config.alertmanager)
         await ground.tell(_started(config, ground.restored))
+        if ground.store is not None and ground.store.quarantined is not None:
+            # An operator's word may be among what is lost: not for the log alone.
+            await ground.tell(_damaged(ground.store.quarantined))
         fleet.start()
         schedule.start()
         pulse.start()
@@ -381,6 +384,13 @@ def _started(config: Config, restored: Restored) -> str:
     if restored.last_id and (last is None or last.text != _STOPPING):
         says += "; the one before did not stop, it was ended"
     return says
+
+
+def _damaged(aside: Path) -> str:
+    return (
+        f"the store was damaged and put aside as {aside}: overrides and windows that"
+        " could not be read of it hold no more"
+    )
 
 
 def _tell_restored(restored: Restored, took: Seconds) -> None:

@@ -84,12 +84,12 @@ def find(
             tried.append(f"{path}: {reason}")
     if config is not None:
         try:
-            there = _configured(config)
+            there, key = _configured(config)
         except ConfigError as error:
             # An operator need not be able to read what the daemon reads.
             tried.append(error.problems[0])
         else:
-            return Place(there, f"http.listen in {config}", tuple(tried))
+            return Place(there, f"{key} in {config}", tuple(tried))
     return Place(USUAL, "the usual address", tuple(tried))
 
 
@@ -127,17 +127,18 @@ def _not_listening(path: Path) -> str | None:
     return None
 
 
-def _configured(path: Path) -> str:
+def _configured(path: Path) -> tuple[str, str]:
+    """The address that a configuration names, and by which key."""
     from pgbreaker import config
 
-    plan = config.load(path).http
+    plan = config.listening(path)
     if plan.socket is not None and _not_listening(plan.socket) is None:
-        return f"unix:{plan.socket}"
+        return f"unix:{plan.socket}", "http.socket"
     host, port = plan.listen
     host = _ASKING_EVERYWHERE.get(host, host)
     host = f"[{host}]" if ":" in host else host
     is_safe = plan.web_config is not None and _has_certificate(plan.web_config)
-    return f"{'https' if is_safe else 'http'}://{host}:{port}"
+    return f"{'https' if is_safe else 'http'}://{host}:{port}", "http.listen"
 
 
 def _has_certificate(path: Path) -> bool:

@@ -72,7 +72,8 @@ def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]
 def why(breaker: Mapping[str, Any]) -> str:
     """Why a breaker is as it is, without its name, its state and the time for which it
     has been so, which stand beside."""
-    said = f"breaker {breaker['name']!r} is {breaker['state']}"
+    state = "half-open" if breaker["state"] == "half_open" else breaker["state"]
+    said = f"breaker {breaker['name']!r} is {state}"
     reason = str(breaker["reason"]).removeprefix(said)
     return _FOR.sub("", reason).strip()
 
@@ -82,12 +83,21 @@ _FOR: Final = re.compile(r"^ for [^:;,]*: ")
 
 def _why(target: Mapping[str, Any]) -> str:
     """Why a target is as it is; not again, where one of its breakers says it."""
-    said = {breaker["reason"] for breaker in target["breakers"]}
-    return "" if target["reason"] in said else str(target["reason"])
+    # Not word by word: each says how long it is until the next trial, a moment later.
+    reason = str(target["reason"])
+    names = (breaker["name"] for breaker in target["breakers"])
+    return "" if any(reason.startswith(f"breaker {n!r} is ") for n in names) else reason
 
 
 def _told(seen: Mapping[str, Any], now: datetime) -> Iterator[str]:
-    """What a person has to know before the rest: somebody's word goes before it."""
+    """What a person has to know before the rest: somebody's word goes before it, and
+    the daemon cannot do all that it should."""
+    reload, store = seen.get("reload"), seen.get("store")
+    if reload and not reload["ok"]:
+        first = str(reload["problem"]).partition("\n")[0]
+        yield f"the configuration on disk is not in force: {first}"
+    if store and store["degraded"]:
+        yield f"the store cannot be written to: {store['problem']}"
     for target in seen["targets"]:
         window = target.get("maintenance")
         if window:
@@ -187,7 +197,8 @@ def _performance(target: Mapping[str, Any]) -> str:
             parts.append(f"{probe['name']}={last['took_seconds']:.6f}s;;{limit};0")
     ratio = target["facts"].get("slots_ratio")
     if isinstance(ratio, int | float):
-        parts.append(f"slots={ratio * 100:.1f}%;80;90;0;100")
+        # Not "slots": a probe is called that, and labels may not come twice.
+        parts.append(f"slots_used={ratio * 100:.1f}%;80;90;0;100")
     return " ".join(parts)
 
 
@@ -232,9 +243,7 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
         facts.append(("tried again in", lasting(seen["retry_after_seconds"])))
     window = seen.get("window") or {}
     facts += [(f"window {name}", _number(value)) for name, value in window.items()]
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        click.echo(f"  {name.ljust(width)}  {value}")
+    _list_facts(facts)
 
 
 def _number(value: object) -> str:
@@ -258,15 +267,21 @@ def _explain_then(daemon: Asked, breaker: str, at: datetime) -> None:
     details = last.get("details") or {}
     state = details.get("to") or details.get("state") or "deciding by itself"
     click.echo(f"{breaker} was {stated(state)} at {written(at)}: {last['text']}")
-    click.echo(f"  since  {last['time']}")
-    if last.get("author"):
-        click.echo(f"  by     {last['author']}")
+    facts = [("since", last["time"]), ("by", last.get("author"))]
     evidence = details.get("evidence") or {}
-    for name in ("code", "sqlstate", "probe", "text"):
-        if evidence.get(name):
-            click.echo(f"  {name}  {evidence[name]}")
+    facts += [(name, evidence.get(name)) for name in _EVIDENCE]
     if after:
-        click.echo(f"  then   {after[0]['time']} {after[0]['text']}")
+        facts.append(("then", f"{after[0]['time']} {after[0]['text']}"))
+    _list_facts([(name, str(value)) for name, value in facts if value])
+
+
+_EVIDENCE: Final = ("code", "sqlstate", "probe", "text")
+
+
+def _list_facts(facts: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(f"  {name.ljust(width)}  {value}")
 
 
 def place_of(breaker: str) -> str:

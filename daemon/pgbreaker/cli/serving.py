@@ -52,8 +52,13 @@ def configured(path: Path | None, dsn: str | None, listen: str | None) -> "Confi
     """
     from pgbreaker import config
 
-    if (path is None) == (dsn is None):
+    if path is None and dsn is None:
         raise click.UsageError("say either --config FILE or --dsn DSN")
+    if path is not None and dsn is not None:
+        raise click.UsageError(
+            f"say either --config FILE or --dsn DSN; besides the DSN, {path} is given"
+            " (PGBREAKER_CONFIG and PGBREAKER_DSN count, too)"
+        )
     if path is not None:
         return config.load(path, listen=listen)
     assert dsn is not None

@@ -7,7 +7,7 @@ made of plain objects.
 from pgbreaker.config.cautions import cautions
 from pgbreaker.config.diff import LATER, diff, later
 from pgbreaker.config.files import fingerprint, sources
-from pgbreaker.config.load import for_alertmanager, for_dsn, load, parse
+from pgbreaker.config.load import for_alertmanager, for_dsn, listening, load, parse
 from pgbreaker.config.reference import reference
 from pgbreaker.config.schema import schema
 from pgbreaker.config.show import shown, written
@@ -21,6 +21,7 @@ __all__ = [
     "for_alertmanager",
     "for_dsn",
     "later",
+    "listening",
     "load",
     "parse",
     "reference",

@@ -1,8 +1,10 @@
 """From a file to what the daemon runs by; all that is wrong is said at once."""
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -47,12 +49,18 @@ __all__ = [
     "USUAL",
     "for_alertmanager",
     "for_dsn",
+    "listening",
     "load",
     "name_of",
     "parse",
 ]
 
 _NO_SHAPE: Final = shape.FileShape(version=1)
+# The key and all that is indented below it.
+_HTTP: Final = re.compile(rb"^http:.*?(?=^[^\s#]|\Z)", re.DOTALL | re.MULTILINE)
+_SOMEBODY: Final = (
+    b"version: 1\ntargets: [{name: somebody, dsn: 'postgresql://localhost/'}]\n"
+)
 
 _Fits: TypeAlias = Callable[[int], bool]
 _Read: TypeAlias = tuple[Document, tuple[shape.TargetShape, ...]]
@@ -74,6 +82,24 @@ def load(
     except CannotReadError as error:
         raise ConfigError((f"{path}: cannot be read: {error}",)) from None
     return _listening(parse(raw, str(path), env=env), listen)
+
+
+def listening(path: Path, *, env: Mapping[str, str] = os.environ) -> HttpPlan:
+    """Read where the daemon of the configuration in *path* listens, whatever else is
+    wrong with it: a daemon goes on by what it read before its file was spoilt, and that
+    is when people ask it.
+
+    Raises:
+        ConfigError: That cannot be told; all that is wrong with the file is in there.
+    """
+    try:
+        return load(path, env=env).http
+    except ConfigError as error:
+        with suppress(CannotReadError, ConfigError):
+            alone = _HTTP.search(content(path))
+            if alone is not None:
+                return parse(_SOMEBODY + alone[0], str(path), env=env).http
+        raise error from None
 
 
 def for_dsn(

@@ -150,8 +150,8 @@ class Window:
             sum(self._ring[n::3]) for n in range(3)
         )
         self.ok, self.failed, self.slow = current
+        # Not turned yet: whoever counts next does that, as in a window that stayed.
         self.edge = now - away + memory.edge_in
-        self.rotate(now)
 
     def counts(self) -> Counts:
         """What the window holds as of the last `rotate`."""

@@ -28,7 +28,7 @@ from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Hub
 
-__all__ = ["ALL", "Desk", "RefusedError", "Window"]
+__all__ = ["ALL", "Desk", "RefusedError", "Window", "one_line"]
 
 log = logging.getLogger(__name__)
 
@@ -163,10 +163,10 @@ class Desk:
             )
         if not 0 < lasting <= LONGEST:
             raise RefusedError(
-                "for", f"{lasting:g} s is not between 0 and {lasting_of(LONGEST)}"
+                "for", f"{lasting:.12g} s is not between 0 and {lasting_of(LONGEST)}"
             )
-        reason = _line(reason, "reason", REASON)
-        author = _line(author, "author", AUTHOR)
+        reason = one_line(reason, "reason", REASON)
+        author = one_line(author, "author", AUTHOR)
         order = self._override(breaker.name, state, reason, author, lasting)
         return await self._surely(order)
 
@@ -213,8 +213,8 @@ class Desk:
             RefusedError: The reason or the author is none.
             NotKeptError: It could not be written down, and so is not done.
         """
-        reason = _line(reason.strip() or HANDED_BACK, "reason", REASON)
-        author = _line(author, "author", AUTHOR)
+        reason = one_line(reason.strip() or HANDED_BACK, "reason", REASON)
+        author = one_line(author, "author", AUTHOR)
         return await self._surely(self._hand_back(breaker.name, reason, author))
 
     async def _hand_back(
@@ -271,8 +271,8 @@ class Desk:
             NotKeptError: It could not be written down, and so is not done.
         """
         meant = self._meant(targets)
-        reason = _line(reason, "reason", REASON)
-        author = _line(author, "author", AUTHOR)
+        reason = one_line(reason, "reason", REASON)
+        author = one_line(author, "author", AUTHOR)
         return await self._surely(self._begin(meant, reason, author, starts, ends))
 
     async def _begin(
@@ -356,7 +356,7 @@ class Desk:
             RefusedError: There is none of this id.
             NotKeptError: It could not be written down, and so is not done.
         """
-        author = _line(author, "author", AUTHOR)
+        author = one_line(author, "author", AUTHOR)
         return await self._surely(self._end(window, author))
 
     async def _end(self, window: int, author: str) -> Window:
@@ -391,8 +391,8 @@ class Desk:
             RefusedError: There is no such entry, or the text is none.
             NotKeptError: It could not be written down.
         """
-        text = _line(text, "text", REASON)
-        author = _line(author, "author", AUTHOR)
+        text = one_line(text, "text", REASON)
+        author = one_line(author, "author", AUTHOR)
         found = await self._history.page(before=entry + 1, limit=1)
         if not found or found[-1].id != entry:
             raise RefusedError("id", f"no event has the id {entry}")
@@ -612,7 +612,7 @@ def _check_times(starts: float, ends: float, now: float) -> None:
         raise RefusedError("starts", f"a window starts within {furthest}")
 
 
-def _line(text: str, field: str, length: tuple[int, int]) -> str:
+def one_line(text: str, field: str, length: tuple[int, int]) -> str:
     """Take a person's words, as one line.
 
     Raises:

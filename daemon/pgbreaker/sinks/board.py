@@ -40,7 +40,7 @@ class TargetBoard:
             the epoch.
         facts: Name -> value, as last seen by whichever probe sees it. Kept when
             the server goes away: `readings` tells their age.
-        moved: Operation -> wall time of its breaker's last move.
+        moved: Operation -> wall time of its breaker's last move that callers feel.
         left_closed: Operation -> wall time at which its breaker last ceased to let calls
             pass as a matter of course, in seconds since the epoch; missing when it
             never has.
@@ -143,7 +143,8 @@ class TargetBoard:
     def move(self, operation: str, move: Transition) -> None:
         """Note that a breaker moved."""
         at = self._clock.wall_of(move.at)
-        self.moved[operation] = at
+        if move.override is None:  # else it is, for callers, where it was
+            self.moved[operation] = at
         if move.leaves_closed:
             self.left_closed[operation] = at
 

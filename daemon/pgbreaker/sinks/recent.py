@@ -32,6 +32,7 @@ STEPS: Final = ("dns", "tcp", "tls", "auth", "query")
 _WIDTH: Final = SPAN / SLICES
 # Nobody was asked, or what was asked about is not there.
 _NO_ERRORS: Final = (Finding.SKIPPED, Finding.ABSENT)
+_NO_TIME: Final[Seconds] = 5e-5  # no server answers within
 _ERRORS: Final = 16  # kinds of errors that are kept of a target
 _FINDINGS: Final = tuple(Finding)
 _NUMBERS: Final = {finding: number for number, finding in enumerate(_FINDINGS)}
@@ -58,6 +59,12 @@ class Run:
     connecting: Seconds
     steps: tuple[tuple[str, Seconds], ...]
     evidence: Evidence | None
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether the server was asked at all: of one that is known not to answer, a
+        probe is told at once what the ping has found."""
+        return self.took >= _NO_TIME
 
 
 @dataclass(slots=True)

@@ -377,13 +377,13 @@ def read(path: Path) -> Iterator[Recorded]:
         for number, line in enumerate(_lines(file), 1):
             # The last line may have been cut, by an end of the process or of the disk.
             told = _parsed(line)
-            if told is None:
-                continue
-            if told.get("kind") == "begun":
+            if told is not None and told.get("kind") == "begun":
                 _check(told, file)
                 offset = told["wall"] - told["at"]
             if offset is None:
                 raise RecordingError(f"{file}:{number}: no recording of pgbreaker")
+            if told is None:
+                continue
             try:
                 event = _event(told, offset)
             except (KeyError, ValueError, TypeError):

@@ -77,6 +77,20 @@ async def test_it_is_told_how_the_one_before_ended(path, tmp_path):
     assert after_that == first
 
 
+async def test_a_store_that_was_damaged_is_an_event_and_not_for_the_log_alone(
+    path, tmp_path
+):
+    path.write_text(GONE, "utf-8")
+    (tmp_path / "state.db").write_bytes(b"SQLite format 3\0" + b"no page " * 2000)
+
+    async with daemon(path, STATE_DIRECTORY=str(tmp_path)) as one:
+        told = await asked(one, "/api/v1/events?kind=daemon")
+
+    _, damaged = [entry["text"] for entry in told["events"]]
+    assert damaged.startswith("the store was damaged and put aside as ")
+    assert ".corrupt-" in damaged
+
+
 async def test_the_room_that_a_service_manager_made_is_used(path, tmp_path):
     path.write_text(GONE, "utf-8")
     room = tmp_path / "room"

@@ -13,6 +13,13 @@ CONFIG = f"version: 1\ntargets:\n- name: main\n  dsn: {NOWHERE}\n"
 AWAY = ("--url", "http://127.0.0.1:1")
 
 
+def test_a_configuration_of_the_environment_counts_and_is_named(command):
+    done = command("doctor", "--dsn", NOWHERE, PGBREAKER_CONFIG="/etc/there.yaml")
+
+    assert done.exit_code == 2
+    assert "besides the DSN, /etc/there.yaml is given (PGBREAKER_CONFIG" in done.stderr
+
+
 def test_a_probe_of_a_server_that_is_not_there_is_a_failure_with_its_steps(command):
     done = command("probe", NOWHERE, "--debug")
 

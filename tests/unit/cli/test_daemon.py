@@ -81,6 +81,18 @@ def test_a_configuration_that_we_may_not_read_is_passed_over_and_told(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("wrong", ["targets: 7\n", "  - never: closed [\n"])
+def test_the_daemon_is_found_though_its_file_was_spoilt_meanwhile(tmp_path, wrong):
+    """It goes on by what it read before, and people ask it what is wrong."""
+    path = tmp_path / "pgbreaker.yaml"
+    http = "http:\n  # here\n\n  listen: 127.0.0.1:9555\n"
+    path.write_text(http + CONFIG + wrong, "utf-8")
+
+    found = find(None, path, {})
+
+    assert found == Place("http://127.0.0.1:9555", f"http.listen in {path}")
+
+
 def test_the_socket_of_the_configuration_is_asked_where_somebody_listens(tmp_path):
     path, there = tmp_path / "pgbreaker.yaml", tmp_path / "own.sock"
     path.write_text(CONFIG + f"http: {{socket: {there}}}\n", "utf-8")

@@ -3,11 +3,21 @@
 import asyncio
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
-from pgbreaker.cli.looking import _as_csv, _as_markdown, instant, why
+from pgbreaker.cli.looking import (
+    _as_csv,
+    _as_markdown,
+    _performance,
+    instant,
+    why,
+    written,
+)
+from pgbreaker.cli.looking import shown as table_of
 from pgbreaker.core.reading import Finding
+from pgbreaker.probes import PROBES
 from support.site import serving
 
 
@@ -34,6 +44,20 @@ async def test_a_status_is_a_table_of_states_with_their_age(command):
     assert "sorry, too many clients already" in line
     # Columns stand below their heads.
     assert line.index("○ open") == head.index("STATE")
+
+
+def test_what_the_daemon_cannot_do_is_said_before_the_rest():
+    seen = {
+        "time": "2026-11-26T03:12:00.000Z",
+        "reload": {"ok": False, "problem": "a.yaml:1:1: this\na.yaml:2:1: that"},
+        "store": {"degraded": True, "problem": "the disk is full"},
+        "targets": [],
+    }
+
+    assert list(table_of(seen))[:2] == [
+        "the configuration on disk is not in force: a.yaml:1:1: this",
+        "the store cannot be written to: the disk is full",
+    ]
 
 
 async def test_where_glyphs_cannot_be_written_there_are_signs(command):
@@ -105,7 +129,7 @@ async def test_a_check_is_one_line_with_numbers(command):
     assert bar
     for number in numbers.split():
         assert PERFORMANCE.fullmatch(number), number
-    assert "slots=25.0%;80;90;0;100" in numbers
+    assert "slots_used=25.0%;80;90;0;100" in numbers
     assert "read=0;1;2;0;2" in numbers
 
 
@@ -116,6 +140,23 @@ async def test_a_check_of_what_is_open_says_which_and_why(command):
         done = await shown(command, served, "check", "main")
 
     assert done.stdout.startswith("PGBREAKER CRITICAL - main: connect open: ")
+
+
+def test_no_number_of_a_check_comes_twice():
+    """A probe is called slots, and the share of them that is taken is told as well."""
+    last = {"outcome": "ok", "took_seconds": 0.001}
+    seen = {
+        "breakers": [],
+        "probes": [
+            {"name": name, "timeout_seconds": 1, "last": last} for name in PROBES
+        ],
+        "facts": {"slots_ratio": 0.25},
+    }
+
+    labels = re.findall(r"([\w-]+)=", _performance(seen))
+
+    assert len(labels) == len(PROBES) + 1
+    assert len(labels) == len(set(labels))
 
 
 async def test_a_check_of_nobody_or_by_nobody_is_unknown_and_not_a_code_of_ours(
@@ -136,6 +177,11 @@ async def test_a_check_of_nobody_or_by_nobody_is_unknown_and_not_a_code_of_ours(
     [
         ("open", "breaker 'main/read' is open for 2.0 s: it failed", "it failed"),
         (
+            "half_open",
+            "breaker 'main/read' is half-open for 2.0 s: 1 of 2 trials succeeded",
+            "1 of 2 trials succeeded",
+        ),
+        (
             "forced_open",
             (
                 "breaker 'main/read' is forced_open by me (a test), for another 5 min 0 s;"
@@ -151,6 +197,18 @@ async def test_a_check_of_nobody_or_by_nobody_is_unknown_and_not_a_code_of_ours(
 )
 def test_what_stands_beside_is_not_said_again(state, reason, said):
     assert why({"name": "main/read", "state": state, "reason": reason}) == said
+
+
+def test_why_a_target_is_down_is_not_said_again_where_its_breaker_says_it():
+    reason = "breaker 'main/read' is open for 9.0 s: it failed; next trial in {} ms"
+    read = {"name": "main/read", "operation": "read", "state": "open"}
+    read |= {"reason": reason.format(919), "override": None}
+    read |= {"since": "2026-11-26T03:11:51.000Z"}
+    target = {"name": "main", "state": "down", "breakers": [read]}
+    target |= {"reason": reason.format(920)}
+    seen = {"time": "2026-11-26T03:12:00.000Z", "targets": [target]}
+
+    assert "\n".join(table_of(seen)).count("it failed") == 1
 
 
 # -- explain -----------------------------------------------------------------------
@@ -176,6 +234,19 @@ async def test_a_breaker_that_there_is_not_is_said_with_those_there_are(command)
     assert done.exit_code == 1
     assert done.stderr.startswith("no operation is called 'raed'")
     assert done.stderr.endswith("there are connect, read, write\n")
+
+
+async def test_what_was_then_is_listed_in_columns(command):
+    async with serving() as served:
+        served.scene.also(served.history)
+        served.scene.read()
+        served.scene.open("connect")
+        at = written(datetime.fromtimestamp(served.scene.clock.wall(), UTC))
+        done = await shown(command, served, "explain", "main/connect", "--at", at)
+
+    values = re.findall(r"^  (\S+ +)\S", done.stdout, re.M)
+    assert [value.strip() for value in values][:3] == ["since", "code", "sqlstate"]
+    assert len({len(value) for value in values}) == 1
 
 
 def test_what_is_no_name_of_a_breaker_is_a_wrong_usage(command):

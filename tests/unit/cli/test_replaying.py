@@ -105,6 +105,18 @@ def test_what_is_no_recording_is_one_line(command, config, tmp_path):
     )
 
 
+def test_a_file_of_lines_that_are_no_json_is_no_recording_either(
+    command, config, tmp_path
+):
+    path = tmp_path / "other.jsonl"
+    path.write_text("version: 1\n", "utf-8")
+
+    done = command("simulate", str(path), "--config", config(1))
+
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"{path}:1: no recording of pgbreaker\n"
+
+
 def test_a_recording_of_others_says_that_nothing_of_these_is_in_it(
     command, recording, tmp_path
 ):

@@ -9,7 +9,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.states import Cause, Outcome, Override, State, Transition
-from pgbreaker.monitor.desk import LONGEST, Desk, RefusedError
+from pgbreaker.monitor.desk import LONGEST, MOST_WINDOWS, Desk, RefusedError
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.history import History, NotKeptError
 from support.boards import Scene
@@ -125,6 +125,7 @@ async def test_what_cannot_be_written_down_is_not_done():
         ),
         ({"lasting": 0.0}, "for: 0 s is not between 0 and 7 d 0 h"),
         ({"lasting": LONGEST + 1}, "for: 604801 s is not between 0 and 7 d 0 h"),
+        ({"lasting": 30 * 86400.0}, "for: 2592000 s is not between 0 and 7 d 0 h"),
         ({"lasting": float("nan")}, "for: nan s is not between 0 and 7 d 0 h"),
         ({"reason": " why "}, "reason: 3 characters are not 5 to 500"),
         ({"reason": "x" * 501}, "reason: 501 characters are not 5 to 500"),
@@ -389,6 +390,43 @@ async def test_a_slip_of_the_hand_is_undone_without_a_reason():
     assert office.told[-1] == "main/read decides by itself again: handed back"
 
 
+async def test_what_was_handed_back_is_not_told_to_have_run_out():
+    office = Office()
+    await office.desk.override(office.breaker, State.FORCED_OPEN, lasting=60.0, **WHO)
+    await office.desk.hand_back(office.breaker, author="mia")
+
+    await office.desk.look()
+    office.time.now += 60
+    await office.desk.look()
+
+    assert office.told[1:] == ["main/read decides by itself again: handed back"]
+
+
+async def test_an_order_that_waits_for_the_disk_holds_up_no_other_breaker():
+    office = Office()
+    other = office.board.targets["main"].breakers["write"]
+    await office.desk.override(office.breaker, State.FORCED_OPEN, lasting=60.0, **WHO)
+    await office.desk.override(other, State.FORCED_OPEN, lasting=61.0, **WHO)
+    office.paper.free.clear()
+    order = asyncio.create_task(
+        office.desk.override(office.breaker, State.DISABLED, **WHO)
+    )
+    await asyncio.sleep(0)
+    running = asyncio.create_task(office.desk.run())
+
+    office.time.now += 60
+    async with asyncio.timeout(5):
+        while office.breaker.override:  # noqa: ASYNC110 - to have it told first
+            await asyncio.sleep(0.005)
+        office.time.now += 1
+        while other.override:  # noqa: ASYNC110 - the claim
+            await asyncio.sleep(0.005)
+    running.cancel()
+    office.paper.free.set()
+    await asyncio.wait([running, order])
+    await office.desk.close()
+
+
 async def test_it_looks_by_itself_when_something_is_due():
     office = Office()
     running = asyncio.create_task(office.desk.run())
@@ -481,6 +519,37 @@ async def test_a_window_ended_twice_at_once_is_ended_once():
     assert office.told[1:] == [
         "maintenance of main has ended: the disk is being changed"
     ]
+
+
+async def test_a_window_that_was_to_start_earlier_starts_now():
+    office = Office()
+
+    window = await office.desk.begin(
+        ["main"], starts=at(office, -3600), ends=at(office, 60), **WHO
+    )
+
+    assert window.starts == at(office)
+
+
+async def test_there_is_an_end_to_windows():
+    office = Office()
+    for _ in range(MOST_WINDOWS):
+        await office.desk.begin(["main"], ends=at(office, 60), **WHO)
+
+    with pytest.raises(RefusedError, match="500 windows are planned"):
+        await office.desk.begin(["main"], ends=at(office, 60), **WHO)
+
+
+async def test_a_note_is_of_an_entry_that_there_is():
+    office = Office()
+    window = await office.desk.begin(["main"], ends=at(office, 60), **WHO)
+
+    note = await office.desk.note(window.id, "the disk came late", author="mia")
+    for nothing in (window.id - 1, note.id + 1):
+        with pytest.raises(RefusedError, match=f"no event has the id {nothing}"):
+            await office.desk.note(nothing, "the disk came late", author="mia")
+
+    assert (note.target, note.details) == ("main", {"of": window.id})
 
 
 @pytest.mark.parametrize(

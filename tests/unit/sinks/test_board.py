@@ -98,6 +98,20 @@ def test_what_is_told_of_a_target_that_is_gone_is_no_news():
         scene.board.home("main/read")
 
 
+def test_a_move_that_an_operators_word_hides_is_none_that_it_shows():
+    scene = Scene()
+    target = scene.board.targets["main"]
+    word = Override(State.DISABLED, "why", "mia")
+    scene.hub.publish(target.breakers["read"].force(word, scene.time.now))
+    forced = scene.clock.wall()
+    scene.time.now += 60
+
+    scene.open("read")
+
+    assert target.breakers["read"].computed_state is State.OPEN
+    assert target.moved["read"] == forced
+
+
 def test_a_breaker_that_was_recalled_shows_when_it_moved_and_left_closed():
     scene = Scene()
     scene.open("read")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pgbreaker.core.entry import Entry, Kind
-from pgbreaker.core.states import Override, State
+from pgbreaker.core.states import Outcome, Override, State
 from pgbreaker.sinks.history import KEPT, PATIENCE, History, NotKeptError, NotReadError
 from pgbreaker.sinks.hub import Notice
 from support.boards import Scene
@@ -147,6 +147,41 @@ async def test_a_decision_stands_behind_what_came_about_before():
     assert paper.written == witness.told
 
 
+async def test_what_came_about_before_a_decision_is_told_before_it():
+    """Also where its writer has not come back with the news by then."""
+
+    class Slow(Paper):
+        async def record(self, entries) -> None:
+            if entries[0].author is None:
+                await self.free.wait()
+            self.written += entries
+
+    paper = Slow()
+    paper.free.clear()
+    witness = Witness(paper)
+
+    witness.notice("one")
+    await witness.history.decide(Kind.NOTE, "decided", author="mia")
+
+    assert witness.texts == ["one", "decided"]
+    paper.free.set()
+    await witness.history.close()
+    assert witness.texts == ["one", "decided"]
+
+
+def test_what_a_target_does_that_was_removed_is_told_by_nobody(caplog):
+    witness = Witness()
+    breaker = witness.scene.board.targets["main"].breakers["read"]
+    witness.scene.board.remove("main")
+
+    for move in breaker.observe(Outcome.FAILURE, 101.0, confirmed=True):
+        witness.scene.hub.publish(move)
+
+    assert breaker.state is State.OPEN
+    assert witness.told == []
+    assert caplog.text == ""
+
+
 async def test_ids_go_on_after_a_restart_and_a_clock_that_went_back(tmp_path):
     late = 10**15  # by a clock that was far ahead
     async with storing(tmp_path / "state.db") as store:
@@ -184,6 +219,7 @@ async def test_pages_go_back_further_than_memory(tmp_path):
         assert await ids(after=2998) == [2999, 3000]
         assert await ids(text="MOVE 17", limit=2) == [1798, 1799]
         assert await ids(since=2.999) == [2999, 3000]
+        assert await ids(since=0.998, limit=KEPT * 2) == [*range(998, 3001)]
         assert await ids(kinds=[Kind.NOTE]) == []
 
 
@@ -275,6 +311,28 @@ async def test_an_incident_that_a_restart_forgot_is_over():
     [incident] = await witness.history.incidents(0.0)
 
     assert (incident.began, incident.ended) == (1.0, 2.0)
+
+
+async def test_an_incident_whose_end_is_not_told_yet_goes_on():
+    paper = Paper()
+    witness = Witness(paper)
+    scene, history = witness.scene, witness.history
+    scene.open()
+    await history.close()
+    paper.free.clear()
+    breaker = scene.board.targets["main"].breakers["connect"]
+    while not breaker.passes:
+        scene.time.now += 1.0
+        for move in breaker.observe(Outcome.SUCCESS, scene.time.now):
+            scene.hub.publish(move)
+
+    [before] = await history.incidents(0.0)
+    paper.free.set()
+    await history.close()
+    [after] = await history.incidents(0.0)
+
+    assert before.ended is None
+    assert after.ended == scene.clock.wall()
 
 
 async def test_without_a_store_the_audit_log_is_what_memory_has():

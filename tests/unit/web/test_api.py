@@ -4,10 +4,11 @@ import asyncio
 import csv
 import io
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from pgbreaker.core.entry import Kind
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.reload import Reloaded
@@ -17,11 +18,14 @@ from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
 from pgbreaker.web.api.stream import Stream
+from pgbreaker.web.api.tables import Table, as_csv
+from pgbreaker.web.api.timeline import MOST, timeline
 from pgbreaker.web.server import serve
 from pgbreaker.web.views import LastReload, Stored, Views
+from support.boards import Scene
 from support.described import Described
 from support.site import Served, serving
-from support.storing import storing
+from support.storing import entry, storing
 
 BREAKER = "/api/v1/breakers/main/read"
 OVERRIDE = f"{BREAKER}/override"
@@ -682,6 +686,38 @@ async def test_a_timeline_begins_with_what_was_so_before(ask):
     assert ends["seconds"] == 0.0
 
 
+class Book:
+    """An archive of moves that a server made which was away for a month."""
+
+    def __init__(self, moves: int) -> None:
+        self.read = 0
+        ends = ("open", "half_open")
+        self._moves = [
+            entry(n, details={"from": ends[n % 2], "to": ends[not n % 2]})
+            for n in range(1, moves + 1)
+        ]
+
+    async def entries(self, wanted) -> list[Entry]:
+        found = wanted.cut([e for e in self._moves if wanted.matches(e)])
+        self.read += len(found)
+        return found
+
+
+async def test_a_timeline_has_an_end_and_the_newest_are_told():
+    """A hundred thousand moves would hold the loop for seconds, and probes with it."""
+    scene, book = Scene(), Book(MOST + 500)
+    history = History(scene.board, scene.clock, archive=book, last=MOST + 500)
+    breaker = scene.board.targets["main"].breakers["read"]
+
+    spans = await timeline(history, breaker, 0.0, 0.0)
+
+    assert len(spans) == MOST
+    assert (spans[0].entry, spans[-1].entry) == (501, MOST + 500)
+    assert spans[0].began == 0.501
+    assert all(a.ended == b.began for a, b in pairwise(spans))
+    assert book.read <= MOST + 2
+
+
 # -- Export --------------------------------------------------------------------------
 
 
@@ -705,6 +741,13 @@ async def test_events_as_csv_are_what_a_spreadsheet_reads_and_no_formula(ask):
     assert rows[-2]["author"] == '\'@ann, "bob"'
     assert rows[-1]["text"] == '\'=HYPERLINK("http://evil")'
     assert rows[0]["breaker"] == "main/read"
+
+
+@pytest.mark.parametrize("first", [*"=+-@\t\uff1d\uff0b\uff0d\uff20"])
+def test_no_cell_begins_as_a_formula_does(first):
+    told = as_csv(Table("Events", ("text",), [(f"{first}1+1",)]))
+
+    assert told == f"text\r\n'{first}1+1\r\n"
 
 
 async def test_incidents_as_markdown_are_a_table_in_which_nobody_writes_markup(ask):
@@ -757,6 +800,31 @@ async def test_a_reload_tells_what_changed_and_who_asked_is_known(ask):
 
     assert done == {"changes": ["targets.main.interval: 1s -> 2s"], "later": []}
     assert asked == ["ann", "someone on this machine"]
+
+
+@pytest.mark.parametrize(
+    ("author", "why"),
+    [
+        ("\ud800", "holds a character that cannot be shown: '\\ud800'"),
+        ("ann\x1b[31m", "holds a character that cannot be shown: '\\x1b'"),
+        ("ann \u202edaor", "holds a character that cannot be shown: '\\u202e'"),
+        (" \r\n ", "0 characters are not 1 to 100"),
+    ],
+)
+async def test_who_reloads_has_a_name_that_can_be_shown(ask, author, why):
+    """Half a character would have every page and every table fail that shows it."""
+    asked = []
+
+    async def reload(by) -> Reloaded:
+        asked.append(by)
+        return Reloaded((), ())
+
+    async with also(ask, reload=reload) as ask:
+        body = await ask("POST", "/-/reload", 422, json={"author": author})
+        await ask("POST", "/-/reload", json={"author": "ann\r\nroot"})
+
+    assert fields(body) == {"author": why}
+    assert asked == ["ann root"]
 
 
 async def test_a_configuration_that_is_refused_says_where_it_is_wrong(ask):

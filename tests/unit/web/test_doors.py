@@ -146,9 +146,14 @@ async def test_passwords_in_clear_beyond_this_machine_are_warned_of(guarded, cap
     )
 
 
-async def test_through_a_proxy_on_this_machine_anybody_may_come_so_nothing_changes():
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "x-forwarded-proto", "X-Real-IP", "Forwarded", "Via"]
+)
+async def test_through_a_proxy_on_this_machine_anybody_may_come_so_nothing_changes(
+    header,
+):
     async with doors() as served:
-        headers = {"X-Forwarded-For": "192.0.2.7"}
+        headers = {header: "192.0.2.7"}
         async with served.client.post("/-/reload", headers=headers) as answer:
             status = answer.status
         read, _ = await served.get("/api/v1/status", headers=headers)
@@ -419,6 +424,9 @@ async def test_a_form_that_cannot_be_read_is_nobodys_fault(kind, body, caplog):
         ("127.0.0.1", (), "localhost@evil.example", False),
         ("127.0.0.1", (), "localhost:evil", False),
         ("127.0.0.1", (), "localhost/evil", False),
+        ("127.0.0.1", (), "[::1]evil.example", False),
+        ("127.0.0.1", (), "[::1].localhost", False),
+        ("127.0.0.1", (), "[fe80::1%25eth0]:9432", True),
         ("127.0.0.1", (), "", False),
         ("127.0.0.1", ("Page.Corp",), "page.corp:443", True),
         ("::1", (), "evil.example", False),

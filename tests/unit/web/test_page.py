@@ -14,6 +14,7 @@ from pgbreaker.core.states import Evidence, Override, State
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.web.page import press
 from pgbreaker.web.page.asked import Asked
+from pgbreaker.web.page.breakers import bars_of
 from pgbreaker.web.page.drawing import Bar, line
 from pgbreaker.web.page.feed import Filter
 from pgbreaker.web.page.forecast import forecast, soon
@@ -23,6 +24,7 @@ from pgbreaker.web.page.sheet import Sheet, Sheets
 from pgbreaker.web.page.targets import row_of
 from pgbreaker.web.page.timeline import timeline
 from pgbreaker.web.page.words import neat
+from pgbreaker.web.views import LastReload
 from support.boards import Scene
 from support.figures import tell
 from support.site import Served, serving
@@ -389,6 +391,63 @@ async def test_the_breakers_page_says_which_rule_holds_and_what_was_seen(served)
     assert "<code>53300</code>" in text
     assert "pgbreaker open main/connect" in text
     assert "pgbreaker_breaker_state{breaker=&#34;main/connect&#34;}" in text
+
+
+async def test_while_a_breaker_is_open_nothing_is_said_of_what_it_does_not_count(
+    served,
+):
+    served.scene.open("connect")
+
+    _, text = await served.get("/breakers/main/connect")
+
+    assert "counted only while it is closed" in text
+    assert "in the last 10 s failed" not in text
+    assert bars_of(served.scene.board.targets["main"], "connect", served.scene.clock) == []  # fmt: skip
+
+
+async def test_what_was_told_without_asking_the_server_is_told_as_that(served):
+    at = served.scene.time.now
+    refused = Evidence("refused", "connection refused")
+    for probe, took in (("ping", 0.0004), ("login", 0.000002)):
+        served.scene.hub.publish(
+            Reading("main", probe, at, took, Finding.REFUSED, evidence=refused)
+        )
+
+    _, text = await served.get("/targets/main")
+
+    ping, login = re.findall(r'<tr class="bad">(.*?)</tr>', text, re.DOTALL)
+    assert "not asked" in login
+    assert "0.0 ms" not in login
+    assert "0.4 ms" in ping
+    assert "on the held connection" not in login + ping
+
+
+async def test_each_thing_that_is_wrong_with_the_file_is_told_apart(served):
+    problem = "a.yaml:1:1: this\na.yaml:2:1: that"
+    served.inside.views.last_reload = lambda: LastReload(1.0, problem)
+
+    (banner,) = Overview(served.inside).banners()
+
+    assert banner.says.endswith("a.yaml:1:1: this; a.yaml:2:1: that")
+
+
+def test_what_runs_out_in_a_hundred_years_has_no_end_in_sight():
+    target = Scene().board.targets["main"]
+    target.facts["xid_runway_seconds"] = 5e9
+
+    first = forecast(target)[0]
+
+    assert (first.says, first.left, first.is_watched) == ("transaction ids", None, True)
+
+
+async def test_what_has_run_out_has_done_so_now_and_not_in_no_milliseconds(served):
+    served.scene.board.targets["main"].facts["connection_exhaustion_seconds"] = 0.0
+
+    _, page = await served.get("/targets/main")
+    says = Overview(served.inside).verdict().says
+
+    assert says.endswith("on main connection slots run out now")
+    assert "in 0.0 ms" not in page
 
 
 def test_a_forecast_says_what_is_missing_where_it_cannot_be_told():

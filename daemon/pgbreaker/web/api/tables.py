@@ -12,7 +12,8 @@ from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import lasting
 from pgbreaker.web.views import moment
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+# The wide ones, too: spreadsheets of East Asia take them for the same.
+_FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")
 # What means something within a line of Markdown. What does at its beginning never stands
 # there: before all that anybody said is a bar, or the name of a breaker.
 _MARKUP: Final = re.compile(r"([\\`*_\[\]|~#!$^])")

@@ -1,5 +1,6 @@
 """Which states a breaker was in, and when, as its moves tell."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,6 +9,9 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import State
 from pgbreaker.sinks.history import History
+
+MOST: Final = 10_000
+"""Moves that are told at most, the newest: a server that is away for weeks makes more."""
 
 _PAGE: Final = 1000
 _MOVES: Final = (Kind.TRANSITION, Kind.OVERRIDE)
@@ -47,36 +51,40 @@ class Span:
 async def timeline(
     history: History, breaker: Breaker, since: float, moved: float
 ) -> list[Span]:
-    """The spans of a breaker from *since* on, without gaps, as far back as is known.
+    """The spans of a breaker from *since* on, without gaps, as far back as is known, and
+    `MOST` moves at most.
 
     Args:
         moved: Wall time of its last move, or from when on it was watched.
     """
     moves = await _moves(history, breaker.name, since)
+    begins, first = since, from_then(since) + 1
+    if len(moves) >= MOST:
+        begins, first = moves[0].at, moves[0].id
     before = []
     for kind in _MOVES:
         before += await history.page(
-            before=from_then(since) + 1, limit=1, kinds=(kind,), breaker=breaker.name
+            before=first, limit=1, kinds=(kind,), breaker=breaker.name
         )
     known = sorted(before, key=lambda entry: entry.id)
-    begins = since
     if not known:  # nothing is known of the time before the first
         begins = moves[0].at if moves else max(since, moved)
     return spans_of(known, moves, breaker, begins)
 
 
 async def _moves(history: History, breaker: str, since: float) -> list[Entry]:
-    """All of a breaker's moves from *since* on."""
-    found: list[Entry] = []
-    after = from_then(since)
-    while True:
+    """A breaker's moves from *since* on, the newest `MOST` of them."""
+    found: deque[Entry] = deque()
+    before: int | None = None
+    while len(found) < MOST:
         more = await history.page(
-            since=since, after=after, limit=_PAGE, kinds=_MOVES, breaker=breaker
+            since=since, before=before, limit=_PAGE, kinds=_MOVES, breaker=breaker
         )
-        found += more
+        found.extendleft(reversed(more))
         if len(more) < _PAGE:
-            return found
-        after = more[-1].id
+            break
+        before = more[0].id
+    return list(found)
 
 
 def spans_of(

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 BODY: Final = 64 * 1024  # bytes
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_FORWARDED: Final = ("X-Forwarded-For", "X-Real-IP", hdrs.FORWARDED, hdrs.VIA)
+_FORWARDED: Final = ("x-real-ip", "forwarded", "via")  # and all that is x-forwarded-
 
 # Anything more would have the page load from elsewhere, or be shown there. There is no
 # Strict-Transport-Security of ours: it holds for a host with all its ports, and would cut
@@ -263,8 +263,12 @@ def _place(request: web.Request) -> str:
 
 
 def _is_forwarded(request: web.Request) -> bool:
-    """Whether a proxy on this machine asks for somebody who may be anywhere."""
-    return any(name in request.headers for name in _FORWARDED)
+    """Whether a proxy on this machine asks for somebody who may be anywhere.
+
+    Not each says for whom: of a service mesh's there may be ``X-Forwarded-Proto`` alone.
+    """
+    names = (name.lower() for name in request.headers)
+    return any(name in _FORWARDED or name.startswith("x-forwarded-") for name in names)
 
 
 def _too_many(detail: str, seconds: Seconds) -> TurnedAwayError:

@@ -20,7 +20,10 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-_HOST: Final = re.compile(r"[A-Za-z0-9._~%:\[\]-]+")
+# A name or an address, and a port: of ``[::1]evil.example`` urllib sees the first part.
+_HOST: Final = re.compile(
+    r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._~%-]+)?\]|[A-Za-z0-9._~%-]+)(:\d*)?"
+)
 _FORMS: Final = (
     "application/x-www-form-urlencoded",
     "multipart/form-data",

@@ -129,8 +129,11 @@ def _verbs(breaker: Breaker) -> Iterator[str]:
 
 
 def bars_of(target: TargetBoard, operation: str, clock: Clock) -> list[Bar]:
-    """What *operation*'s breaker goes by, each against its threshold."""
+    """What *operation*'s breaker goes by, each against its threshold. Nothing unless it
+    is closed: what happens after that is not counted, and the window runs empty."""
     breaker = target.breakers[operation]
+    if breaker.computed_state is not State.CLOSED:
+        return []
     counts, policy = breaker.counts(clock.now()), breaker.policy
     bars = []
     enough = counts.total >= policy.minimum_calls

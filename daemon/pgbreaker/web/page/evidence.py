@@ -16,6 +16,7 @@ from pgbreaker.web.page.drawing import Bar
 from pgbreaker.web.page.words import neat
 
 _SAMPLES: Final = 3
+_IDLE: Final = "counted only while it is closed"
 _WELL: Final = (Finding.OK, Finding.SLOW)
 _DIM: Final = (Finding.SKIPPED, Finding.ABSENT, Finding.DENIED)
 
@@ -58,6 +59,7 @@ class RunLine:
     finding: str
     tone: str
     took: Seconds
+    was_asked: bool
     bars: tuple[Part, ...]
     text: str
 
@@ -88,7 +90,13 @@ def _rules(
     now: Seconds,
 ) -> Iterator[Rule]:
     policy, counts = breaker.policy, breaker.counts(now)
-    why = breaker.reason
+    why, is_closed = breaker.reason, breaker.computed_state is State.CLOSED
+
+    def said(cause: Cause, numbers: str) -> str:
+        if opened is cause:
+            return why
+        return numbers if is_closed else _IDLE
+
     yield Rule(
         "Two signals agree that it fails",
         opened is Cause.CONFIRMED,
@@ -103,18 +111,19 @@ def _rules(
         numbers = f"{counts.failed} of {counts.total} in the last {neat(policy.window)} failed"
         share = counts.failure_ratio if counts.total else 0.0
         enough = counts.total >= policy.minimum_calls
+        bar = Bar("failed", share, policy.failure_rate, percent(share), enough)
         yield Rule(
             f"{rate} of at least {policy.minimum_calls} calls fail",
             opened is Cause.FAILURE_RATE,
-            why if opened is Cause.FAILURE_RATE else numbers,
-            Bar("failed", share, policy.failure_rate, percent(share), enough),
+            said(Cause.FAILURE_RATE, numbers),
+            bar if is_closed else None,
             failed if opened is Cause.FAILURE_RATE else (),
         )
     if policy.failure_threshold is not None:
         yield Rule(
             f"{policy.failure_threshold} calls in a row fail",
             opened is Cause.FAILURE_RUN,
-            why if opened is Cause.FAILURE_RUN else "whatever the share is",
+            said(Cause.FAILURE_RUN, "whatever the share is"),
             None,
             failed if opened is Cause.FAILURE_RUN else (),
         )
@@ -122,11 +131,12 @@ def _rules(
         share = counts.slow_ratio if counts.total else 0.0
         numbers = f"{counts.slow} of {counts.total} in the last {neat(policy.window)} were slow"
         enough = counts.total >= policy.minimum_calls
+        bar = Bar("slow", share, policy.slow_rate, percent(share), enough)
         yield Rule(
             f"{percent(policy.slow_rate)} of the calls take {neat(policy.slow_call)} or more",
             opened is Cause.SLOW_RATE,
-            why if opened is Cause.SLOW_RATE else numbers,
-            Bar("slow", share, policy.slow_rate, percent(share), enough),
+            said(Cause.SLOW_RATE, numbers),
+            bar if is_closed else None,
             slow if opened is Cause.SLOW_RATE else (),
         )
     if opened in (Cause.RELAPSED, Cause.EXPIRED, Cause.BARREN, Cause.COOLED):
@@ -154,6 +164,7 @@ def lines_of(runs: Iterable[Run], wall: float) -> list[RunLine]:
             finding=run.finding.value,
             tone=_tone(run.finding),
             took=run.took,
+            was_asked=run.was_asked,
             bars=tuple(_parts(run.steps, longest)),
             text=str(run.evidence) if run.evidence else "",
         )

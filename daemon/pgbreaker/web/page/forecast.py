@@ -6,8 +6,10 @@ from typing import Final
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.web.page.breakers import number
+from pgbreaker.web.page.words import neat
 
 _DAY: Final[Seconds] = 86400.0
+_FAR: Final[Seconds] = 3650 * _DAY  # the rate of some hours says nothing of then
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,19 @@ class Runway:
     is_watched: bool
     needs: str
 
+    @property
+    def when(self) -> str:
+        """When that is, to be said after "run out"."""
+        return "now" if not self.left or self.left < 1 else f"in {neat(self.left)}"
+
 
 def forecast(target: TargetBoard) -> list[Runway]:
     """Everything that can run out, the soonest first; last what nobody looks at."""
     found = []
     for kind in _KINDS:
         left = number(target, kind.fact)
+        if left is not None and left > _FAR:
+            left = None
         name = target.facts.get(kind.which) if kind.which else None
         says = f"{kind.says} ({name})" if isinstance(name, str) and left else kind.says
         is_soon = left is not None and left < kind.soon

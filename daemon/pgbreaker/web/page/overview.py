@@ -112,7 +112,7 @@ class Overview:
         ending = [(t.plan.name, r) for t in meant for r in soon(t)]
         if ending:
             name, first = min(ending, key=lambda found: found[1].left or 0.0)
-            says = f"No breaker open, but on {name} {first.says} run out in {lasting(first.left or 0.0)}"
+            says = f"No breaker open, but on {name} {first.says} run out {first.when}"
             return Verdict("warn", says, more)
         if not meant:
             return Verdict("warn", f"All {_targets(self._targets)} in maintenance")
@@ -183,7 +183,8 @@ class Overview:
     def _refused_reload(self) -> Iterator[Banner]:
         last = self._inside.views.last_reload()
         if last is not None and last.problem is not None:
-            says = f"The configuration on disk is not in force: {last.problem}"
+            problems = "; ".join(last.problem.splitlines())
+            says = f"The configuration on disk is not in force: {problems}"
             yield Banner("reload", "bad", says, "events?kind=reload")
 
     def _degraded_store(self) -> Iterator[Banner]:
