@@ -390,6 +390,20 @@ async def test_a_slip_of_the_hand_is_undone_without_a_reason():
     assert office.told[-1] == "main/read decides by itself again: handed back"
 
 
+async def test_an_override_that_is_shorter_than_a_look_ends_in_time():
+    office = Office()
+    running = asyncio.create_task(office.desk.run())
+    await asyncio.sleep(0)  # it rests by now, for a second
+    await office.desk.override(office.breaker, State.DISABLED, lasting=0.01, **WHO)
+
+    office.time.now += 0.01
+    async with asyncio.timeout(0.5):
+        while office.breaker.override is not None:  # noqa: ASYNC110 - it is the claim
+            await asyncio.sleep(0.005)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 async def test_what_was_handed_back_is_not_told_to_have_run_out():
     office = Office()
     await office.desk.override(office.breaker, State.FORCED_OPEN, lasting=60.0, **WHO)

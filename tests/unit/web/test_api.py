@@ -17,9 +17,12 @@ from pgbreaker.errors import ConfigError
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
+from pgbreaker.web.api.changes import MOST as WAITING
+from pgbreaker.web.api.stream import MOST as STREAMS
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.api.tables import Table, as_csv
 from pgbreaker.web.api.timeline import MOST, timeline
+from pgbreaker.web.doors.limits import DEFAULT
 from pgbreaker.web.server import serve
 from pgbreaker.web.views import LastReload, Stored, Views
 from support.boards import Scene
@@ -251,6 +254,31 @@ async def test_who_waits_in_vain_is_told_the_same_index_or_that_all_is_as_it_was
 async def test_who_has_the_index_of_a_daemon_before_this_one_does_not_wait(ask):
     async with asyncio.timeout(5):
         await ask("GET", f"{BREAKER}?index=1799999999999&wait=5m")
+
+
+async def test_as_many_wait_as_leave_connections_to_others(ask):
+    """Who waits takes a connection for minutes; scrapers of the same address need one."""
+    answer, _ = await ask.full("GET", BREAKER)
+    index, changes = (
+        answer.headers["X-Pgbreaker-Index"],
+        ask.served.inside.stream.changes,
+    )
+    waiting = [
+        asyncio.create_task(changes.beyond(int(index), 60.0)) for _ in range(WAITING)
+    ]
+    await asyncio.sleep(0)
+
+    full, body = await ask.full("GET", f"{BREAKER}?index={index}", 503)
+    await ask("GET", BREAKER)
+    await ask("GET", f"{BREAKER}?index=1")
+    waiting.pop().cancel()
+    await asyncio.sleep(0)
+    await ask("GET", f"{BREAKER}?index={index}&wait=10ms")
+    changes.close()
+    await asyncio.gather(*waiting)
+
+    assert (full.headers["Retry-After"], body["title"]) == ("5", "too many wait")
+    assert DEFAULT.from_here > WAITING + STREAMS
 
 
 async def test_nobody_waits_for_a_daemon_that_ends(ask):

@@ -254,9 +254,10 @@ def test_what_is_put_behind_it_does_not_look_like_a_reader():
 
 
 @asynccontextmanager
-async def opened(port: int, count: int, said: bytes = b""):
-    """So many connections that say *said* and no more."""
-    both = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+async def opened(port: int, count: int, said: bytes = b"", by: str = "127.0.0.1"):
+    """So many connections, from the address *by*, that say *said* and no more."""
+    to = {"host": "127.0.0.1", "port": port, "local_addr": (by, 0)}
+    both = [await asyncio.open_connection(**to) for _ in range(count)]
     for _, writer in both:
         writer.write(said)
     try:
@@ -300,6 +301,33 @@ async def test_those_at_work_are_not_dropped_for_new_ones():
                 await served.client.get("/-/healthy")
             ended = [reader.at_eof() for reader in readers]
 
+    assert not any(ended)
+
+
+async def test_all_addresses_together_have_so_many_and_no_more():
+    said = (
+        b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    )
+    async with (
+        doors(limits=Limits(connections=8)) as served,
+        opened(served.port, 4, said, "127.0.0.2") as at_work,
+        opened(served.port, 3, said, "127.0.0.3") as more,
+    ):
+        await asyncio.sleep(0.05)
+        last, none = ASK + b"Connection: close\r\n\r\n", b""
+        async with opened(served.port, 1, last, "127.0.0.4") as [reader]:
+            answer = await reader.read()
+        async with (
+            opened(served.port, 1, said, "127.0.0.3"),
+            opened(served.port, 1, last, "127.0.0.4") as [reader],
+        ):
+            with suppress(ConnectionError):
+                none = await reader.read()
+        ended = [reader.at_eof() for reader in (*at_work, *more)]
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert none == b""
     assert not any(ended)
 
 

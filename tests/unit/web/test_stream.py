@@ -244,6 +244,33 @@ async def test_who_is_slow_gets_one_snapshot_for_all_that_was_left_out(served):
     assert b'"text":"later"' in last
 
 
+async def test_what_happens_while_they_catch_up_is_told_once(served):
+    note(served, "seen")
+    seen, stream = served.history.entries[-1].id, served.inside.stream
+    with stream.subscribe() as reader:
+        told = stream.tell(reader, seen)
+        note(served, "missed")
+        await asyncio.sleep(0)  # it waits in the queue, too
+        heard = [await anext(told) for _ in range(3)]
+        note(served, "later")
+        await asyncio.sleep(0)
+        heard.append(await anext(told))
+        await told.aclose()
+
+    assert b'"text":"missed"' in heard[1]
+    assert b"event: heartbeat" in heard[2]
+    assert b'"text":"later"' in heard[3]
+
+
+def test_who_is_slow_to_take_heartbeats_has_missed_nothing():
+    reader = Reader()
+
+    for _ in range(QUEUE + 1):
+        reader.push(None, b"event: heartbeat\n\n")
+
+    assert not reader.is_behind
+
+
 async def test_the_heartbeat_says_how_old_the_data_is(served):
     served.scene.read()
     served.scene.time.now += 3.0

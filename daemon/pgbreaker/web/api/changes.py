@@ -17,7 +17,14 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.history import History
 
+MOST: Final = 200
+"""Questions that may wait at a time: more would take the connections of all others."""
+
 _ONLY_TOLD: Final = frozenset((Kind.NOTE,))
+
+
+class FullError(Exception):
+    """There are as many who wait, or listen, as there may be."""
 
 
 class Changes:
@@ -54,10 +61,16 @@ class Changes:
                 future.set_result(None)
 
     async def beyond(self, index: int, within: Seconds) -> None:
-        """Wait until the index is another than *index*, for *within* at most."""
+        """Wait until the index is another than *index*, for *within* at most.
+
+        Raises:
+            FullError: There are as many who wait as there may be.
+        """
         # Another, and not a larger one: that of a daemon before this one may be larger.
         if self.index != index or self._is_closed:
             return
+        if len(self._waiting) >= MOST:
+            raise FullError
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:

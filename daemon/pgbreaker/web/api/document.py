@@ -314,6 +314,7 @@ def _answers(route: Route, operation: Operation) -> Iterable[tuple[str, Any]]:
             "ETag": {"schema": TEXT},
             "X-Pgbreaker-Index": {"schema": ID},
         }
+        yield "503", _problem("Too many wait; Retry-After says when to come back.")
     yield str(operation.status), good
     for status, says in (operation.else_ or {}).items():
         yield str(status), _problem(says) if status >= 400 else {"description": says}

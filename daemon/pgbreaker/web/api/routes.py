@@ -9,6 +9,7 @@ from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.recent import KEPT
 from pgbreaker.web.api.asked import LAST_ID, Query
+from pgbreaker.web.api.changes import FullError
 from pgbreaker.web.api.civil import civil
 from pgbreaker.web.api.document import document
 from pgbreaker.web.api.history import Told
@@ -26,6 +27,9 @@ WAITS: Final[Seconds] = 30.0
 
 LONGEST: Final[Seconds] = 300.0
 """Seconds that it waits at most."""
+
+RETRY_AFTER: Final = "5"
+"""Seconds after which who found too many waiting may come back."""
 
 
 class Api:
@@ -111,7 +115,11 @@ class Api:
             query.wrong("wait", "for what? give the index that you have, too")
         query.check()
         if index is not None:
-            await self._changes.beyond(index, WAITS if wait is None else wait)
+            try:
+                await self._changes.beyond(index, WAITS if wait is None else wait)
+            except FullError:
+                after = {"Retry-After": RETRY_AFTER}
+                return problem(503, "too many wait", "ask without index", **after)
         # Before it is shown: what moves meanwhile is news to whoever asks again.
         etag = f'W/"{self._changes.index}-{self._views.mark(*of)}"'
         headers = {hdrs.ETAG: etag, INDEX: str(self._changes.index)}

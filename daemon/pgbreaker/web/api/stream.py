@@ -24,7 +24,7 @@ from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.history import History
 from pgbreaker.web.api.asked import LAST_ID, Query
-from pgbreaker.web.api.changes import Changes
+from pgbreaker.web.api.changes import Changes, FullError
 from pgbreaker.web.problems import problem
 from pgbreaker.web.views import Views, moment
 
@@ -53,10 +53,6 @@ _HEADERS: Final = {
     hdrs.CACHE_CONTROL: "no-store",
     "X-Accel-Buffering": "no",  # nginx would wait until it has a page full
 }
-
-
-class FullError(Exception):
-    """There are as many readers as there may be."""
 
 
 class Reader:
