@@ -57,6 +57,7 @@ HANDED_BACK: Final = "handed back"
 """The reason to hand back where none is given."""
 
 _T = TypeVar("_T")
+_Still = Callable[[Breaker], bool]
 _Tell = Callable[[], Coroutine[Any, Any, None]]
 
 _LOOKS: Final[Seconds] = 1.0  # between two looks at most: wall time may jump
@@ -148,8 +149,13 @@ class Desk:
         reason: str,
         author: str,
         lasting: Seconds = LASTS,
+        still: _Still | None = None,
     ) -> Transition:
         """Put *state* before the breaker's own for *lasting* seconds.
+
+        Args:
+            still: Whether all is as whoever asks believes it is; asked when all decisions
+                before this one are made. None: it does not matter to them.
 
         Raises:
             RefusedError: One of the arguments is not to be had.
@@ -167,14 +173,21 @@ class Desk:
             )
         reason = one_line(reason, "reason", REASON)
         author = one_line(author, "author", AUTHOR)
-        order = self._override(breaker.name, state, reason, author, lasting)
+        order = self._override(breaker.name, state, reason, author, lasting, still)
         return await self._surely(order)
 
     async def _override(
-        self, name: str, state: State, reason: str, author: str, lasting: Seconds
+        self,
+        name: str,
+        state: State,
+        reason: str,
+        author: str,
+        lasting: Seconds,
+        still: _Still | None,
     ) -> Transition:
         async with self._deciding[name]:
             target, _ = self._home(name)
+            self._check(name, still)
             # By the clock as of now: while this is written down wall time may jump.
             override = Override(state, reason, author, self._clock.now() + lasting)
             await self._history.decide(
@@ -202,12 +215,18 @@ class Desk:
             return move
 
     async def hand_back(
-        self, breaker: Breaker, *, author: str, reason: str = HANDED_BACK
+        self,
+        breaker: Breaker,
+        *,
+        author: str,
+        reason: str = HANDED_BACK,
+        still: _Still | None = None,
     ) -> Transition | None:
         """Let the breaker decide by itself again. None when it already does.
 
         Args:
             reason: Why. An empty one will do: a slip of the hand is undone in one step.
+            still: As for `override`.
 
         Raises:
             RefusedError: The reason or the author is none.
@@ -215,13 +234,14 @@ class Desk:
         """
         reason = one_line(reason.strip() or HANDED_BACK, "reason", REASON)
         author = one_line(author, "author", AUTHOR)
-        return await self._surely(self._hand_back(breaker.name, reason, author))
+        return await self._surely(self._hand_back(breaker.name, reason, author, still))
 
     async def _hand_back(
-        self, name: str, reason: str, author: str
+        self, name: str, reason: str, author: str, still: _Still | None
     ) -> Transition | None:
         async with self._deciding[name]:
             target, _ = self._home(name)
+            self._check(name, still)
             there = self._board.breaker(name)
             if there is None or there.override is None:
                 return None
@@ -244,6 +264,11 @@ class Desk:
             if move is not None:
                 self._hub.publish(move)
             return move
+
+    def _check(self, name: str, still: _Still | None) -> None:
+        there = self._board.breaker(name)
+        if still is not None and (there is None or not still(there)):
+            raise RefusedError("was", "somebody has decided something else since")
 
     def _home(self, breaker: str) -> tuple[str, str]:
         if self._board.breaker(breaker) is None:

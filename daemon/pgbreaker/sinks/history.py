@@ -298,7 +298,9 @@ class History:
         goes_on = breaker is not None and not breaker.passes
         if incident.ended is not None or goes_on or self._untold:
             return incident
-        last = max(e.at for e in told if e.breaker == incident.breaker)
+        # A note may be written days later, and ends nothing.
+        moved = (e for e in told if e.breaker == incident.breaker)
+        last = max(e.at for e in moved if e.kind is not Kind.NOTE)
         return replace(incident, ended=last)
 
     async def audit(self, limit: int = 200, before: int | None = None) -> list[Audited]:

@@ -292,6 +292,40 @@ async def test_handing_back_waits_for_the_override_that_is_being_written():
     assert office.kept == {"main/read": None}
 
 
+async def test_who_takes_back_what_he_decided_takes_back_nothing_else():
+    """Also where somebody else's word was still being written when he asked."""
+    office = Office()
+    mine = (await office.desk.override(office.breaker, State.FORCED_OPEN, **WHO)).after
+    office.paper.free.clear()
+    order = asyncio.create_task(
+        office.desk.override(office.breaker, State.DISABLED, **WHO)
+    )
+    await asyncio.sleep(0)
+
+    def still(there: Breaker) -> bool:
+        return there.state is mine
+
+    backs = [
+        asyncio.create_task(
+            office.desk.hand_back(office.breaker, author="ana", still=still)
+        ),
+        asyncio.create_task(
+            office.desk.override(
+                office.breaker, State.CLOSED, **WHO | {"author": "ana"}, still=still
+            )
+        ),
+    ]
+    await asyncio.sleep(0)
+    office.paper.free.set()
+    await order
+
+    for back in backs:
+        with pytest.raises(RefusedError, match="somebody has decided something else"):
+            await back
+    assert office.breaker.state is State.DISABLED
+    assert office.kept == {"main/read": "disabled"}
+
+
 async def test_who_does_not_wait_for_his_order_has_it_carried_out():
     """Else it would be on disk, not in force, and come to hold with the next start."""
     office = Office()

@@ -313,6 +313,16 @@ async def test_an_incident_that_a_restart_forgot_is_over():
     assert (incident.began, incident.ended) == (1.0, 2.0)
 
 
+async def test_a_note_of_later_makes_no_incident_longer():
+    note = entry(9_000_000, kind=Kind.NOTE, author="mia", details={"of": 1000})
+    opened = [entry(1000), entry(2000, details={"to": "half_open"})]
+    witness = Witness(entries=[*opened, note])
+
+    [incident] = await witness.history.incidents(0.0)
+
+    assert incident.ended == 2.0
+
+
 async def test_an_incident_whose_end_is_not_told_yet_goes_on():
     paper = Paper()
     witness = Witness(paper)

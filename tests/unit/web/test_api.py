@@ -18,6 +18,7 @@ from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
 from pgbreaker.web.api.changes import MOST as WAITING
+from pgbreaker.web.api.changes import Changes
 from pgbreaker.web.api.stream import MOST as STREAMS
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.api.tables import Table, as_csv
@@ -279,6 +280,20 @@ async def test_as_many_wait_as_leave_connections_to_others(ask):
 
     assert (full.headers["Retry-After"], body["title"]) == ("5", "too many wait")
     assert DEFAULT.from_here > WAITING + STREAMS
+
+
+async def test_a_decision_that_comes_late_is_waited_for_as_any_other():
+    """Its id is smaller than what was told before it."""
+    scene = Scene()
+    changes = Changes(History(scene.board, scene.clock))
+    changes.note(entry(10))
+    waiting = asyncio.create_task(changes.beyond(changes.index, 60.0))
+    await asyncio.sleep(0)
+
+    changes.note(entry(5))
+
+    await asyncio.wait_for(waiting, 5)
+    assert (changes.index, changes.last) == (11, 10)
 
 
 async def test_nobody_waits_for_a_daemon_that_ends(ask):
@@ -699,6 +714,20 @@ async def test_a_timeline_has_no_gaps_and_tells_both_states(ask):
     assert ends == [*(span["began"] for span in spans[1:]), None]
     assert spans[0]["cause"] == "confirmed"
     assert spans[-1]["seconds"] == 10.0
+
+
+async def test_a_move_behind_an_override_does_not_end_it(ask):
+    await ask("PUT", OVERRIDE, json={"state": "closed", "reason": "failover drill"})
+    ask.served.scene.time.now += 10.0
+    ask.served.scene.open("read")
+    ask.served.scene.time.now += 10.0
+
+    body = await ask("GET", f"{BREAKER}/timeline?since=1h")
+
+    assert [(s["state"], s["computed_state"]) for s in body["spans"][-2:]] == [
+        ("closed", "closed"),
+        ("closed", "open"),
+    ]
 
 
 async def test_a_timeline_begins_with_what_was_so_before(ask):

@@ -185,12 +185,16 @@ async def carry_out(inside: Inside, breaker: Breaker, order: Order, path: str) -
     if is_risky(breaker, order.verb) and order.confirm != breaker.name:
         why = f"type {breaker.name}: it fails, and calls would go to it all the same"
         raise RefusedError("confirm", why)
-    if order.was is not None and order.was != word_of(breaker):
-        raise RefusedError("was", "somebody has decided something else since")
+
+    def still(there: Breaker) -> bool:
+        return order.was in (None, word_of(there))
+
     before = breaker.override
     state = VERBS[order.verb]
     if state is None:
-        await inside.desk.hand_back(breaker, reason=order.reason, author=order.author)
+        await inside.desk.hand_back(
+            breaker, reason=order.reason, author=order.author, still=still
+        )
         says = f"{breaker.name} decides by itself again"
     else:
         seconds = _seconds(order.lasting)
@@ -200,6 +204,7 @@ async def carry_out(inside: Inside, breaker: Breaker, order: Order, path: str) -
             reason=order.reason,
             author=order.author,
             lasting=seconds,
+            still=still,
         )
         says = f"{breaker.name} is {DONE[order.verb]} for {neat(seconds)}"
     return Done(says, path, _undo(before, breaker, order, inside.clock.now()))
