@@ -4,7 +4,10 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
+
+from pgbreaker.sinks.log import tell_fall
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +23,7 @@ class Works:
     ) -> None:
         """Have *work* done until *stack* comes to it."""
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_tell_fall)
+        task.add_done_callback(partial(tell_fall, log))
         self._tasks.append(task)
 
         async def end() -> None:
@@ -36,10 +39,3 @@ class Works:
             if task.done() and not task.cancelled():
                 return f"the {task.get_name()} fell"
         return None
-
-
-def _tell_fall(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical(
-            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
-        )

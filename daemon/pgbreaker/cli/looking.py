@@ -14,6 +14,7 @@ from pgbreaker.cli import options
 from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import EndError
 from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
+from pgbreaker.core import wall
 from pgbreaker.core.units import Seconds, duration, lasting
 
 if TYPE_CHECKING:
@@ -493,4 +494,4 @@ def instant(text: str) -> datetime:
 
 def written(at: datetime) -> str:
     """Write a moment as the daemon does."""
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return wall.moment(at.timestamp())

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgbreaker.cli import options
-from pgbreaker.cli.looking import written
 from pgbreaker.cli.table import stated, table
 from pgbreaker.core.units import counted, lasting
+from pgbreaker.core.wall import moment
 
 if TYPE_CHECKING:
     from pgbreaker.core.states import Transition
@@ -68,7 +67,7 @@ def _told(done: "Replayed", name: str) -> Iterator[str]:
         yield "nothing of these targets was recorded"
         return
     yield (
-        f"{_at(done.began)} to {_at(done.ended)}"
+        f"{moment(done.began)} to {moment(done.ended)}"
         f" ({lasting(done.ended - done.began)}),"
         f" {counted(done.readings, 'reading')}"
     )
@@ -125,15 +124,11 @@ def _moves(done: "Replayed") -> Iterator[tuple[str, str, str, str, str]]:
             both.append((move.at, breaker, where, move))
         both += [(one.at, breaker, "really", one) for one in left]
     for at, breaker, where, move in sorted(both, key=lambda row: row[:3]):
-        yield _at(at), breaker, where, stated(move.after.value), move.reason
+        yield moment(at), breaker, where, stated(move.after.value), move.reason
 
 
 def _is_same(one: "Transition", other: "Transition") -> bool:
     return one.after is other.after and abs(one.at - other.at) < 0.05
-
-
-def _at(wall: float) -> str:
-    return written(datetime.fromtimestamp(wall, UTC))
 
 
 def _as_json(done: "Replayed") -> dict[str, Any]:
@@ -145,7 +140,7 @@ def _as_json(done: "Replayed") -> dict[str, Any]:
             "not_closed_seconds": round(course.shut_for(done.ended), 3),
             "transitions": [
                 {
-                    "time": _at(move.at),
+                    "time": moment(move.at),
                     "from": move.before.value,
                     "to": move.after.value,
                     "cause": move.cause.value,
@@ -156,8 +151,8 @@ def _as_json(done: "Replayed") -> dict[str, Any]:
         }
 
     return {
-        "began": _at(done.began),
-        "ended": _at(done.ended),
+        "began": moment(done.began),
+        "ended": moment(done.ended),
         "readings": done.readings,
         "overridden": done.overridden,
         "unknown_targets": sorted(done.unknown),

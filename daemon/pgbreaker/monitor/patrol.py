@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from pgbreaker.clock import Clock
@@ -16,6 +17,7 @@ from pgbreaker.monitor.watch import Watch
 from pgbreaker.postgres.target import Late, Target
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.hub import Hub
+from pgbreaker.sinks.log import tell_fall
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class Patrol:
         self._beating = asyncio.create_task(
             self._sentinel.run(), name=f"sentinel {self.board.plan.name}"
         )
-        self._beating.add_done_callback(_tell)
+        # `trouble` says so from then on.
+        self._beating.add_done_callback(partial(tell_fall, log))
         for round_ in self._rounds:
             self._schedule.add(round_)
 
@@ -133,11 +136,3 @@ class Patrol:
         for round_ in self._rounds:
             if round_.name.endswith("/door"):
                 self._go(round_)
-
-
-def _tell(sentinel: asyncio.Task[None]) -> None:
-    """Say at once that a sentinel fell; `Patrol.trouble` says so from then on."""
-    if not sentinel.cancelled() and (error := sentinel.exception()) is not None:
-        log.critical(
-            "the %s fell, which is a fault of ours", sentinel.get_name(), exc_info=error
-        )

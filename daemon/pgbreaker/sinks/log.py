@@ -7,6 +7,7 @@ Nobody waits for the log: a thread of its own writes, from a queue of so many li
 pipe that nobody reads any more costs lines, and not the daemon.
 """
 
+import asyncio
 import json
 import logging
 import os
@@ -18,12 +19,12 @@ import time
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
 from pgbreaker.core.reading import Reading
 from pgbreaker.core.states import State, Transition
 from pgbreaker.core.units import Seconds
+from pgbreaker.core.wall import moment
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.hub import Event, Notice
 
@@ -108,14 +109,25 @@ def _of_reading(reading: Reading) -> dict[str, Any]:
     }
 
 
+def tell_fall(log: logging.Logger, task: "asyncio.Task[None]") -> None:
+    """Say at once that a task fell which ought not to end; to be called when it has.
+
+    Args:
+        log: Of whoever began it.
+    """
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical(
+            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
+        )
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; an event's own fields beside the usual ones."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write *record*; a traceback is one string in it."""
-        moment = datetime.fromtimestamp(record.created, UTC)
         line = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": moment(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),

@@ -3,9 +3,10 @@
 Prometheus sends the same alert, one scrape and one evaluation later. Labels are those of
 its rule `PgbreakerBreakerOpen`, so that Alertmanager makes one alert of both, and it
 stays as long after the closing as the rule holds it, so that neither resolves what the
-other still holds up. Of a target in maintenance nothing is told, and what was is ended. Clocks need not agree: while a breaker is open Alertmanager's own
-decides how long the alert lasts, and other times are told by that clock, which is known
-since the first answer.
+other still holds up. Of a target in maintenance nothing is told, and what was is ended.
+Clocks need not agree: while a breaker is open Alertmanager's own decides how long the
+alert lasts, and other times are told by that clock, which is known since the first
+answer.
 
 `Alerts` knows what is on and does no I/O; `Push` is the sink. An Alertmanager keeps no
 alert that nobody renews, so what is sent is made from what is on, never queued: memory
@@ -19,6 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pgbreaker.clock import Clock
@@ -39,6 +41,7 @@ from pgbreaker.sinks.alertmanager import (
 )
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.hub import Event
+from pgbreaker.sinks.log import tell_fall
 
 log = logging.getLogger(__name__)
 
@@ -525,7 +528,7 @@ class Push:
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_tell_fall)
+        task.add_done_callback(partial(tell_fall, log))
         self._tasks.append(task)
 
     async def _renew(self) -> None:
@@ -576,13 +579,6 @@ class Push:
                     alertmanager.url,
                     exc_info=fault,
                 )
-
-
-def _tell_fall(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical(
-            "the %s fell, which is a fault of ours", task.get_name(), exc_info=error
-        )
 
 
 @asynccontextmanager

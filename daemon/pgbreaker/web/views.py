@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pgbreaker.clock import Clock
@@ -11,16 +10,11 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.reading import Reading
+from pgbreaker.core.wall import moment
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.recent import Run
 
 _NO_CAUSE: Final = {"code": None, "sqlstate": None, "probe": None}
-
-
-def moment(wall: float) -> str:
-    """Write wall time as RFC 3339, in UTC with milliseconds."""
-    when = datetime.fromtimestamp(wall, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

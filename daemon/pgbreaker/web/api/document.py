@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgbreaker.core.entry import Kind
+from pgbreaker.web.api.history import MOST, USUAL
 from pgbreaker.web.api.schemas import (
     DURATION_TEXT,
     ID,
@@ -34,6 +35,7 @@ _SINCE: Final[Schema] = {
     ],
 }
 _FORMAT: Final[Schema] = {**one_of(("json", "csv", "md")), "default": "json"}
+_LIMIT: Final[Schema] = {**ID, "minimum": 1, "maximum": MOST, "default": USUAL}
 _SOUGHT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 200}
 
 
@@ -135,7 +137,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
             "since": _SINCE,
             "before": ID,
             "after": ID,
-            "limit": {**ID, "minimum": 1, "maximum": 1000, "default": 200},
+            "limit": _LIMIT,
             "kind": some(one_of(Kind)),
             "target": _SOUGHT,
             "breaker": _SOUGHT,
@@ -164,7 +166,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         gives=_json("Audit"),
         query={
             "before": {**ID, "minimum": 1},
-            "limit": {**ID, "minimum": 1, "maximum": 1000, "default": 200},
+            "limit": _LIMIT,
         },
     ),
     ("GET", "/api/v1/maintenance"): Operation(

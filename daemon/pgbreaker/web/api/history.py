@@ -10,12 +10,12 @@ from pgbreaker.core.audit import Audited
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import Seconds
+from pgbreaker.core.wall import moment
 from pgbreaker.web.api import tables as tables
 from pgbreaker.web.api.asked import LAST_ID, Query
 from pgbreaker.web.api.timeline import Span, from_then, timeline
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.route import Role, Route
-from pgbreaker.web.views import moment
 
 FORMS: Final = ("json", "csv", "md")
 KINDS: Final = tuple(kind.value for kind in Kind)

@@ -22,11 +22,12 @@ from aiohttp import hdrs, web
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
+from pgbreaker.core.wall import moment
 from pgbreaker.sinks.history import History
 from pgbreaker.web.api.asked import LAST_ID, Query
 from pgbreaker.web.api.changes import Changes, FullError
 from pgbreaker.web.problems import problem
-from pgbreaker.web.views import Views, moment
+from pgbreaker.web.views import Views
 
 QUEUE: Final = 8
 """Bursts of events that wait for a reader who is slow: what happens at once is one."""

@@ -10,7 +10,7 @@ from typing import Final
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import lasting
-from pgbreaker.web.views import moment
+from pgbreaker.core.wall import moment
 
 # The wide ones, too: spreadsheets of East Asia take them for the same.
 _FORMULA: Final = (*"=+-@\t\r\n", *"\uff1d\uff0b\uff0d\uff20")

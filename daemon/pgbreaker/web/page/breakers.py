@@ -12,6 +12,7 @@ from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import percent
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.web.page.drawing import Bar
+from pgbreaker.web.page.orders import VERBS
 from pgbreaker.web.page.words import FORCED_CLOSED, STATES, Look, neat
 
 FULL: Final = 0.9
@@ -119,12 +120,8 @@ def _verbs(breaker: Breaker) -> Iterator[str]:
     if override is not None:
         yield "auto"
     done = None if override is None else override.state
-    for verb, state in (
-        ("open", State.FORCED_OPEN),
-        ("close", State.CLOSED),
-        ("disable", State.DISABLED),
-    ):
-        if done is not state:
+    for verb, state in VERBS.items():
+        if state is not None and done is not state:
             yield verb
 
 
