@@ -66,6 +66,22 @@ def file(tmp_path):
 
 
 @asynccontextmanager
+async def latest():
+    """How late the loop was at worst meanwhile, in seconds; the machine is others', too."""
+    worst = [0.0]
+
+    async def tick() -> None:
+        while True:
+            due = time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            worst[0] = max(worst[0], time.monotonic() - due)
+
+    ticking = asyncio.create_task(tick())
+    yield worst
+    ticking.cancel()
+
+
+@asynccontextmanager
 async def daemon(file: File):
     source, told = Source(file.path, "127.0.0.1:0"), Told()
     async with running(source.read(), source=source, also=[told], env={}) as one:
@@ -91,12 +107,13 @@ async def test_who_is_not_meant_loses_no_probe_and_does_not_move(file, server):
         before = one.board.targets["main"]
         pid, held = before.facts["backend_pid"], before.held_since
         reloads, end = 0, time.monotonic() + 3.0
-        for other in itertools.cycle(others):
-            file.write(main, *other)
-            reloads += len((await one.renewal.reload("mia")).changes) > 0
-            if time.monotonic() > end:
-                break
-            await asyncio.sleep(0.01)
+        async with latest() as late:
+            for other in itertools.cycle(others):
+                file.write(main, *other)
+                reloads += len((await one.renewal.reload("mia")).changes) > 0
+                if time.monotonic() > end:
+                    break
+                await asyncio.sleep(0.01)
 
         assert one.board.targets["main"] is before
         assert (before.facts["backend_pid"], before.held_since) == (pid, held)
@@ -104,7 +121,7 @@ async def test_who_is_not_meant_loses_no_probe_and_does_not_move(file, server):
     begins = [reading.at for reading in told.pings("main")]
     gaps = [b - a for a, b in itertools.pairwise(begins)]
     assert reloads > 30
-    assert max(gaps) < 1.9 * INTERVAL
+    assert max(gaps) < 1.9 * INTERVAL + late[0]
     assert all(reading.answered for reading in told.pings("main"))
     assert told.moves("main") == []
     assert [m for m in told.moves("other") if m.after is not State.CLOSED] == []
