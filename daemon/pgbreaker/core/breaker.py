@@ -54,6 +54,9 @@ GATE_SHUT: Final = -1
 ERAS: Final = itertools.count(1)
 """Eras and trial permits of every breaker of the process."""
 
+by_chance: Final[Callable[[], float]] = random.random
+"""Where jitter comes from, 0 to 1, unless it is handed in."""
+
 _SLICES: Final = 5  # of `slow_call`: how exactly it is known that a call is overdue
 _BARREN: Final = 3  # trials in a row that told nothing, and no fewer, reopen
 
@@ -132,7 +135,7 @@ class Breaker:
         policy: Policy,
         now: Seconds,
         *,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = by_chance,
         eras: Iterator[int] = ERAS,
     ) -> None:
         self.name = name

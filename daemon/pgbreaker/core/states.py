@@ -34,6 +34,8 @@ class Cause(StrEnum):
     BARREN = "barren"  # trials came back without telling anything
     OVERRIDDEN = "overridden"  # an operator took over
     RESUMED = "resumed"  # an operator, or an expiry, handed back
+    ADVISED = "advised"  # a daemon says so, and own calls know no better
+    WITHDRAWN = "withdrawn"  # it says so no longer, or own calls know better
 
 
 # The whole state machine. The diagram in the README is drawn from this table and a
@@ -203,9 +205,11 @@ class Override:
         reason: Why, in the operator's words.
         author: Who.
         until: Moment at which it ends by itself. None: only by hand.
+        is_fleets: Whether it was given for a whole fleet; one given here goes before it.
     """
 
     state: State
     reason: str
     author: str
     until: Seconds | None = None
+    is_fleets: bool = False

@@ -8,6 +8,7 @@ from pgbreaker.core.units import Seconds, lasting, percent
 
 if TYPE_CHECKING:
     from pgbreaker.core.breaker import Breaker
+    from pgbreaker.core.merge import Counsel
 
 
 def explain(breaker: "Breaker", now: Seconds) -> str:
@@ -52,6 +53,11 @@ def overridden(override: Override, now: Seconds) -> str:
         else f", for another {lasting(max(0.0, override.until - now))}"
     )
     return f"{override.state.value} by {override.author} ({override.reason}){ends}"
+
+
+def advised(name: str, counsel: "Counsel", by_itself: str) -> str:
+    """Say that calls are refused by advice alone, and what the breaker would do."""
+    return f"breaker {name!r} is open, {counsel.because}; by itself: {by_itself}"
 
 
 def snapshot(breaker: "Breaker", now: Seconds) -> dict[str, Any]:

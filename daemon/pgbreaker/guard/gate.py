@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 from weakref import ReferenceType, ref
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.advice import Advice
+from pgbreaker.core.advised import AdvisedBreaker
 from pgbreaker.core.flights import FOREVER, Slice
 from pgbreaker.core.states import (
     PASS,
@@ -61,7 +62,7 @@ _ASKED: Final = (*ENDED, "rejected")
 
 # The trials that this context is part of: what is called within a trial, on the same
 # breaker, belongs to it. Set only when a trial begins.
-_TRIALS: Final[ContextVar[tuple[tuple[Breaker, int], ...]]] = ContextVar(
+_TRIALS: Final[ContextVar[tuple[tuple[AdvisedBreaker, int], ...]]] = ContextVar(
     "pgbreaker_trials", default=()
 )
 
@@ -95,7 +96,6 @@ class Gate:
         "_errors",
         "_flights",
         "_good_below",
-        "_left_closed",
         "_lock",
         "_now",
         "_refusing",
@@ -128,7 +128,7 @@ class Gate:
         self.config = config = config or PostgreSQLCircuitBreakerConfig()
         self._clock = clock or SYSTEM
         self._now = self._clock.now
-        self._core = Breaker(name, config.policy(), self._now())
+        self._core = AdvisedBreaker(name, config.policy(), self._now())
         self._flights = self._core.flights
         self._lock = threading.RLock()
         self._took: list[int] | None = None  # calls longer than each of BOUNDS
@@ -146,7 +146,6 @@ class Gate:
         self.fallbacks = self.stale_answers = self.retries = 0
         self._errors = [0] * len(CATEGORIES)
         self._transitions: dict[tuple[State, State, Cause], int] | None = None
-        self._left_closed: Seconds | None = None
         if above is not None:
             above.stand_above(self)
         elif _FREE_THREADED:
@@ -163,7 +162,7 @@ class Gate:
         return self._clock
 
     @property
-    def core(self) -> Breaker:
+    def core(self) -> AdvisedBreaker:
         """The state machine, for guards; applications have no use for it."""
         return self._core
 
@@ -177,7 +176,7 @@ class Gate:
         """Moment at which it last ceased to let calls pass as a matter of course, None
         when it never did. A trial that fails does not change it, so that it tells the
         length of the whole outage."""
-        return self._left_closed
+        return self._core.left_closed
 
     def calls(self) -> int:
         """Calls since the beginning, refused ones too, of all the breakers that share
@@ -512,6 +511,28 @@ class Gate:
         if move is not None:
             self._spread()
 
+    # Advice.
+
+    def advise(self, advice: Advice, every: Seconds, spread: Seconds) -> None:
+        """Take what a daemon says, as of now; see `AdvisedBreaker.advise`."""
+        with self._lock:
+            gate = self._core.gate
+            moves = self._core.advise(advice, self._now(), every=every, spread=spread)
+            self._refusing = None  # a lease that is longer now is told with the next
+            for move in moves:
+                self._note(move)
+            is_news = bool(moves) or gate != self._core.gate
+        if is_news:
+            self._spread()
+
+    def lapse(self) -> None:
+        """Do what the end of a lease brings about, with no call to see it."""
+        with self._lock:
+            move = self._core.lapse(self._now())
+            self._note(move)
+        if move is not None:
+            self._spread()
+
     # Telling.
 
     def refuse(self, now: Seconds) -> CircuitOpenError:
@@ -540,8 +561,6 @@ class Gate:
         if move is None:
             return
         self._refusing = None
-        if move.leaves_closed:
-            self._left_closed = move.at
         if self._transitions is None:
             self._transitions = {}
         key = (move.before, move.after, move.cause)
