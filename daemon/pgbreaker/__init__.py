@@ -26,14 +26,19 @@ from pgbreaker.guard.target import Target, operation
 from pgbreaker.postgres.classify import Classification, classify
 
 if TYPE_CHECKING:
+    from pgbreaker.guard.follow import Follower as Follower
+    from pgbreaker.guard.follow import follow as follow
     from pgbreaker.sqlalchemy.sessions import (
         CircuitBreakerIntegratedSessionManager as CircuitBreakerIntegratedSessionManager,
     )
 
 __version__ = "0.1.0"
 
-# What needs somebody else's package is imported when it is first asked for.
+# What needs somebody else's package, or takes its time, is imported when it is first
+# asked for.
 _LATER = {
+    "Follower": "pgbreaker.guard.follow",
+    "follow": "pgbreaker.guard.follow",
     "CircuitBreakerIntegratedSessionManager": "pgbreaker.sqlalchemy",
 }
 _ADAPTERS = (
@@ -48,6 +53,7 @@ __all__ = [
     "CircuitBreakerIntegratedSessionManager",
     "CircuitOpenError",
     "Classification",
+    "Follower",
     "PgbreakerError",
     "PostgreSQLCircuitBreaker",
     "PostgreSQLCircuitBreakerConfig",
@@ -58,6 +64,7 @@ __all__ = [
     "answered_by",
     "circuit_breaker",
     "classify",
+    "follow",
     "operation",
     "registry",
     "stale",

@@ -8,6 +8,7 @@ from pgbreaker.core.plan import HttpPlan
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.web.api.advising import Advising
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
@@ -34,10 +35,14 @@ class Served:
         self.health: str | None = None
         self.ready: str | None = None
         views = Views(scene.board, scene.clock, "e1")
+        stream = Stream(self.history, views, scene.clock)
         self.inside = Inside(
             board=scene.board,
             views=views,
-            stream=Stream(self.history, views, scene.clock),
+            stream=stream,
+            advising=Advising(
+                scene.board, self.history, scene.clock, 1, also=stream.advise
+            ),
             metrics=self.metrics,
             history=self.history,
             desk=self.desk,

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import uuid
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -27,7 +26,7 @@ from pgbreaker.app.works import Works
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.metric import Shown
-from pgbreaker.core.plan import Config, OtlpPlan, StorePlan
+from pgbreaker.core.plan import AdvicePlan, Config, OtlpPlan, StorePlan
 from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.outlook import OUTLOOK
@@ -58,6 +57,7 @@ from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
 from pgbreaker.sinks.traces import Traces, open_traces
+from pgbreaker.web.api.advising import AdviceFile, Advising
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
@@ -161,6 +161,7 @@ async def running(
             renewal = Renewal(source, config, apply, history, clock)
         views = _views(ground, renewal)
         stream = Stream(history, views, clock)
+        advising = _advising(ground, config.advice, views.epoch, stream)
         _own(ground, schedule, pulse, stream, renewal)
         await desk.restore(ground.restored.overrides, ground.restored.windows)
         _tell_restored(ground.restored, clock.now() - begun)
@@ -177,6 +178,7 @@ async def running(
             ready=lambda: fleet.unready,
             reload=None if renewal is None else renewal.reload,
             stream=stream,
+            advising=advising,
             config=lambda: files.shown(config if renewal is None else renewal.config),
             recent=ground.recent,
             grafana_url=_grafana(config),
@@ -186,6 +188,7 @@ async def running(
         stack.push_async_callback(schedule.close)
         # Before the server hangs up, whoever listens is told that it will.
         stack.push_async_callback(stream.close)
+        stack.callback(advising.close)
         await ground.alerting.take(config.alertmanager)
         await ground.tell(_started(config, ground.restored))
         if ground.store is not None and ground.store.quarantined is not None:
@@ -196,6 +199,8 @@ async def running(
         pulse.start()
         stack.callback(pulse.stop)
         works.begin(stack, "desk", desk.run())
+        file = None if config.advice.file is None else AdviceFile(config.advice.file)
+        works.begin(stack, "advising", advising.run(file))
         if renewal is not None:
             stack.push_async_callback(renewal.close)
             works.begin(stack, "renewal", renewal.watch())
@@ -343,9 +348,22 @@ def _views(ground: _Ground, renewal: Renewal | None) -> Views:
             return None
         return LastReload(renewal.at, renewal.problem)
 
-    epoch = uuid.uuid4().hex[:12]
+    epoch = str(int(ground.clock.wall() * 1000))
     return Views(
         ground.board, ground.clock, epoch, stored=stored, last_reload=last_reload
+    )
+
+
+def _advising(
+    ground: _Ground, plan: AdvicePlan, epoch: str, stream: Stream
+) -> Advising:
+    return Advising(
+        ground.board,
+        ground.history,
+        ground.clock,
+        int(epoch),
+        most=plan.followers,
+        also=stream.advise,
     )
 
 

@@ -30,6 +30,7 @@ from pgbreaker.config.target import CROWD, FAST, POOL, USUAL, Around, Draft
 from pgbreaker.config.wording import shaped
 from pgbreaker.config.words import read_address
 from pgbreaker.core.plan import (
+    AdvicePlan,
     AlertmanagerPlan,
     Config,
     HttpPlan,
@@ -223,6 +224,7 @@ class _Files:
         return Config(
             targets=tuple(plans),
             http=self._http(file.http),
+            advice=self._advice(file.advice),
             store=self._store(file.store),
             record=self._record(file.record, file.store),
             log=LogPlan(format=file.log.format, level=file.log.level),
@@ -288,6 +290,12 @@ class _Files:
             web_config=web_config,
             allowed_hosts=http.allowed_hosts,
         )
+
+    def _advice(self, advice: shape.AdviceShape) -> AdvicePlan:
+        file = advice.file and self._place(
+            ("advice", "file"), advice.file, stat.S_ISREG, "file"
+        )
+        return AdvicePlan(followers=advice.followers, file=file)
 
     def _store(self, store: shape.StoreShape | None) -> StorePlan | None:
         if store is None:

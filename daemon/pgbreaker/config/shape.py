@@ -18,13 +18,14 @@ from pgbreaker.config.units import (
 )
 from pgbreaker.config.words import enum, listed, one_of, switched
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
-from pgbreaker.core.plan import RecordPlan, StorePlan
+from pgbreaker.core.plan import AdvicePlan, RecordPlan, StorePlan
 from pgbreaker.probes import PROBES
 from pgbreaker.probes.probe import Place
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS: Final = ("auto", "json", "console")
 _PROFILES: Final = ("default", "fast")
+_FOLLOWERS: Final = AdvicePlan().followers
 _STORED: Final = StorePlan(path=Path()).max_size
 _RECORDED: Final = RecordPlan(path=Path()).max_size
 
@@ -292,6 +293,18 @@ class HttpShape(Model):
     ] = ()
 
 
+class AdviceShape(Model):
+    followers: Annotated[
+        Count, Field(description="applications that may follow at a time")
+    ] = _FOLLOWERS
+    file: Annotated[
+        words.File | None,
+        Field(
+            description='file that the same advice is written to, for `follow("file://...")` on this machine; its directory has to be there'
+        ),
+    ] = None
+
+
 class StoreShape(Model):
     path: Annotated[
         words.File,
@@ -411,6 +424,10 @@ class FileShape(Model):
     http: Annotated[HttpShape, Field(description="what the daemon serves")] = (
         HttpShape()
     )
+    advice: Annotated[
+        AdviceShape,
+        Field(description="what applications are told that follow it"),
+    ] = AdviceShape()
     store: Annotated[
         StoreShape | None,
         Field(

@@ -17,6 +17,7 @@ from pgbreaker.config.target import USUAL
 from pgbreaker.config.units import written_duration, written_share, written_size
 from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
 from pgbreaker.core.plan import (
+    AdvicePlan,
     AlertmanagerPlan,
     Config,
     HttpPlan,
@@ -44,6 +45,7 @@ def shown(config: Config) -> dict[str, Shown]:
         "version": 1,
         "targets": [shown_target(plan) for plan in config.targets],
         "http": _http(config.http),
+        "advice": _advice(config.advice),
     }
     for name, plan in (("store", config.store), ("record", config.record)):
         if plan is not None:
@@ -172,6 +174,13 @@ def _http(plan: HttpPlan) -> dict[str, Shown]:
             found[name] = str(path)
     if plan.allowed_hosts:
         found["allowed_hosts"] = list(plan.allowed_hosts)
+    return found
+
+
+def _advice(plan: AdvicePlan) -> dict[str, Shown]:
+    found: dict[str, Shown] = {"followers": plan.followers}
+    if plan.file is not None:
+        found["file"] = str(plan.file)
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pgbreaker.core import telling
-from pgbreaker.core.advice import Advice, Opinion, Word
+from pgbreaker.core.advice import Advice, Word
 from pgbreaker.core.breaker import ERAS, GATE_SHUT, Breaker, by_chance
 from pgbreaker.core.merge import Counsel, Effect, Local, merge
 from pgbreaker.core.policy import Policy
@@ -184,10 +184,8 @@ class AdvisedBreaker(Breaker):
         if counsel is None:
             counsel = self._counsel = Counsel(now)
         counsel.every, counsel.spread = every, spread
-        if not counsel.take(advice, now):
+        if not counsel.take(advice, now, spread * self._draw()):
             return ()
-        if self._is_advised and advice.opinion is not Opinion.OPEN:
-            counsel.release(now + spread * self._draw())
         moves = (self._heed(advice.word, now), self._weigh(now))
         self._find_edge()  # which a longer lease moves, too
         return tuple(move for move in moves if move is not None)
@@ -273,6 +271,8 @@ class AdvisedBreaker(Breaker):
     def _move(self, cause: Cause, now: Seconds, reason: str) -> Transition:
         was_advised, left_closed = self._is_advised, self.left_closed
         self._is_advised = False  # from here on it is by itself what it is
+        if self._counsel is not None:
+            self._counsel.is_shut = False
         move = super()._move(cause, now, reason)
         if was_advised:  # what it lets pass no longer, it did not before
             self.left_closed = left_closed

@@ -70,6 +70,7 @@ class Counsel:
         try_at: Moment of the next such call.
         since: Moment at which it was last shut by advice.
         because: Why, in one sentence.
+        is_shut: Whether it shuts the breaker.
         is_hastened: Whether this opinion has had it try sooner already.
     """
 
@@ -82,6 +83,7 @@ class Counsel:
         "because",
         "every",
         "is_hastened",
+        "is_shut",
         "since",
         "spread",
         "try_at",
@@ -93,14 +95,20 @@ class Counsel:
         self.advice: Advice | None = None
         self.until = self.try_at = self.since = self._release_at = now
         self.because = ""
-        self.is_hastened = False
+        self.is_hastened = self.is_shut = False
         self._good = 0  # calls in a row that found it well
         self._tried: int | None = None  # successes ever, when the last was let out
         self._proven_until = now
 
-    def take(self, advice: Advice, now: Seconds) -> bool:
+    def take(self, advice: Advice, now: Seconds, turn: Seconds) -> bool:
         """Take what was said at *now*. Returns whether it is news, or what was said
-        before once more; what is older than what holds is neither."""
+        before once more; what is older than what holds is neither.
+
+        Args:
+            turn: Seconds after which it is this breaker's turn to come back: if a whole
+                fleet did at once, it would be too much for a server that has just come
+                back itself.
+        """
         known = self.advice
         if known is not None and now < self.until and advice.version < known.version:
             return False
@@ -108,6 +116,7 @@ class Counsel:
             self.is_hastened = False
             self._good, self._tried = 0, None
             self._proven_until = now
+            self._release_at = now + turn
         self.advice = advice
         self.until = now + advice.lease
         return True
@@ -125,7 +134,8 @@ class Counsel:
             draw: Where in the fleet's turn the first call is that finds out, 0 to 1.
         """
         assert self.advice is not None
-        self.since = self._release_at = now
+        self.is_shut = True
+        self.since = now
         self.try_at = now + self.every * draw
         self._good, self._tried = 0, None
         self.because = f"advised: {self.advice.breaker} is open"
@@ -133,17 +143,13 @@ class Counsel:
             self.because += f" ({self.advice.reason})"
         return self.because
 
-    def release(self, at: Seconds) -> None:
-        """Have it shut until *at*: if a whole fleet came back at once, it would be too
-        much for a server that has just come back itself."""
-        self._release_at = at
-
     def keeps_shut(self, now: Seconds) -> bool:
-        """Whether it is not yet this breaker's turn to come back."""
-        return now < self._release_at and now < self.until
+        """Whether it is shut, and not yet its turn to come back."""
+        return self.is_shut and now < min(self._release_at, self.until)
 
     def unshut(self, effect: Effect, now: Seconds) -> str:
         """Note that it no longer shuts it; returns why."""
+        self.is_shut = False
         if self.holding(now) is None:
             return f"nobody says so any more, for {lasting(now - self.until)}"
         if effect is Effect.DISAGREE:

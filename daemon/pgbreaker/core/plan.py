@@ -130,6 +130,19 @@ class HttpPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdvicePlan:
+    """How applications are advised.
+
+    Attributes:
+        followers: How many may follow at a time.
+        file: File that the same is written to, for those on this machine. None: none.
+    """
+
+    followers: int = 5000
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorePlan:
     """Where the daemon remembers.
 
@@ -162,6 +175,7 @@ class Config:
     Attributes:
         targets: Servers to watch, in the order of the file.
         http: What it serves.
+        advice: How applications are advised.
         store: Where it remembers. None: nowhere, with the process all is forgotten.
         record: Where readings are recorded. None: nowhere.
         log: How to log.
@@ -171,6 +185,7 @@ class Config:
 
     targets: tuple[TargetPlan, ...]
     http: HttpPlan = HttpPlan()
+    advice: AdvicePlan = AdvicePlan()
     store: StorePlan | None = None
     record: RecordPlan | None = None
     log: LogPlan = LogPlan()

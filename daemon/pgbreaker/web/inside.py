@@ -14,6 +14,7 @@ from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.store import Store
+from pgbreaker.web.api.advising import Advising
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.problems import UnknownError
 from pgbreaker.web.views import Views
@@ -29,6 +30,7 @@ class Inside:
         reload: Reads the configuration anew, for the author named; raises
             `ConfigError` where it cannot be used. None: there is none to read, or
             nobody may.
+        advising: Tells applications what to think of servers.
         stream: Tells all who listen what happens, and knows when anything has moved.
         config: The configuration that is true now, without its secrets. None: it is not
             shown.
@@ -43,6 +45,7 @@ class Inside:
     history: History
     desk: Desk
     stream: Stream
+    advising: Advising
     clock: Clock
     version: str
     health: Callable[[], str | None]

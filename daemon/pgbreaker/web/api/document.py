@@ -200,6 +200,20 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         header={"Last-Event-ID": "Id of the last event seen; goes before `after`."},
         else_={503: "There are as many streams as there may be."},
     ),
+    ("GET", "/api/v1/advice"): Operation(
+        name="advice",
+        says="What applications that follow are told now.",
+        gives=_json("Advices"),
+    ),
+    ("GET", "/api/v1/advice/stream"): Operation(
+        name="follow",
+        says="The same, as minds are changed: `advice` (Advices: all of it at first, then"
+        " what is news), `heartbeat` every two seconds, which has all that was said hold"
+        " for another `lease_seconds`, `bye`.",
+        gives={"text/event-stream": TEXT},
+        header={"Last-Event-ID": "Id of the last event seen."},
+        else_={503: "There are as many who follow as there may be."},
+    ),
     ("GET", "/api/v1/config"): Operation(
         name="config",
         says="The configuration that is true now, without its secrets.",

@@ -55,6 +55,8 @@ class Api:
             Route("GET", "/api/v1/breakers", viewer, self.breakers),
             Route("GET", breaker, viewer, self.breaker),
             Route("GET", "/api/v1/stream", viewer, self._inside.stream.answer),
+            Route("GET", "/api/v1/advice", viewer, self.advice),
+            Route("GET", "/api/v1/advice/stream", viewer, self._inside.advising.answer),
             Route("GET", "/api/v1/config", admin, self.config),
         ]
         theirs = [route for room in self._rooms for route in room.routes()]
@@ -137,6 +139,11 @@ class Api:
         seen = self._inside.recent.targets.get(target.plan.name)
         runs = [] if seen is None else seen.runs(*wanted, limit=limit or KEPT)
         return web.json_response({"probes": [self._views.run(run) for run in runs]})
+
+    async def advice(self, request: web.Request) -> web.Response:
+        """What applications are told now."""
+        Query(request).check()
+        return web.json_response(self._inside.advising.said())
 
     async def config(self, request: web.Request) -> web.Response:
         """The configuration that is true now, without its secrets."""

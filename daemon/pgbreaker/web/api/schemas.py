@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from pgbreaker.core.advice import Opinion
 from pgbreaker.core.entry import Kind
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.states import OVERRIDES, Cause, State
@@ -102,6 +103,8 @@ _EVENT: Final[dict[str, Schema]] = {
     "details": by_name({}),
 }
 
+_VERSION: Final = shape("Larger is later, within an epoch.", epoch=TEXT, seq=COUNT)
+
 SCHEMAS: Final[dict[str, Schema]] = {
     # What goes wrong.
     "Problem": shape(
@@ -134,7 +137,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ),
         retry_after_seconds=SECONDS,
         override=nullable(ref("Override")),
-        version=shape("Larger is later, within an epoch.", epoch=TEXT, seq=COUNT),
+        version=_VERSION,
         window=shape(
             "The last calls that count.",
             total=COUNT,
@@ -151,6 +154,33 @@ SCHEMAS: Final[dict[str, Schema]] = {
         reason=TEXT,
         author=TEXT,
         until=nullable(TIME),
+    ),
+    "Advice": shape(
+        "What applications are told of one kind of work on a target.",
+        breaker=TEXT,
+        opinion=one_of(Opinion),
+        reason=TEXT,
+        sqlstate=nullable(TEXT),
+        authoritative=YES,
+        version=_VERSION,
+        lease_seconds=SECONDS,
+        override=nullable(
+            shape(
+                "The word of an operator, which goes before it.",
+                state=one_of(OVERRIDES),
+                reason=TEXT,
+                author=TEXT,
+                seconds_left=SECONDS,
+            )
+        ),
+    ),
+    "Advices": shape(
+        "Advice, and for how long it holds.",
+        version=_VERSION,
+        lease_seconds=SECONDS,
+        spread_seconds=SECONDS,
+        complete=YES,
+        advice=some(ref("Advice")),
     ),
     "Probe": shape(
         "A probe, and what it saw last.",

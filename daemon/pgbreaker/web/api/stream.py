@@ -24,6 +24,7 @@ from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wall import moment
 from pgbreaker.sinks.history import History
+from pgbreaker.web.api.advising import STREAMED
 from pgbreaker.web.api.asked import LAST_ID, Query
 from pgbreaker.web.api.changes import Changes, FullError
 from pgbreaker.web.problems import problem
@@ -48,12 +49,6 @@ _TAKES: Final[Seconds] = 5.0  # a reader who takes nothing for so long is gone
 _FRESH: Final[Seconds] = 1.0  # a reader gets one snapshot in so long at most
 _AGAIN: Final = 2000  # milliseconds after which a browser comes back
 _RETRY_AFTER: Final = "5"
-
-_HEADERS: Final = {
-    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Accel-Buffering": "no",  # nginx would wait until it has a page full
-}
 
 
 class Reader:
@@ -175,6 +170,12 @@ class Stream:
         told = b"".join(map(self._told, burst))
         for reader in self._readers:
             reader.push(burst[-1].id, told)
+
+    def advise(self, told: bytes) -> None:
+        """Tell all who listen what those are told who follow, too; it has no id, for it is
+        none of the history's."""
+        for reader in self._readers:
+            reader.push(None, told)
 
     def _told(self, entry: Entry) -> bytes:
         return _event(entry.kind.value, self._views.told(entry), entry.id)
@@ -312,7 +313,7 @@ class Stream:
     async def _speak(
         self, request: web.Request, told: AsyncGenerator[bytes, None]
     ) -> web.StreamResponse:
-        response = web.StreamResponse(headers=_HEADERS)
+        response = web.StreamResponse(headers=STREAMED)
         with suppress(ConnectionResetError):
             await response.prepare(request)
             if request.method == hdrs.METH_HEAD:

@@ -28,6 +28,7 @@ class Limits:
             why.
         stalled: Seconds after which a reader is dropped who took next to nothing.
         connections: How many there may be in all.
+        followers: How many may follow besides, for as long as they like.
         from_one: How many of one address.
         from_here: How many of one address of this machine: a reverse proxy is one for
             all who come by it.
@@ -41,6 +42,7 @@ class Limits:
     linger: Seconds = 1.0
     stalled: Seconds = 20.0
     connections: int = 1024
+    followers: int = 5000
     from_one: int = 64
     from_here: int = 512
     writes: int = 120

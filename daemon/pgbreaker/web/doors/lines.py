@@ -79,6 +79,11 @@ class Line(web.RequestHandler):
         if not self._lines.is_welcome(transport):
             transport.close()
 
+    def follow(self) -> bool:
+        """Stay for good, with others that do, and be counted with them alone. Returns
+        whether there is room for one more of its address."""
+        return self._lines.set_apart(self)
+
     def rest(self) -> None:
         """Wait for a request again: from now on it is the client's turn."""
         self.since = self._loop.time()
@@ -170,9 +175,13 @@ class Lines:
         self._limits = limits
         self._all: dict[Line, asyncio.Transport] = {}
         self._from: Counter[str] = Counter()
+        self._apart: dict[Line, asyncio.Transport] = {}  # those who follow
+        self._apart_from: Counter[str] = Counter()
         self._encrypting: set[asyncio.Task[None]] = set()
         files, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = min(limits.connections, max(1, files // _SPARE))
+        spare = max(2, files // _SPARE)
+        self._most = min(limits.connections, spare // 2)
+        self._most_apart = min(limits.followers, spare - self._most)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -193,10 +202,29 @@ class Lines:
 
     def let_go(self, line: Line) -> None:
         """One less."""
-        if self._all.pop(line, None) is not None:
-            self._from[line.place] -= 1
-            if not self._from[line.place]:
-                del self._from[line.place]
+        for lines, places in (
+            (self._all, self._from),
+            (self._apart, self._apart_from),
+        ):
+            if lines.pop(line, None) is not None:
+                places[line.place] -= 1
+                if not places[line.place]:
+                    del places[line.place]
+
+    def set_apart(self, line: Line) -> bool:
+        """Count one that stays for good with others that do: thousands of them take
+        nobody else's place. An address has half of it at most, or who opens them all
+        would have every application go by itself."""
+        transport = self._all.get(line)
+        most = self._most_apart
+        if transport is None or len(self._apart) >= most:
+            return False
+        if self._apart_from[line.place] >= (most + 1) // 2 and line.place != "unix":
+            return False
+        self.let_go(line)
+        self._apart[line] = transport
+        self._apart_from[line.place] += 1
+        return True
 
     def encrypt(
         self, line: Line, transport: asyncio.Transport, context: SSLContext
@@ -263,7 +291,7 @@ class Lines:
         while True:
             await asyncio.sleep(_SWEEP_EVERY)
             now = loop.time()
-            for line, transport in list(self._all.items()):
+            for line, transport in [*self._all.items(), *self._apart.items()]:
                 # A closing connection is here until its last byte is taken.
                 size = transport.get_write_buffer_size()
                 if line.flow.stands_for(size, now) > self._limits.stalled:

@@ -1,0 +1,318 @@
+"""Advice to applications: pushed as the daemon changes its mind, and kept up by beats.
+
+A beat says no more than that all that was said still holds, so thousands can follow.
+What is told at once is written once, and straight to each connection: a task woken for
+each would cost more than the sending.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from pgbreaker.clock import Clock, boot_id
+from pgbreaker.core.advice import Advice, Version
+from pgbreaker.core.entry import Entry
+from pgbreaker.core.judge import PING
+from pgbreaker.core.opinion import advice_of
+from pgbreaker.core.units import Seconds
+from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.history import History
+from pgbreaker.web.api.asked import Query
+from pgbreaker.web.doors.lines import Line
+from pgbreaker.web.problems import problem
+
+log = logging.getLogger(__name__)
+
+STREAMED: Final = {
+    hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Accel-Buffering": "no",  # nginx would wait until it has a page full
+}
+"""The headers of a stream."""
+
+BEAT: Final[Seconds] = 2.0
+"""Seconds between two beats."""
+
+LEASE: Final[Seconds] = 3 * BEAT
+"""Seconds for which advice holds that nobody repeats: three beats, so that one that is
+late takes nothing back."""
+
+RATE: Final = 500
+"""Processes a second that come back to a server which has just done so itself."""
+
+_TAKES: Final = 256 * 1024  # bytes that wait for a follower who reads nothing
+_FRESH: Final = 3  # intervals of a ping; older than that, nobody has looked
+_RETRY_AFTER: Final = "5"
+_GOODBYE: Final = b"event: bye\ndata: {}\n\n"
+
+
+class AdviceFile:
+    """What is said, in a file beside the daemon: for those on this machine who do not
+    want to listen, and for other languages. It is replaced in one piece each time.
+
+    Attributes:
+        problem: Why it could not be written last, None when it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.problem: str | None = None
+        self._path = path
+        self._boot = boot_id()
+
+    def write(self, said: Mapping[str, Any]) -> None:
+        """Write it; that it cannot be is logged, once."""
+        # Of one machine, all processes have the same monotonic clock.
+        text = json.dumps(
+            {**said, "boot": self._boot, "written_monotonic": time.monotonic()}
+        )
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            beside.write_text(text, "utf-8")
+            beside.replace(self._path)
+        except OSError as error:
+            if self.problem != str(error):
+                log.warning("advice.file: cannot be written: %s", error)
+            self.problem = str(error)
+        else:
+            self.problem = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Take it away at the end of the block: nobody says so any more."""
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+
+class Advising:
+    """What is said, and to whom.
+
+    Attributes:
+        version: Of the last change of mind.
+        dropped: Followers that were hung up on, for they read nothing.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        history: History,
+        clock: Clock,
+        epoch: int,
+        *,
+        most: int = 5000,
+        also: Callable[[bytes], None] = lambda _told: None,
+        beat: Seconds = BEAT,
+        lease: Seconds = LEASE,
+    ) -> None:
+        """Begin to follow a history.
+
+        Args:
+            epoch: When the daemon began, in milliseconds of the wall clock.
+            most: Followers that there may be at a time.
+            also: Is told of every change of mind, too.
+            beat: Seconds between two beats.
+            lease: Seconds for which what nobody repeats holds.
+        """
+        self.version = Version(epoch, 0)
+        self.dropped = 0
+        self._board = board
+        self._clock = clock
+        self._most = most
+        self._also = also
+        self._beat = beat
+        self._lease = lease
+        self._said: dict[str, Advice] = {}
+        self._removed = 0  # when something was last said no more
+        self._followers: dict[asyncio.Transport, bool] = {}  # -> whether in chunks
+        self._is_looking = self._is_closed = False
+        self._woken = asyncio.Event()
+        self._over = asyncio.Event()
+        self._unfollow = history.follow(self._hear)
+
+    @property
+    def followers(self) -> int:
+        """How many follow."""
+        return len(self._followers)
+
+    # What is thought.
+
+    def _hear(self, _entry: Entry) -> None:
+        # What is decided is told before it is done: a moment later, both are so.
+        if not self._is_looking:
+            self._is_looking = True
+            asyncio.get_running_loop().call_soon(self.look)
+
+    def look(self) -> None:
+        """Think anew, and tell what is thought otherwise than before."""
+        self._is_looking = False
+        now, before = self._clock.now(), self._said
+        version = replace(self.version, seq=self.version.seq + 1)
+        news: list[Advice] = []
+        self._said = {}
+        for advice in self._thoughts(version, now):
+            known = before.get(advice.breaker)
+            if known is None or _mind(advice) != _mind(known):
+                news.append(advice)
+            else:
+                advice = replace(advice, version=known.version)
+            self._said[advice.breaker] = advice
+        is_less = not before.keys() <= self._said.keys()
+        if not news and not is_less:
+            return
+        self.version = version
+        if is_less:
+            self._removed = version.seq
+        self._woken.set()
+        told = self._told(self._said.values() if is_less else news, complete=is_less)
+        self._push(told)
+        self._also(told)
+
+    def _thoughts(self, version: Version, now: Seconds) -> Iterator[Advice]:
+        for target in self._board.targets.values():
+            is_fresh = _is_fresh(target, now)
+            for breaker in target.breakers.values():
+                yield advice_of(breaker, version, now, self._lease, is_fresh=is_fresh)
+
+    # What is told.
+
+    def said(self) -> dict[str, Any]:
+        """All that is thought now, fit for JSON."""
+        self.look()
+        return self._message(self._said.values(), complete=True)
+
+    def _message(self, said: Iterable[Advice], *, complete: bool) -> dict[str, Any]:
+        return {
+            **self._heading(),
+            "complete": complete,
+            "advice": [advice.written() for advice in said],
+        }
+
+    def _heading(self) -> dict[str, Any]:
+        version = self.version
+        return {
+            "version": {"epoch": str(version.epoch), "seq": version.seq},
+            "lease_seconds": self._lease,
+            "spread_seconds": max(1.0, round(len(self._followers) / RATE, 1)),
+        }
+
+    def _told(self, said: Iterable[Advice], *, complete: bool) -> bytes:
+        return self._event("advice", self._message(said, complete=complete))
+
+    def _event(self, kind: str, data: Mapping[str, Any]) -> bytes:
+        version = self.version
+        text = json.dumps(data, separators=(",", ":"))
+        head = f"id: {version.epoch}-{version.seq}\nevent: {kind}\n"
+        return f"{head}data: {text}\n\n".encode()
+
+    def _push(self, told: bytes) -> None:
+        framed = _framed(told)
+        for transport, in_chunks in list(self._followers.items()):
+            if transport.get_write_buffer_size() > _TAKES:
+                self.dropped += 1
+                transport.abort()
+            else:
+                transport.write(framed if in_chunks else told)
+
+    async def run(self, file: AdviceFile | None = None) -> None:
+        """Keep up what is said, until the end.
+
+        Args:
+            file: Where it is written besides. None: nowhere.
+        """
+        loop = asyncio.get_running_loop()
+        beat = loop.time()
+        with file.kept() if file is not None else nullcontext():
+            while not self._is_closed:
+                if loop.time() >= beat:
+                    beat = loop.time() + self._beat
+                    self.look()  # that nobody has looked of late is told by no entry
+                    self._push(self._event("heartbeat", self._heading()))
+                self._woken.clear()
+                if file is not None:
+                    message = self._message(self._said.values(), complete=True)
+                    await asyncio.to_thread(file.write, message)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, beat - loop.time())):
+                        await self._woken.wait()
+
+    def close(self) -> None:
+        """Say goodbye to all who follow."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._unfollow()
+        self._push(_GOODBYE)
+        self._over.set()
+        self._woken.set()
+
+    # HTTP.
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Tell who asks, until they go."""
+        Query(request).check()
+        line, transport = request.protocol, request.transport
+        is_full = len(self._followers) >= self._most or self._is_closed
+        if is_full or (isinstance(line, Line) and not line.follow()):
+            why = f"{len(self._followers)} follow, and no more may"
+            return problem(503, "too many follow", why, **{"Retry-After": _RETRY_AFTER})
+        response = web.StreamResponse(headers=STREAMED)
+        with suppress(ConnectionResetError):
+            await response.prepare(request)
+            if request.method == hdrs.METH_HEAD or transport is None:
+                return response
+            assert isinstance(transport, asyncio.Transport)
+            in_chunks = request.version >= HttpVersion11
+            first = self._first(request.headers.get("Last-Event-ID", ""))
+            transport.write(_framed(first) if in_chunks else first)
+            self._followers[transport] = in_chunks
+            try:
+                await self._over.wait()
+            finally:
+                self._followers.pop(transport, None)
+        return response
+
+    def _first(self, seen: str) -> bytes:
+        """What is told first: what they have missed, where they have all else."""
+        self.look()
+        epoch, _, seq = seen.partition("-")
+        is_number = seq.isascii() and seq.isdecimal() and len(seq) < 16
+        if epoch != str(self.version.epoch) or not is_number:
+            return self._told(self._said.values(), complete=True)
+        if not self._removed <= int(seq) <= self.version.seq:
+            return self._told(self._said.values(), complete=True)
+        missed = [a for a in self._said.values() if a.version.seq > int(seq)]
+        return self._told(missed, complete=False)
+
+
+def _mind(advice: Advice) -> tuple[object, ...]:
+    """What of advice is a change of mind: that an operator's word has less time left is
+    none, nor is it another reason for what is so already."""
+    word = advice.word
+    said = None if word is None else (word.state, word.reason, word.author)
+    return advice.opinion, advice.is_definite, said
+
+
+def _is_fresh(target: TargetBoard, now: Seconds) -> bool:
+    """Whether somebody has looked at a target of late, by its ping."""
+    ping = target.readings.get(PING)
+    if ping is None:
+        return False
+    plan = target.plan.probes[PING]
+    every = target.intervals.get(PING, plan.interval)
+    return now - (ping.at + ping.took) <= _FRESH * every + plan.timeout
+
+
+def _framed(told: bytes) -> bytes:
+    """A chunk, as HTTP/1.1 has it."""
+    return b"%x\r\n%s\r\n" % (len(told), told)
