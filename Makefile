@@ -7,14 +7,33 @@ BIN := $(VENV)/bin
 # One seed, so that sets of parameters have the same order in both workers.
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
 
+RELEASE := PYTHONPATH=tests $(BIN)/python -m release
+
+# Whichever of the two is there.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo podman-compose)
+BUILD ?= --build
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak lint types unit integration acceptance packages servers docs clean
+.PHONY: help demo up break mend down test check bench soak lint types unit integration acceptance packages servers docs release audit sbom lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## a PostgreSQL of its own, a workload, the daemon; FAULT=crash|freeze|exhaust|lock|slow
 	@FAULT=$(FAULT) $(BIN)/pgbreaker demo
+
+up: ## the whole stack in containers: addresses and the page's password are printed
+	$(COMPOSE) up $(BUILD) --detach
+	@$(COMPOSE) logs prepare
+
+break: ## stop the stack's database
+	$(COMPOSE) stop postgres
+
+mend: ## start it again
+	$(COMPOSE) start postgres
+
+down: ## end the stack, and leave nothing
+	$(COMPOSE) down --volumes
 
 test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
@@ -78,6 +97,18 @@ docs: $(VENV)/.dev ## write what is made from the code anew: references, dashboa
 	$(BIN)/python tests/write-references
 	$(BIN)/python -m dashboards.boards
 
+release: packages $(VENV)/.release servers ## all of a release into dist/, but for publishing; AUDIT=offline PUBLISH=yes SIGNING_KEY=FILE
+	@$(RELEASE) all
+
+audit: $(VENV)/.release ## known weaknesses of what the daemon is installed with
+	@$(RELEASE) audit
+
+sbom: $(VENV)/.dev ## what the daemon is installed with, as CycloneDX JSON, into dist/
+	@$(RELEASE) sbom
+
+lock: $(VENV)/.dev ## the newest versions for daemon/requirements.lock, with hashes
+	@$(RELEASE) lock
+
 clean: ## remove what the commands here have made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -93,6 +124,10 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev
 	@$(BIN)/python -m pip install -q --group bench
+	@touch $@
+
+$(VENV)/.release: pyproject.toml | $(VENV)/.dev
+	@$(BIN)/python -m pip install -q --group release
 	@touch $@
 
 $(VENV)/bin/python:

@@ -1,5 +1,5 @@
-"""Hands out what is shipped beside the code, alerts and dashboards, with the addresses
-of those who use it in the place of ours.
+"""Hands out what is shipped beside the code, alerts, dashboards, manifests, with the
+addresses of those who use it in the place of ours.
 
 The files are text with placeholders at ``example.org``. None of them is ever written with
 one left in it: a button in a message that leads nowhere costs minutes at night.
@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from pgbreaker.core.units import counted
@@ -23,6 +24,7 @@ PLACEHOLDERS: Final[Mapping[str, str]] = {
     "watchdog-url": "https://deadman.example.org/pgbreaker",
     "email": "oncall@example.org",
     "smtp": "smtp.example.org:587",
+    "image": "registry.example.org/pgbreaker:VERSION",
 }
 _BLOCKS: Final[Mapping[str, str]] = {"watchdog": "watchdog-url", "email": "email"}
 
@@ -37,13 +39,38 @@ _LIKE: Final[Mapping[str, re.Pattern[str]]] = {
     "watchdog-url": re.compile(r"https?://[\w.:\[\]-]+([/?][^\s\"'<>{}\\@]*)?"),
     "email": re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"),
     "smtp": re.compile(r"([\w.-]+|\[[\da-fA-F:]+\]):\d{1,5}"),
+    # What it names must not be another one tomorrow.
+    "image": re.compile(
+        r"[\w.-]+(:\d{1,5})?(/[\w.-]+)*"
+        r"(:(?!latest$)[\w][\w.-]*(@sha256:[\da-f]{64})?|@sha256:[\da-f]{64})"
+    ),
 }
+
+# Of each kind, what is a beginning for whoever goes on with it, and theirs from then on.
+_THEIRS: Final[Mapping[str, frozenset[str]]] = {
+    "kubernetes": frozenset({"pgbreaker.yaml"})
+}
+
+# The rules of Prometheus are those of its operator, below a head.
+_OPERATORS: Final = """\
+# Made of pgbreaker.rules.yml by `pgbreaker export kubernetes`.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: pgbreaker
+  labels:
+    app.kubernetes.io/name: pgbreaker
+    # What your Prometheus selects by, where it does not take all.
+    # release: kube-prometheus-stack
+spec:
+"""
 
 
 def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> int:
     """Write the files of *kind* below *into*, each at one blow.
 
     Nothing is written when a placeholder would be left, or what somebody changed be lost.
+    A configuration that is there is left as it is, come what may.
 
     Args:
         given: Option -> address, of those in `PLACEHOLDERS` that were given.
@@ -59,8 +86,11 @@ def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> i
     addresses = {name: _checked(name, text) for name, text in given.items()}
     if "smtp" in addresses and "email" not in addresses:
         raise PgbreakerError("--smtp is of use to --email alone; say that, too")
-    made = {path: filled(text, addresses).encode() for path, text in shipped(kind)}
-    _refuse_left(kind, made)
+    made = {path: filled(text, addresses).encode() for path, text in _texts(kind)}
+    for path in _THEIRS.get(kind, frozenset()):
+        if (into / path).exists():
+            del made[path]
+    _refuse_left(made)
     try:
         if not force:
             _refuse_edited(into, made)
@@ -71,6 +101,15 @@ def export(kind: str, into: Path, given: Mapping[str, str], *, force: bool) -> i
             f"cannot write {error.filename or into}: {error.strerror}"
         ) from None
     return len(made)
+
+
+def _texts(kind: str) -> Iterator[tuple[str, str]]:
+    yield from shipped(kind)
+    if kind == "kubernetes":
+        for path, text in shipped("dashboards"):
+            yield f"monitoring/dashboards/{path}", text
+        rules = dict(shipped("alerts"))["pgbreaker.rules.yml"]
+        yield "monitoring/prometheusrule.yaml", _OPERATORS + indent(rules, "  ")
 
 
 def _write(place: Path, text: bytes) -> None:
@@ -106,7 +145,7 @@ def _checked(option: str, text: str) -> str:
     return text.rstrip("/") if _LIKE[option] is _BASE else text
 
 
-def _refuse_left(kind: str, made: Mapping[str, bytes]) -> None:
+def _refuse_left(made: Mapping[str, bytes]) -> None:
     places = list(_left(made))
     if not places:
         return
@@ -119,7 +158,7 @@ def _refuse_left(kind: str, made: Mapping[str, bytes]) -> None:
     more = f" and {counted(len(places) - 1, 'more place')}" if len(places) > 1 else ""
     help_ = f"; say {' and '.join(options)}" if options else ""
     raise PgbreakerError(
-        f"the {kind} are not written: {what} is left in {path}:{line}{more}{help_}"
+        f"nothing is written: {what} is left in {path}:{line}{more}{help_}"
     )
 
 

@@ -87,6 +87,7 @@ def session(
         async def order(db: Annotated[AsyncSession, writing]) -> None: ...
 
     Args:
+        manager: What gives sessions, such as `CircuitBreakerIntegratedSessionManager`.
         operation: The kind of work, which is the breaker's.
         transaction: Whether it commits at the end.
     """

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from pgbreaker.core.metric import Family
 from pgbreaker.core.states import MOVES, State
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker, all_breakers
+from pgbreaker.guard.follow import Follower, followers
 from pgbreaker.guard.gate import BOUNDS
 from pgbreaker.guard.pools import Use, uses
 
@@ -64,6 +65,12 @@ LIBRARY: Final = {
             "gauge",
             "Unix time at which it last left closed, in seconds; 0 when it never did. A"
             " trial that fails does not change it.",
+            _B,
+        ),
+        Family(
+            "pgbreaker_breaker_disagreement",
+            "gauge",
+            "1 while it stays closed though the daemon that it follows says open.",
             _B,
         ),
         Family(
@@ -129,6 +136,19 @@ LIBRARY: Final = {
             _B,
         ),
         Family(
+            "pgbreaker_follower_connected",
+            "gauge",
+            "1 while the daemon that is followed is heard. Here `daemon` is its address.",
+            ("daemon",),
+        ),
+        Family(
+            "pgbreaker_advice_lease_seconds",
+            "gauge",
+            "Time for which what the daemon said still holds, in seconds; at 0 every"
+            " breaker goes by itself.",
+            ("daemon",),
+        ),
+        Family(
             "pgbreaker_pool_connections",
             "gauge",
             "Connections of the application's pools that are open, by whether a caller"
@@ -183,6 +203,8 @@ class BreakerCollector(Collector):
         for target, use in uses().items():
             if target in targets:
                 _fill_pool(made, target, use)
+        for follower in followers():
+            _fill_follower(made, follower)
         yield from made.values()
 
 
@@ -216,6 +238,8 @@ def _fill(made: dict[str, Metric], breaker: PostgreSQLCircuitBreaker) -> None:
     for (before, after, cause), count in (moves | breaker.transitions).items():
         labels = (before.value, after.value, cause.value)
         put("pgbreaker_breaker_transitions_total", count, *labels)
+    disagrees = core.disagrees(breaker.clock.now())
+    put("pgbreaker_breaker_disagreement", disagrees)
     since = breaker.clock.wall_of(core.since)
     put("pgbreaker_breaker_state_since_timestamp_seconds", since)
     left = breaker.left_closed
@@ -254,6 +278,14 @@ def _fill_durations(family: Metric, breaker: PostgreSQLCircuitBreaker) -> None:
     for bound, count in zip(names, below, strict=True):
         family.add_sample(f"{family.name}_bucket", about | {"le": bound}, count)
     family.add_sample(f"{family.name}_count", about, below[-1])
+
+
+def _fill_follower(made: dict[str, Metric], follower: Follower) -> None:
+    for name, value in (
+        ("pgbreaker_follower_connected", float(follower.is_connected)),
+        ("pgbreaker_advice_lease_seconds", follower.lease),
+    ):
+        made[name].add_metric((follower.where,), value)  # type: ignore[attr-defined]
 
 
 def _fill_pool(made: dict[str, Metric], target: str, use: Use) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from pgbreaker.core.units import Seconds
 
-_STATUS_EVERY: Final[Seconds] = 5.0
+_LOOK_EVERY: Final[Seconds] = 1.0
 
 
 class Notifier:
@@ -50,16 +50,21 @@ class Notifier:
     async def keep_telling(
         self, status: Callable[[], str], trouble: Callable[[], str | None]
     ) -> None:
-        """Feed the watchdog as long as nothing is in *trouble*, until cancelled.
+        """Feed the watchdog as long as nothing is in *trouble*, and say what is new of
+        the *status*, until cancelled.
 
         A hung probe loop must not look alive, so it is the patrols that decide,
         not the mere fact that this loop still turns.
         """
-        pause = min(_STATUS_EVERY, self.watchdog / 2 or _STATUS_EVERY)
+        pause = min(_LOOK_EVERY, self.watchdog / 2 or _LOOK_EVERY)
+        told = None
         while self._path:
             wrong = trouble()
-            if wrong is None:
-                self.send("WATCHDOG=1", f"STATUS={status()}")
-            else:
-                self.send(f"STATUS={wrong}")
+            says = status() if wrong is None else wrong
+            lines = ["WATCHDOG=1"] if self.watchdog and wrong is None else []
+            if says != told:
+                lines.append(f"STATUS={says}")
+            if lines:
+                self.send(*lines)
+            told = says
             await asyncio.sleep(pause)

@@ -1,4 +1,5 @@
-"""What is shipped beside the code: alerts with their runbooks, dashboards, the unit."""
+"""What is shipped beside the code: alerts with their runbooks, dashboards, the unit, the
+manifests."""
 
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -10,12 +11,16 @@ from pgbreaker.errors import PgbreakerError
 KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alerts": (".yml", ".tmpl", ".md"),
     "dashboards": (".json",),
+    "kubernetes": (".yaml",),
     "systemd": (".service",),
 }
 """What there is, and by which ends its files are told from what makes them."""
 
 
-_STAND: Final[Mapping[str, str]] = {"systemd": ".."}
+_STAND: Final[Mapping[str, str]] = {
+    "kubernetes": "../../config/kubernetes",
+    "systemd": "..",
+}
 """Where those of a work tree stand, seen from the package, that do not stand at its
 top."""
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import sys
+import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -18,14 +19,17 @@ import pytest
 import pytest_asyncio
 
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence, Outcome, State
+from pgbreaker.sinks.store import Bucket, Counts, Store
 from support.browser import ELSEWHERE, chromium, is_too_wide, tab, violations
 from support.figures import tell
 from support.process import free_port, running
 from support.servers import running_server
 from support.site import Served, serving
+from support.storing import storing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,10 +47,11 @@ async def browser():
 
 
 @asynccontextmanager
-async def site(*names: str, seconds: int = 60):
+async def site(*names: str, seconds: int = 60, store: Store | None = None):
     """A scene that is served, of which some *seconds* are known."""
     plan = HttpPlan(listen=("127.0.0.1", 0), allowed_hosts=(ELSEWHERE,))
-    async with serving(*(names or ("main", "other")), plan=plan) as served:
+    names = names or ("main", "other")
+    async with serving(*names, plan=plan, store=store) as served:
         scene = served.scene
         scene.also(served.metrics, served.history, served.inside.recent)
         for _ in range(seconds):
@@ -404,8 +409,25 @@ PAGES = (
 
 @asynccontextmanager
 async def troubled(*names: str):
-    """A site of which there is something to see."""
-    async with site(*(names or ("main", "other"))) as served:
+    """A site of which there is something to see: now, and of the time before."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = await stack.enter_async_context(storing(folder / "state.db"))
+        minute = 1_800_000_000
+        bucket = Bucket(minute, 60, 0.12, 0.004, 0)
+        store.count(Counts({("main", minute): bucket}, {("main/read", minute): 3.0}))
+        served = await stack.enter_async_context(site(*names, store=store))
+        begun = served.scene.clock.wall() - 600
+        details = {"phase": "start", "watched_until": begun - 240}
+        served.history.entries.append(
+            Entry(
+                id=int(begun * 1000),
+                at=begun,
+                kind=Kind.DAEMON,
+                text="pgbreaker 1.2.3 starts, watching 2 targets",
+                details=details,
+            )
+        )
         fail(served, "main")
         facts = served.scene.board.targets["other"].facts
         facts |= {"slots_used": 91.0, "slots_usable": 97.0, "version": 170004.0}

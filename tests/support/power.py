@@ -58,6 +58,9 @@ class Connection:
     def create_function(self, name, count, function, **_):
         self._connection.create_scalar_function(name, function, count)
 
+    def set_progress_handler(self, handler, steps: int) -> None:
+        self._connection.set_progress_handler(handler, steps)
+
     def executemany(self, statement, rows):
         self._connection.executemany(statement, list(rows))
 

@@ -8,6 +8,7 @@ from pgbreaker.core.plan import HttpPlan
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.metrics import Metrics
+from pgbreaker.sinks.store import Store
 from pgbreaker.web.api.advising import Advising
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.inside import Inside
@@ -25,7 +26,7 @@ class Served:
         client: Asks it.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, store: Store | None = None) -> None:
         self.scene = Scene(names, labels={"env": "<prod>"})
         scene = self.scene
         self.metrics = Metrics(scene.board, "1.2.3")
@@ -50,6 +51,7 @@ class Served:
             version="1.2.3",
             health=lambda: self.health,
             ready=lambda: self.ready,
+            store=store,
         )
         self.port = 0
         self.client: aiohttp.ClientSession
@@ -62,9 +64,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*names: str, plan: HttpPlan | None = None):
+async def serving(
+    *names: str, plan: HttpPlan | None = None, store: Store | None = None
+):
     """Serve a scene with targets of *names* for the time of the block."""
-    served = Served(*(names or ("main",)))
+    served = Served(*(names or ("main",)), store=store)
     plan = plan or HttpPlan(listen=("127.0.0.1", 0))
     async with serve(plan, served.inside) as (host, port):
         served.port = port

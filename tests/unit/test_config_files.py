@@ -267,6 +267,15 @@ def test_a_credential_called_as_the_target_is_its_password(main, tmp_path):
     assert config.load(main, env={}).targets[0].password_file is None
 
 
+def test_a_credential_that_cannot_be_looked_at_is_told_when_it_is_read(main):
+    """And is no traceback: a service manager's directory may be closed to us."""
+    env = {"CREDENTIALS_DIRECTORY": "/" + "x" * 300}  # too long a name to look at
+
+    (found,) = config.load(main, env=env).targets
+
+    assert found.password_file is not None
+
+
 def test_a_password_file_goes_before_a_credential_and_so_does_a_dsn(main, tmp_path):
     (tmp_path / "main").write_text(CANARY)
     (tmp_path / "given").write_text(CANARY)

@@ -1,39 +1,32 @@
 """What the documents say is what the code says."""
 
-import json
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
-from pgbreaker.config import reference as reference_of_keys
-from pgbreaker.config import schema
-from pgbreaker.core.diagram import mermaid
-from pgbreaker.guard.reference import reference as reference_of_rules
+from pgbreaker.cli import cli as program
 from pgbreaker.metrics import LIBRARY
-from pgbreaker.monitor.outlook import OUTLOOK
-from pgbreaker.probes import PROBES
-from pgbreaker.probes.reference import reference as reference_of_probes
-from pgbreaker.sinks.exposition import reference, shown_families
-from pgbreaker.sinks.metrics import FAMILIES, OWN
+from support.documents import (
+    NOT_RUN,
+    PAGES,
+    SHOWN,
+    anchors,
+    blocks,
+    commands,
+    left_out,
+    links,
+    missing,
+)
+from support.reader import KINDS
+from support.references.parts import DAEMON, PARTS
 
 ROOT = Path(__file__).parents[2]
-# Between colons it is part of what a rule records.
-METRIC = re.compile(r"(?<![:\w])pgbreaker_[a-z][a-z0-9_]*(?![\w:])")
+# Between colons it is part of what a rule records; before a star, the name of several.
+METRIC = re.compile(r"(?<![:\w])pgbreaker_[a-z][a-z0-9_]*(?![\w:*])")
 SUFFIXES = ("_bucket", "_sum", "_count")
-SHOWN = [*(one for probe in PROBES.values() for one in probe.shows), *OUTLOOK]
-DAEMON = {**FAMILIES, **shown_families(SHOWN), **OWN}
-
-# What `make docs` writes: page and name of the part -> its text; with no name, the whole.
-PARTS = {
-    ("config/pgbreaker.schema.json", ""): json.dumps(schema(), indent=2) + "\n",
-    ("README.md", "states"): mermaid(),
-    ("config/README.md", "keys"): reference_of_keys(),
-    ("config/README.md", "rules"): reference_of_rules(),
-    ("daemon/METRICS.md", "metrics"): reference(DAEMON),
-    ("daemon/METRICS.md", "library"): reference(LIBRARY),
-    ("daemon/PROBES.md", "probes"): reference_of_probes(),
-}
 
 
 def between(path: str, name: str) -> str:
@@ -51,11 +44,7 @@ def known(metric: str) -> bool:
 
 @pytest.mark.parametrize(("path", "name"), PARTS)
 def test_what_is_made_from_the_code_is_up_to_date(path, name):
-    assert between(path, name) == PARTS[path, name], "run make docs"
-
-
-def test_both_pages_show_the_same_example():
-    assert between("README.md", "example") == between("config/README.md", "example")
+    assert between(path, name) == PARTS[path, name](), "run make docs"
 
 
 @pytest.mark.parametrize("folder", ["alerts", "dashboards", "config", "daemon"])
@@ -82,10 +71,93 @@ def test_every_folder_says_what_is_in_it_and_how_to_add_to_it(folder):
     assert len(text) < 20_000
 
 
-def test_links_between_documents_lead_somewhere():
-    for path in ROOT.glob("**/*.md"):
-        if ".venv" in path.parts:
+MARKDOWN = sorted(
+    path
+    for path in ROOT.glob("**/*.md")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+
+
+@pytest.mark.parametrize(
+    "page", MARKDOWN, ids=[str(p.relative_to(ROOT)) for p in MARKDOWN]
+)
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page):
+    lost = []
+    for line, address in links(page):
+        path, _, anchor = address.partition("#")
+        there = (page.parent / path) if path else page
+        if "://" in address or address.startswith("mailto:"):
             continue
-        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8")):
-            if "://" not in link:
-                assert (path.parent / link).exists(), f"{path}: {link}"
+        if not there.exists() or (
+            anchor and (there.suffix != ".md" or anchor not in anchors(there))
+        ):
+            lost.append(f"{page.relative_to(ROOT)}:{line}: {address}")
+
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(p.relative_to(ROOT)) for p in PAGES])
+def test_a_block_says_what_it_is(page):
+    """Only then can it be run, or held to its kind (acceptance/test_documents.py)."""
+    known = KINDS.keys() | SHOWN
+    assert [block.where for block in blocks(page) if block.kind not in known] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(p.relative_to(ROOT)) for p in PAGES])
+def test_a_command_that_is_shown_alone_is_one_that_is_understood(page):
+    """As in the reference of the command line, where each verb has its examples."""
+    for block in blocks(page):
+        for line in block.text.splitlines() if block.kind in SHOWN else ():
+            assert not TYPED.match(line), f"{block.where} is not run: {line}"
+            if line.startswith("pgbreaker "):
+                assert understands(line), f"{block.where}: {line}"
+
+
+# What a reader would type, in a block of a kind that is not run.
+TYPED = re.compile(r"(\$|make|curl|psql|docker|kubectl|pip) ")
+
+
+def understands(command: str) -> bool:
+    """Whether the command line takes these words; nothing is done."""
+    words = shlex.split(command.partition(" > ")[0])[1:]
+    group: click.Command = program
+    context = click.Context(program)
+    while isinstance(group, click.Group):
+        _, found, words = group.resolve_command(context, words)
+        assert found is not None
+        context, group = click.Context(found, parent=context), found
+    try:
+        group.parse_args(context, words)
+    except click.UsageError as error:
+        return "does not exist" in str(error)  # a file that a reader would have
+    return True
+
+
+def test_what_is_left_out_is_there_to_be_left_out_and_shown_elsewhere():
+    told = {
+        left_out(command)
+        for page in PAGES
+        for block in blocks(page)
+        if block.kind in ("sh", "console")
+        for command in commands(block.text.replace("$ ", ""))
+    }
+
+    assert set(NOT_RUN) - told == set()
+    assert [
+        n.shown_by for n in NOT_RUN.values() if not (ROOT / n.shown_by).exists()
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "lacks"),
+    [
+        (["a 1"], "a 2", None),
+        (["open for 490 ms"], "open for 14.9 s", None),
+        (["a", "...", "c"], "a\nb\nc", None),
+        (["from ... on"], "from here on", None),
+        (["b", "a"], "a\nb", "a"),
+        (["open"], "closed", "open"),
+    ],
+)
+def test_an_answer_is_held_against_what_the_page_shows(expected, said, lacks):
+    assert missing(expected, said) == lacks

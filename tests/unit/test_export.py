@@ -24,6 +24,7 @@ ALL = GIVEN | {
     "email": "night@corp.test",
     "smtp": "mail.corp:25",
 }
+IMAGE = {"image": "registry.corp:5000/pgbreaker:1.2.3"}
 
 
 def test_the_unit_is_handed_out_as_it_is(tmp_path):
@@ -42,9 +43,9 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("given", [GIVEN, ALL], ids=["what has to be", "all"])
-@pytest.mark.parametrize("kind", ["alerts", "dashboards"])
+@pytest.mark.parametrize("kind", ["alerts", "dashboards", "kubernetes"])
 def test_nothing_of_ours_is_left_in_what_is_handed_out(kind, given, tmp_path):
-    count = export(kind, tmp_path / "new", given, force=False)
+    count = export(kind, tmp_path / "new", given | IMAGE, force=False)
 
     made = texts(tmp_path / "new")
     assert len(made) == count > 5
@@ -56,16 +57,18 @@ def test_nothing_of_ours_is_left_in_what_is_handed_out(kind, given, tmp_path):
 def test_a_wheel_has_all_that_is_handed_out(kind):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    stand = {"systemd": "daemon", "kubernetes": "config/kubernetes"}.get(kind, kind)
 
-    stands = {"systemd": "daemon"}.get(kind, kind)
     handed_out = [path for path, _ in shipped(kind)]
     assert handed_out
-    assert {
-        path
-        for path in handed_out
-        if wheel.get(f"{stands}/{path}") != f"pgbreaker/share/{kind}/{path}"
-    } == {path for path in handed_out if path.startswith("runbooks/")}
-    assert wheel["alerts/runbooks"] == "pgbreaker/share/alerts/runbooks"
+    assert [p for p in handed_out if not _is_in(wheel, stand, kind, p)] == []
+
+
+def _is_in(wheel: dict[str, str], stand: str, kind: str, path: str) -> bool:
+    """Whether the file is put where `shipped` looks for it, itself or with its folder."""
+    from_, to = Path(stand, path), Path("pgbreaker/share", kind, path)
+    pairs = zip((from_, *from_.parents), (to, *to.parents), strict=False)
+    return any(wheel.get(str(a)) == str(b) for a, b in pairs)
 
 
 def test_alerts_come_with_their_runbooks_routes_and_messages(tmp_path):
@@ -151,11 +154,24 @@ def test_what_is_left_is_refused_with_its_place_and_what_helps(missing, says, tm
         ("email", "a:b@c:"),
         ("smtp", "mail corp"),
         ("smtp", "mail.corp"),
+        ("image", "registry.corp/pgbreaker"),
+        ("image", "registry.corp/pgbreaker:latest"),
+        ("image", "registry.corp/pgbreaker@sha256:1234"),
+        ("image", "registry.corp/pg breaker:1"),
     ],
 )
 def test_what_is_no_address_is_refused(option, text, tmp_path):
     with pytest.raises(PgbreakerError, match=f"--{option}"):
         export("alerts", tmp_path, ALL | {option: text}, force=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["pgbreaker:1", "r.corp:5000/a/b:v1.2-x", f"r.corp/b@sha256:{'0a' * 32}"]
+)
+def test_an_image_is_named_with_what_never_changes(text, tmp_path):
+    given = GIVEN | {"image": text}
+
+    assert export("kubernetes", tmp_path, given, force=False)
 
 
 def test_a_server_for_mail_is_nothing_without_somebody_to_write_to(tmp_path):
@@ -247,3 +263,17 @@ def test_the_command_says_what_it_wrote_and_what_nobody_hears(tmp_path):
     assert done.exit_code == 0, done.output
     assert f"{tmp_path}: " in done.output
     assert "--watchdog-url" in done.output
+
+
+def test_the_command_says_what_is_to_be_done_with_manifests(tmp_path):
+    urls = ("--grafana-url", "https://g.corp", "--runbook-url", "https://r.corp")
+    image = ("--image", "r.corp/pgbreaker:1")
+
+    without = CliRunner().invoke(cli, ["export", "kubernetes", str(tmp_path), *urls])
+    done = CliRunner().invoke(
+        cli, ["export", "kubernetes", str(tmp_path), *urls, *image]
+    )
+
+    assert "say --image" in without.stderr
+    assert done.exit_code == 0, done.output
+    assert f"kubectl apply -k {tmp_path}" in done.output

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import time
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -37,13 +38,16 @@ from pgbreaker.probes import probe_called
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Hub, Sink
-from pgbreaker.sinks.log import LogSink
+from pgbreaker.sinks.log import LogSink, dropped
 from pgbreaker.sinks.metrics import (
     ALERTS_PUSHED,
     CLOCK_STEPS,
     DROPPED,
+    LOG_DROPPED,
     LOOP_LATE,
     PUSH_FAILURES,
+    RECORDING_DROPPED,
+    RECORDING_FAILURES,
     RELOADED,
     RELOADED_AT,
     SKIPPED,
@@ -107,15 +111,20 @@ class Daemon:
     def status(self) -> str:
         """One line for a service manager: what is not as it should be."""
         shut = [
-            f"{breaker.name} {breaker.state.value} ({breaker.evidence})"
+            (target.moved[operation], breaker)
             for target in self.board.targets.values()
-            for breaker in target.breakers.values()
+            for operation, breaker in target.breakers.items()
             if not breaker.passes
         ]
         targets = counted(len(self.board.targets), "target")
         if not shut:
             return f"{targets}, all breakers closed"
-        return f"{targets}, {len(shut)} not closed: {', '.join(shut[:3])}"
+        told = ", ".join(
+            f"{breaker.name} {breaker.state.value} since"
+            f" {time.strftime('%H:%M', time.localtime(moved))} ({breaker.evidence})"
+            for moved, breaker in shut[:3]
+        )
+        return f"{targets}, {len(shut)} not closed: {told}"
 
 
 @asynccontextmanager
@@ -181,6 +190,7 @@ async def running(
             advising=advising,
             config=lambda: files.shown(config if renewal is None else renewal.config),
             recent=ground.recent,
+            store=ground.store,
             grafana_url=_grafana(config),
         )
         address = await stack.enter_async_context(serve(config.http, inside))
@@ -190,10 +200,13 @@ async def running(
         stack.push_async_callback(stream.close)
         stack.callback(advising.close)
         await ground.alerting.take(config.alertmanager)
-        await ground.tell(_started(config, ground.restored))
-        if ground.store is not None and ground.store.quarantined is not None:
-            # An operator's word may be among what is lost: not for the log alone.
-            await ground.tell(_damaged(ground.store.quarantined))
+        started = _started(config, ground.restored)
+        await ground.tell(started, phase="start", **_before(ground.restored))
+        if ground.store is not None:
+            if ground.store.quarantined is not None:
+                # An operator's word may be among what is lost: not for the log alone.
+                await ground.tell(_damaged(ground.store.quarantined))
+            works.do(stack, "look at the audit log", _tell_audit_fault(ground, ground.store))
         fleet.start()
         schedule.start()
         pulse.start()
@@ -205,7 +218,7 @@ async def running(
             stack.push_async_callback(renewal.close)
             works.begin(stack, "renewal", renewal.watch())
         yield Daemon(board, address, fleet, pulse, renewal, works)
-        await ground.tell(_STOPPING)
+        await ground.tell(_STOPPING, phase="stop")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,9 +236,9 @@ class _Ground:
     store: Store | None
     restored: Restored
 
-    async def tell(self, text: str) -> None:
+    async def tell(self, text: str, **more: str | float) -> None:
         """Tell of the daemon itself."""
-        details = {"version": __version__}
+        details = {"version": __version__, **more}
         await self.history.decide(Kind.DAEMON, text, details=details)
 
     async def turn(self, config: Config) -> None:
@@ -341,7 +354,9 @@ def _traces(
 def _views(ground: _Ground, renewal: Renewal | None) -> Views:
     def stored() -> Stored | None:
         store = ground.store
-        return None if store is None else Stored(store.degraded, store.size_bytes)
+        if store is None:
+            return None
+        return Stored(store.degraded, store.size_bytes, store.audit_fault)
 
     def last_reload() -> LastReload | None:
         if renewal is None or renewal.at is None:
@@ -376,6 +391,10 @@ def _own(
 ) -> None:
     """Have the metrics show how the daemon itself is."""
     metrics, hub, alerting = ground.metrics, ground.hub, ground.alerting
+    metrics.own(LOG_DROPPED, dropped)
+    if (recorder := ground.recorder) is not None:
+        metrics.own(RECORDING_DROPPED, lambda: recorder.dropped)
+        metrics.own(RECORDING_FAILURES, lambda: recorder.failures)
     metrics.own(DROPPED, lambda: hub.dropped)
     metrics.own(ALERTS_PUSHED, lambda: alerting.pushed)
     metrics.own(PUSH_FAILURES, lambda: alerting.failures)
@@ -402,6 +421,25 @@ def _started(config: Config, restored: Restored) -> str:
     if restored.last_id and (last is None or last.text != _STOPPING):
         says += "; the one before did not stop, it was ended"
     return says
+
+
+def _before(restored: Restored) -> dict[str, float]:
+    """Until when the daemon before this one is known to have watched, in wall time.
+
+    Breakers are written down every few seconds, and when it stops.
+    """
+    written = [at for at, _ in restored.memories.values()]
+    return {"watched_until": max(written)} if written else {}
+
+
+async def _tell_audit_fault(ground: _Ground, store: Store) -> None:
+    """Tell where the audit log is not as it was written, once that was looked at."""
+    fault = await store.looked_through()
+    if fault is not None:
+        await ground.tell(
+            f"the audit log is not as it was written: {fault}; a backup of {store.path}"
+            " tells what was there"
+        )
 
 
 def _damaged(aside: Path) -> str:

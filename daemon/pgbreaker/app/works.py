@@ -1,4 +1,4 @@
-"""What is done beside all else for as long as the daemon runs, and ought not to end."""
+"""What is done beside all else: for as long as the daemon runs, or once."""
 
 import asyncio
 import logging
@@ -16,26 +16,41 @@ class Works:
     """Begins works, and knows of one that fell: without it the daemon is not well."""
 
     def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []  # that ought not to end
+        self._once: list[asyncio.Task[None]] = []
 
     def begin(
         self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]
     ) -> None:
         """Have *work* done until *stack* comes to it."""
+        self._tasks.append(self._start(stack, name, work))
+
+    def do(
+        self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Have *work* done once: that it ends is as it should be."""
+        self._once.append(self._start(stack, name, work))
+
+    def _start(
+        self, stack: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(partial(tell_fall, log))
-        self._tasks.append(task)
 
         async def end() -> None:
             task.cancel()
             await asyncio.wait([task])
 
         stack.push_async_callback(end)
+        return task
 
     @property
     def trouble(self) -> str | None:
         """Which one fell. None: none did."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled():
-                return f"the {task.get_name()} fell"
+        ended = [task for task in self._tasks if task.done() and not task.cancelled()]
+        fallen = [
+            t for t in self._once if t.done() and not t.cancelled() and t.exception()
+        ]
+        for task in (*ended, *fallen):
+            return f"the {task.get_name()} fell"
         return None

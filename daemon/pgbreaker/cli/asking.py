@@ -215,6 +215,13 @@ def _of_status(
     if store.get("degraded"):
         text = f"what happens cannot be written down: {store['problem']}"
         yield _complaint("store", Level.WRONG, text)
+    if store.get("audit_fault"):
+        yield _complaint(
+            "audit",
+            Level.WRONG,
+            f"the audit log is not as it was written: {store['audit_fault']}",
+            "compare it with a backup of the store",
+        )
     if reload.get("ok") is False:
         yield _complaint(
             "reload",

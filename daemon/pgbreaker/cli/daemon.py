@@ -150,10 +150,23 @@ def _has_certificate(path: Path) -> bool:
     return any(line.startswith("tls_server_config:") for line in text.splitlines())
 
 
+# https://docs.openssl.org/master/man1/openssl-verification-options/ and x509_vfy.h
+_EXPIRED: Final = (9, 10)  # not valid yet, or no more
+_OTHER_NAME: Final = (62, 64)  # of a host, of an address
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")  # as it is called
+
+
+def _trusting(error: ssl.SSLCertVerificationError) -> str:
+    """What helps where a certificate is not trusted."""
+    if error.verify_code in _EXPIRED:
+        return "look at the clocks; the daemon takes a new one as soon as it is there"
+    if error.verify_code in _OTHER_NAME:
+        return "say --url with a name that the certificate has"
+    return "--ca FILE, or PGBREAKER_CA, says by which authority to trust it"
+
+
 def _reason(error: BaseException) -> str:
     """What went wrong, in the system's words and without its numbers."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message} (--ca FILE)"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason or error}".lower().replace("_", " ")
     if isinstance(error, TimeoutError):
@@ -427,6 +440,18 @@ class Asked:
 
     def _lost(self, error: Exception) -> EndError:
         before = "".join(f"; {tried}" for tried in self.place.tried)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return EndError(
+                f"the certificate of {self.place} is not trusted:"
+                f" {tidy(error.verify_message).rstrip('.')} ({_trusting(error)}){before}",
+                UNREACHABLE,
+            )
+        if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+            return EndError(
+                f"what answers at {self.place} does not speak TLS"
+                f" (a daemon without a certificate is asked by http://){before}",
+                UNREACHABLE,
+            )
         return EndError(
             f"no daemon answers at {self.place}: {_reason(error)}{before}"
             " (is it running? --url or PGBREAKER_URL say where)",

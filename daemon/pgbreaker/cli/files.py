@@ -101,16 +101,19 @@ _UNHEARD = {
 @click.command(
     epilog=options.examples("pgbreaker export systemd /etc/systemd/system"),
 )
-@click.argument("kind", type=click.Choice(["alerts", "dashboards", "systemd"]))
+@click.argument(
+    "kind", type=click.Choice(["alerts", "dashboards", "kubernetes", "systemd"])
+)
 @click.argument("into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--grafana-url", metavar="URL", help="Where Grafana is.")
 @click.option("--runbook-url", metavar="URL", help="Where you put the runbooks.")
 @click.option("--watchdog-url", metavar="URL", help="Who misses us when all is down.")
 @click.option("--email", metavar="ADDRESS", help="Who hears when Slack does not.")
 @click.option("--smtp", metavar="HOST:PORT", help="Who takes mail for that.")
+@click.option("--image", metavar="NAME:TAG", help="What Kubernetes runs.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 def export(kind: str, into: Path, force: bool, **addresses: str | None) -> None:
-    """Write alerts, dashboards or the systemd unit.
+    """Write alerts, dashboards, manifests or the systemd unit.
 
     Into DIR, with your addresses in them.
     """
@@ -127,6 +130,11 @@ def export(kind: str, into: Path, force: bool, **addresses: str | None) -> None:
         for option, when in _UNHEARD.items():
             if option not in given:
                 click.echo(f"without --{option} nobody hears {when}")
+    if kind == "kubernetes":
+        click.echo(
+            f"now: see {into}/pgbreaker.yaml, then kubectl apply -k {into}; where"
+            f" Prometheus' operator is, kubectl apply -k {into}/monitoring"
+        )
     if kind == "systemd":
         click.echo("now: systemctl daemon-reload && systemctl enable --now pgbreaker")
 

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -15,7 +16,7 @@ from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import EndError
 from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
 from pgbreaker.core import wall
-from pgbreaker.core.units import Seconds, duration, lasting
+from pgbreaker.core.units import Seconds, duration, hundredths, lasting
 
 if TYPE_CHECKING:
     from pgbreaker.web.api.tables import Table
@@ -99,6 +100,8 @@ def _told(seen: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"the configuration on disk is not in force: {first}"
     if store and store["degraded"]:
         yield f"the store cannot be written to: {store['problem']}"
+    if store and store.get("audit_fault"):
+        yield f"the audit log is not as it was written: {store['audit_fault']}"
     for target in seen["targets"]:
         window = target.get("maintenance")
         if window:
@@ -244,7 +247,24 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
         facts.append(("tried again in", lasting(seen["retry_after_seconds"])))
     window = seen.get("window") or {}
     facts += [(f"window {name}", _number(value)) for name, value in window.items()]
+    facts += _passed(daemon, seen)
     _list_facts(facts)
+
+
+def _passed(daemon: Asked, breaker: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """How much of the time a breaker let calls pass; nothing where no store knows it."""
+    target = quote(breaker["target"], safe="")
+    try:
+        answer = daemon.ask("GET", f"/api/v1/targets/{target}/summary")
+    except EndError:  # what it does now was told, and stands without its past
+        return
+    if not answer.is_good:
+        return
+    for span in daemon.read(answer, "spans")["spans"]:
+        share = span["breakers"][breaker["operation"]]["passed_ratio"]
+        if share is not None:
+            said = f"{hundredths(share)} of {lasting(span['seen_seconds'])} seen"
+            yield f"passed in {span['span']}", said
 
 
 def _number(value: object) -> str:
@@ -344,6 +364,8 @@ def events(
     chosen = {"target": target, "breaker": breaker}
     more = {name: value for name, value in chosen.items() if value is not None}
     found = list(_entries(daemon, since=instant(since), kinds=kinds, **more))
+    if not found and more:
+        _check_names(daemon, more)
     found = found[-limit:] if limit is not None else found
     if form == "json" and not follow:
         click.echo(json.dumps(found, indent=2))
@@ -355,6 +377,31 @@ def events(
         _follow(daemon, after, form, kinds, more)
 
 
+def _check_names(daemon: Asked, chosen: Mapping[str, str]) -> None:
+    """Complain where nothing that there is, or that the history tells of, is called so.
+
+    Raises:
+        EndError: There is no such name.
+    """
+    breakers = [str(b["name"]) for b in daemon.get("/api/v1/breakers")]
+    targets = list(dict.fromkeys(name.rpartition("/")[0] for name in breakers))
+    for kind, name in chosen.items():
+        there_are = targets if kind == "target" else breakers
+        # The history may know it from before it was taken out of the configuration.
+        if name in there_are or _page(daemon, {kind: name, "limit": 1}):
+            continue
+        near = get_close_matches(name, there_are, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        told = ", ".join(there_are[:_NAMED])
+        if len(there_are) > _NAMED:
+            told += f" and {len(there_are) - _NAMED} more"
+        raise EndError(
+            f"no {kind} is called {name!r}{meant}, now or in the history; there are"
+            f" {told}"
+        )
+
+
+_NAMED: Final = 20
 _PAGE: Final = 1000
 
 

@@ -73,7 +73,11 @@ def configured(path: Path | None, dsn: str | None, listen: str | None) -> "Confi
     help="Break the server after ten seconds, and show what happens.",
 )
 @click.option(
-    "--listen", default="127.0.0.1:9432", show_default=True, metavar="HOST:PORT"
+    "--listen",
+    default="127.0.0.1:9432",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Listen here.",
 )
 @click.option(
     "--for", "seconds", type=float, help="End by itself after so many seconds."

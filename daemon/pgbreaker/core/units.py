@@ -1,5 +1,6 @@
 """Words for numbers, and numbers for people."""
 
+import math
 import re
 from typing import Final, TypeAlias
 
@@ -86,6 +87,13 @@ def shortly(seconds: Seconds) -> str:
 def percent(share: Share) -> str:
     """Say a share as ``70 %``."""
     return f"{share * 100:.0f} %"
+
+
+def hundredths(share: Share) -> str:
+    """Say a share that is near to all, and never more than it is: ``99.98 %``."""
+    if share >= 1.0:
+        return "100 %"
+    return f"{math.floor(share * 10_000) / 100:.2f} %"
 
 
 def counted(number: int, thing: str) -> str:

@@ -8,7 +8,6 @@ lock, which is never held across anybody else's code.
 """
 
 import os
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import TracebackType
@@ -18,6 +17,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.flights import Slice
 from pgbreaker.core.states import Cause, Override, State
 from pgbreaker.core.units import Seconds, seconds_of
+from pgbreaker.core.wall import moment
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
 from pgbreaker.guard.gate import BOUNDS, ENDED, UNCOUNTED, Gate, Ticket
 from pgbreaker.guard.living import living
@@ -110,7 +110,7 @@ class PostgreSQLCircuitBreaker(Gate):
             "operation": self.operation,
             "state": seen["state"],
             "computed_state": seen["computed_state"],
-            "since": _moment(self._clock.wall_of(core.since)),
+            "since": moment(self._clock.wall_of(core.since)),
             "reason": self.explain(),
             "cause": {
                 "code": core.cause.value if core.cause else None,
@@ -367,12 +367,6 @@ class PostgreSQLCircuitBreaker(Gate):
             move = self._core.resume(now)
             self._note(move)
         self._spread()
-
-
-def _moment(at: float) -> str:
-    """Write a Unix time as in RFC 3339, to the millisecond."""
-    whole, rest = divmod(round(at * 1000), 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{rest:03d}Z"
 
 
 def all_breakers() -> list[PostgreSQLCircuitBreaker]:

@@ -31,6 +31,7 @@ class Bulkhead:
     def __init__(self, limit: int, *, wait: Seconds | str | None = None) -> None:
         """
         Args:
+            limit: Calls in flight at once.
             wait: Seconds, or a text like ``100ms``, that a call waits for its turn.
                 None: none waits.
 

@@ -33,10 +33,16 @@ class Classification:
     """What an error means. The order of the fields is public.
 
     Attributes:
+        category: What kind of error it is: transient, persistent, query, system or
+            application.
         outcome: What became of the work that was asked for.
         trips: Whether it counts as a failure of the breaker that *scope* names.
+        retry: When it may be tried again: always, if idempotent, the whole transaction,
+            or never.
         poisoned: Whether the session must be thrown away.
         sqlstate: The innermost one, None when nobody told one.
+        scope: Whose breaker counts it: that of the whole server, of new connections, of
+            the operation, of the pool, or nobody's.
         reason: Why, in a few words. Holds nothing of the error's own text.
     """
 

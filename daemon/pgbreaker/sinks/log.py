@@ -181,9 +181,6 @@ class Scribe(logging.Handler):
 
     An error that comes again and again is written once a minute, with how often it came.
 
-    Attributes:
-        dropped: Lines that were left out: the queue was full, or nobody could read.
-
     Args:
         descriptor: Where to write: a file, a terminal, a pipe.
         most: Lines that may wait.
@@ -191,16 +188,24 @@ class Scribe(logging.Handler):
 
     def __init__(self, descriptor: int, most: int = _QUEUED) -> None:
         super().__init__()
-        self.dropped = 0
         self._descriptor = descriptor
         self._most = most
-        self._told = 0  # of those dropped
+        # Each is counted up by one side alone: the same number counted up by both would
+        # lose what they count at once.
+        self._refused = 0  # by who logs, under the handler's lock
+        self._unwritten = 0  # by the thread
+        self._told = 0  # of both
         self._repeated: dict[tuple[str, str], _Repeated] = {}
         # Unbounded and counted: this queue alone may be put to while it is put to, as
         # in a destructor that logs.
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._writing = threading.Thread(target=self._write, name="log", daemon=True)
         self._writing.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were left out: the queue was full, or nobody could read."""
+        return self._refused + self._unwritten
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have a record written soon."""
@@ -228,7 +233,7 @@ class Scribe(logging.Handler):
 
     def _put(self, record: logging.LogRecord) -> None:
         if self._queue.qsize() >= self._most:
-            self.dropped += 1
+            self._refused += 1
             return
         try:
             line = self.format(record)
@@ -256,7 +261,7 @@ class Scribe(logging.Handler):
             try:
                 self._write_all(memoryview(text.encode("utf-8", "backslashreplace")))
             except OSError:  # nobody can read it: closed, or the disk is full
-                self.dropped += len(lines)
+                self._unwritten += len(lines)
             else:
                 self._told += lost
 
@@ -292,6 +297,12 @@ class Scribe(logging.Handler):
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:  # whoever shares the terminal may have made it so
                 select.select((), (self._descriptor,), ())
+
+
+def dropped() -> int:
+    """Lines of the process's log that were left out."""
+    scribes = (h for h in logging.getLogger().handlers if isinstance(h, Scribe))
+    return sum(scribe.dropped for scribe in scribes)
 
 
 def configure(
@@ -334,6 +345,19 @@ def _formatter(form: str, stream: TextIO, env: Mapping[str, str]) -> logging.For
         formatter = logging.Formatter(
             "%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"
         )
-    if env.get("JOURNAL_STREAM") and stream is sys.stderr:
+    if _is_journal(stream, env):
         formatter = JournalFormatter(formatter)
     return formatter
+
+
+def _is_journal(stream: TextIO, env: Mapping[str, str]) -> bool:
+    """Whether what is written there goes to the journal; the variable alone is inherited
+    by whatever a service starts, wherever that writes.
+
+    https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html#%24JOURNAL_STREAM
+    """
+    said = env.get("JOURNAL_STREAM")
+    if not said or stream is not sys.stderr:
+        return False
+    at = os.fstat(stream.fileno())
+    return said == f"{at.st_dev}:{at.st_ino}"

@@ -346,12 +346,28 @@ STORE_LOST: Final = Family(
     "counter",
     "Entries of the history that were told and could not be written down.",
 )
+RECORDING_DROPPED: Final = Family(
+    "pgbreaker_recording_dropped_total",
+    "counter",
+    "Readings and moves that the recording lacks: too many waited, or the disk refused.",
+)
+RECORDING_FAILURES: Final = Family(
+    "pgbreaker_recording_failures_total",
+    "counter",
+    "Times that the disk refused to take the recording.",
+)
+LOG_DROPPED: Final = Family(
+    "pgbreaker_log_dropped_total",
+    "counter",
+    "Lines of the log that were left out: nobody took them in time.",
+)
 
 # Counted by others, who take over with `Metrics.own`; 0 where they do not run.
 _ELSEWHERE: Final = (
     *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
     *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
     *(STREAMS, REFUSED, STORE_DEGRADED, STORE_SIZE, STORE_LOST),
+    *(RECORDING_DROPPED, RECORDING_FAILURES, LOG_DROPPED),
 )
 
 OWN: Final[Mapping[str, Family]] = {

@@ -135,7 +135,6 @@ class Recorder:
     """Writes what the hub tells to a file, of which the one before is kept; a sink.
 
     Attributes:
-        dropped: Events that were left out, for want of room in the queue.
         failures: Times that the disk refused.
     """
 
@@ -146,7 +145,9 @@ class Recorder:
         clock: Clock,
         version: str,
     ) -> None:
-        self.dropped = 0
+        # Each counted up by one thread alone, or what both count at once would be lost.
+        self._refused = 0  # for want of room in the queue
+        self._unwritten = 0  # by the disk
         self.failures = 0
         self._clock = clock
         self._version = version
@@ -178,7 +179,12 @@ class Recorder:
         try:
             self._queue.put_nowait(queued)
         except queue.Full:
-            self.dropped += 1
+            self._refused += 1
+
+    @property
+    def dropped(self) -> int:
+        """Events that were left out: too many waited, or the disk refused."""
+        return self._refused + self._unwritten
 
     @property
     def waiting(self) -> int:
@@ -226,8 +232,8 @@ class Recorder:
                 self._file.path,
                 (error.strerror or str(error)).lower(),
             )
+        self._unwritten += lost
         self.failures += 1
-        self.dropped += lost
         self._file.close()
         self._ending.wait(_AGAIN)
 

@@ -48,6 +48,7 @@ class CircuitBreakerIntegratedSessionManager(Generic[S]):
     ) -> None:
         """
         Args:
+            session_manager: Makes the sessions; it has an asynchronous engine.
             enable_circuit_breaker: False: measure, and refuse nothing.
             breaker: Name of the target, or the target.
             config: Rules of its breakers. None: those it has, or the defaults.

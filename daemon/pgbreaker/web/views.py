@@ -24,10 +24,13 @@ class Stored:
     Attributes:
         degraded: What is wrong with it, in one line. None: nothing is.
         size: Bytes that it takes on disk.
+        audit_fault: Where its audit log is not as it was written. None: nowhere, as far
+            as is known.
     """
 
     degraded: str | None
     size: int
+    audit_fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Views:
             "degraded": stored.degraded is not None,
             "problem": stored.degraded,
             "size_bytes": stored.size,
+            "audit_fault": stored.audit_fault,
         }
 
     def _reload(self) -> dict[str, Any] | None:

@@ -1,12 +1,16 @@
 """The daemon put together, as far as that takes no server."""
 
-from contextlib import asynccontextmanager
+import asyncio
+import re
+from contextlib import asynccontextmanager, closing
 
 import aiohttp
 import pytest
 
 from pgbreaker.app import Source, running
+from pgbreaker.sinks.store.file import connect, uri_of
 from support.otlp import attributes, collector
+from support.storing import override, storing
 
 GONE = (
     "version: 1\ntargets:\n  - {name: gone, dsn: 'postgresql://me@127.0.0.1:1/app'}\n"
@@ -32,6 +36,15 @@ async def asked(one, path: str) -> dict:
         client.get(path) as answer,
     ):
         return await answer.json()
+
+
+async def scraped(one) -> str:
+    host, port = one.address
+    async with (
+        aiohttp.ClientSession(f"http://{host}:{port}") as client,
+        client.get("/metrics") as answer,
+    ):
+        return await answer.text()
 
 
 async def test_a_reload_is_a_span(path):
@@ -89,6 +102,66 @@ async def test_a_store_that_was_damaged_is_an_event_and_not_for_the_log_alone(
     _, damaged = [entry["text"] for entry in told["events"]]
     assert damaged.startswith("the store was damaged and put aside as ")
     assert ".corrupt-" in damaged
+
+
+async def test_a_daemon_tells_until_when_the_one_before_it_watched(path, tmp_path):
+    path.write_text(GONE, "utf-8")
+    env = {"STATE_DIRECTORY": str(tmp_path)}
+    async with daemon(path, **env):
+        pass
+    async with daemon(path, **env) as one:
+        told = await asked(one, "/api/v1/events?kind=daemon")
+
+    first, stop, second = [entry["details"] for entry in told["events"]]
+    ids = [entry["id"] / 1000 for entry in told["events"]]
+    assert (first["phase"], stop["phase"], second["phase"]) == (
+        "start",
+        "stop",
+        "start",
+    )
+    assert "watched_until" not in first
+    assert ids[0] <= second["watched_until"] <= ids[2]
+
+
+async def test_an_audit_log_that_somebody_changed_is_told_at_the_start(path, tmp_path):
+    path.write_text(GONE, "utf-8")
+    file = tmp_path / "state.db"
+    async with storing(file) as store:
+        await store.record([override(1), override(2, None)])
+    with closing(connect(uri_of(file, "mode=rw"))) as connection:
+        connection.execute("UPDATE audit SET author = 'eve' WHERE number = 2")
+
+    async with daemon(path, STATE_DIRECTORY=str(tmp_path)) as one:
+        async with asyncio.timeout(5.0):
+            told: list[str] = []
+            while len(told) < 2:
+                events = await asked(one, "/api/v1/events?kind=daemon")
+                told = [entry["text"] for entry in events["events"]]
+        status = await asked(one, "/api/v1/status")
+        audit = await asked(one, "/api/v1/audit?verify=true")
+        trouble = one.trouble
+
+    fault = "line 2 of the audit log was changed"
+    assert told[1].startswith(f"the audit log is not as it was written: {fault}")
+    assert status["store"]["audit_fault"] == audit["fault"] == fault
+    assert trouble is None
+
+
+async def test_what_the_recording_and_the_log_leave_out_is_counted(path, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path.write_text(f"{GONE}record: {{path: {folder}/seen.jsonl}}\n", "utf-8")
+    config = Source(path, "127.0.0.1:0").read()
+    folder.rmdir()
+
+    async with running(config) as one, asyncio.timeout(10.0):
+        text = ""
+        while "pgbreaker_recording_failures_total 1" not in text:
+            text = await scraped(one)
+
+    (left_out,) = re.findall(r"^pgbreaker_recording_dropped_total (\d+)$", text, re.M)
+    assert int(left_out) >= 1
+    assert "pgbreaker_log_dropped_total 0\n" in text
 
 
 async def test_the_room_that_a_service_manager_made_is_used(path, tmp_path):

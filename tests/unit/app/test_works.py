@@ -50,3 +50,18 @@ async def test_one_that_ended_by_itself_is_trouble_too():
         await asyncio.sleep(0.01)
 
         assert works.trouble == "the renewal fell"
+
+
+async def test_what_is_done_once_may_end_and_may_not_fall(caplog):
+    works = Works()
+    async with AsyncExitStack() as stack:
+        works.do(stack, "look", end())
+        await asyncio.sleep(0.01)
+        ended = works.trouble
+        works.do(stack, "second look", fall())
+        await asyncio.sleep(0.01)
+        fell = works.trouble
+
+    assert ended is None
+    assert fell == "the second look fell"
+    assert "the second look fell, which is a fault of ours" in caplog.text

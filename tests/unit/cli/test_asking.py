@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from pgbreaker.web.views import Stored
 from support.site import serving
 from unit.cli.conftest import answering
 
@@ -79,6 +80,7 @@ async def test_a_daemon_that_watches_something_else_is_told(command, tmp_path):
         words = ("doctor", "--config", str(path), "--url", url, "-o", "json")
         done = await asyncio.to_thread(command, *words)
         served.health = "the sentinel of main has ended"
+        served.inside.views.stored = lambda: Stored(None, 1, "line 2 was changed")
         ill = await asyncio.to_thread(command, *words)
 
     found = {one["code"]: one for one in json.loads(done.stdout)}
@@ -86,6 +88,7 @@ async def test_a_daemon_that_watches_something_else_is_told(command, tmp_path):
     assert "unhealthy" not in found
     assert found["version"]["text"].startswith("the daemon is 1.2.3, and this command ")
     assert "the sentinel of main has ended" in ill.stdout
+    assert "the audit log is not as it was written: line 2 was changed" in ill.stdout
 
 
 def scraped(interval: str = "5s", health: str = "up", job: str = "pgbreaker") -> dict:

@@ -268,17 +268,36 @@ def test_a_certificate_is_trusted_by_the_authority_that_is_named(command, tmp_pa
                 peer.close()  # who does not trust us hangs up
 
     with socket.create_server(("127.0.0.1", 0)) as there:
-        serving = threading.Thread(target=serve, args=(there, 2))
+        serving = threading.Thread(target=serve, args=(there, 3))
         serving.start()
-        url = f"https://localhost:{there.getsockname()[1]}"
-        good = command("healthcheck", "--url", url, "--ca", str(authority.root))
+        port, ca = there.getsockname()[1], ("--ca", str(authority.root))
+        url, other = f"https://localhost:{port}", f"https://127.0.0.1:{port}"
+        good = command("healthcheck", "--url", url, *ca)
         bad = command("healthcheck", "--url", url)
+        named = command("healthcheck", "--url", other, *ca)
         serving.join()
 
     assert good.exit_code == 0, good.output
-    assert bad.exit_code == 69
-    assert "its certificate is not trusted" in bad.stderr
-    assert "--ca FILE" in bad.stderr
+    assert (bad.exit_code, named.exit_code) == (69, 69)
+    assert bad.stderr.startswith(
+        f"the certificate of {url} (--url) is not trusted: unable to get local issuer"
+        " certificate ("
+    )
+    assert "--ca FILE, or PGBREAKER_CA" in bad.stderr
+    assert named.stderr == (
+        f"the certificate of {other} (--url) is not trusted: IP address mismatch,"
+        " certificate is not valid for '127.0.0.1' (say --url with a name that the"
+        " certificate has)\n"
+    )
+
+
+def test_who_asks_a_plain_daemon_by_https_is_told_so(command):
+    with answering(200, {}) as there:
+        url = there.url.replace("http:", "https:")
+        done = command("healthcheck", "--url", url)
+
+    assert done.exit_code == 69
+    assert done.stderr.startswith(f"what answers at {url} (--url) does not speak TLS")
 
 
 def test_a_unix_socket_is_spoken_to(command, tmp_path):

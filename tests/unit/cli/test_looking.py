@@ -16,9 +16,12 @@ from pgbreaker.cli.looking import (
     written,
 )
 from pgbreaker.cli.looking import shown as table_of
+from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.reading import Finding
 from pgbreaker.probes import PROBES
+from pgbreaker.sinks.store import Bucket, Counts
 from support.site import serving
+from support.storing import storing
 
 
 async def shown(command, served, *words: str, **env: str):
@@ -50,13 +53,18 @@ def test_what_the_daemon_cannot_do_is_said_before_the_rest():
     seen = {
         "time": "2026-11-26T03:12:00.000Z",
         "reload": {"ok": False, "problem": "a.yaml:1:1: this\na.yaml:2:1: that"},
-        "store": {"degraded": True, "problem": "the disk is full"},
+        "store": {
+            "degraded": True,
+            "problem": "the disk is full",
+            "audit_fault": "line 2 of the audit log was changed",
+        },
         "targets": [],
     }
 
-    assert list(table_of(seen))[:2] == [
+    assert list(table_of(seen))[:3] == [
         "the configuration on disk is not in force: a.yaml:1:1: this",
         "the store cannot be written to: the disk is full",
+        "the audit log is not as it was written: line 2 of the audit log was changed",
     ]
 
 
@@ -225,6 +233,69 @@ async def test_a_breaker_is_explained_with_what_it_goes_by(command):
     assert re.search(r"^  sqlstate\s+53300$", done.stdout, re.M)
     assert re.search(r"^  probe\s+login$", done.stdout, re.M)
     assert re.search(r"^  tried again in\s+1\.0 s$", done.stdout, re.M)
+
+
+async def test_a_breaker_is_explained_with_its_past_where_a_store_knows_it(
+    command, tmp_path
+):
+    minute, path = 1_800_000_000, tmp_path / "state.db"
+    async with storing(path) as store:
+        bucket = Bucket(minute, 60, 0.12, 0.004, 0)
+        store.count(Counts({("main", minute): bucket}, {("main/read", minute): 3.0}))
+    async with storing(path) as store, serving(store=store) as served:
+        served.scene.read()
+        known = await shown(command, served, "explain", "main/read")
+    async with serving() as served:
+        served.scene.read()
+        unknown = await shown(command, served, "explain", "main/read")
+
+    assert re.search(
+        r"^  passed in 24h +95.00 % of 1 min 0 s seen$", known.stdout, re.M
+    )
+    assert known.stdout.count("passed in") == 3
+    assert "passed" not in unknown.stdout
+    assert unknown.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("--target", "mian"),
+            (
+                "no target is called 'mian' (did you mean 'main'?), now or in the"
+                " history; there are main, other\n"
+            ),
+        ),
+        (("--breaker", "main/raed"), "no breaker is called 'main/raed' (did you mean"),
+    ],
+)
+async def test_events_of_nothing_that_there_is_are_a_failure(command, words, says):
+    async with serving("main", "other") as served:
+        done = await shown(command, served, "events", *words, "-o", "json")
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith(says)
+    assert done.stdout == ""
+
+
+async def test_events_of_what_there_is_or_was_may_be_none(command):
+    """The history knows a target that the configuration has no more."""
+    async with serving("main") as served:
+        past = served.scene.clock.wall()
+        text, id_ = "a word on it", int(past * 1000)
+        entry = Entry(id=id_, at=past, kind=Kind.NOTICE, text=text, target="gone")
+        served.history.entries.append(entry)
+        now = datetime.fromtimestamp(past + 3600, UTC)
+        since = ("--since", written(now))
+        is_there = await shown(command, served, "events", "--target", "main", *since)
+        was = await shown(command, served, "events", "--target", "gone", *since)
+        old = ("--since", "2020-01-01T00:00:00Z")
+        shows = await shown(command, served, "events", "--target", "gone", *old)
+
+    assert (is_there.exit_code, is_there.output) == (0, "")
+    assert (was.exit_code, was.output) == (0, "")
+    assert text in shows.stdout
 
 
 async def test_a_breaker_that_there_is_not_is_said_with_those_there_are(command):

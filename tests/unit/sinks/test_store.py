@@ -4,14 +4,15 @@ import asyncio
 import re
 import sqlite3
 import stat
+import threading
 from contextlib import closing
 
 import pytest
 
 from pgbreaker.core.entry import Kind
 from pgbreaker.core.wanted import Wanted
-from pgbreaker.sinks.history import NotKeptError
-from pgbreaker.sinks.store import Counts, Failure, InUseError
+from pgbreaker.sinks.history import NotKeptError, NotReadError
+from pgbreaker.sinks.store import Counts, Failure, InUseError, reading
 from pgbreaker.sinks.store.file import connect, uri_of
 from pgbreaker.sinks.store.rows import Bucket
 from support.storing import entry, override, storing, until, window
@@ -178,6 +179,100 @@ async def test_the_last_fifty_failures_of_each_target_are_kept(path):
         assert await store.failures("other") == [failed("other", 1.0)]
 
 
+# What became of a target.
+
+HOUR = 1_800_000_000 - 3600
+WIDE = [86_400.0, 7 * 86_400.0, 90 * 86_400.0]
+
+
+def minutes(start: int, count: int, pings: int = 60, bad: int = 0) -> Counts:
+    """So many minutes from *start* on, in each of which main was asked once a second."""
+    starts = range(start, start + 60 * count, 60)
+    one = (pings, pings * 0.001, 0.002, bad)
+    return Counts({("main", at): Bucket(at, *one) for at in starts})
+
+
+async def test_what_became_of_a_target_is_of_the_time_in_which_it_was_seen(path):
+    """The daemon ran for ten minutes, and for fifty: not for the twenty between."""
+    async with storing(path) as store:
+        store.count(minutes(HOUR - 1200, 10))
+        store.count(minutes(HOUR + 600, 50))
+        store.count(Counts(shut={("main/read", HOUR + 1200): 36.0}))
+
+    async with storing(path) as store:
+        day, week, quarter = await store.past("main", ["main/read"], WIDE, 1.0)
+
+    # The last minute of ten was seen until the next ping came, or its end.
+    assert day.seen == 60 * 60
+    assert (day.count, day.bad, day.most) == (3600, 0, 0.002)
+    assert day.mean == pytest.approx(0.001)
+    assert day.passed("main/read") == pytest.approx(0.99)
+    assert (week.seen, quarter.seen) == (day.seen, day.seen)
+
+
+async def test_of_hours_whose_minutes_are_gone_as_much_was_seen_as_was_asked(path):
+    """An hour's sum does not say when in it the daemon ran; how often it asked does."""
+    old = HOUR - 30 * 86_400
+    async with storing(path) as store:
+        store.count(minutes(old, 60))
+        store.count(minutes(old + 3600, 15))
+        store.count(minutes(old + 7200, 3))
+        store.count(Counts(shut={("main/read", old + 7200): 1800.0}))
+        store.count(minutes(HOUR, 1))
+    change(path, f"DELETE FROM ping_1m WHERE start < {HOUR}")
+
+    async with storing(path) as store:
+        _, week, quarter = await store.past("main", ["main/read"], WIDE, 1.0)
+
+    assert week.seen == 60.0
+    assert quarter.seen == 3600 + 15 * 60 + 1800 + 60
+    assert quarter.shut == {"main/read": 1800.0}
+    assert quarter.count == 79 * 60
+
+
+async def test_who_is_asked_seldom_is_seen_between_two_questions(path):
+    async with storing(path) as store:
+        for at in range(HOUR, HOUR + 3600, 300):
+            store.count(minutes(at, 1, pings=1))
+
+    async with storing(path) as store:
+        (day,) = await store.past("main", [], WIDE[:1], 300.0)
+
+    assert day.seen == 3600.0
+
+
+async def test_a_target_that_nobody_has_asked_has_no_past(path):
+    async with storing(path) as store:
+        (empty,) = await store.past("main", ["main/read"], WIDE[:1], 1.0)
+        store.count(minutes(HOUR, 1))
+    async with storing(path) as store:
+        (other,) = await store.past("other", ["other/read"], WIDE[:1], 1.0)
+
+    for past in (empty, other):
+        assert (past.seen, past.passed("main/read"), past.mean) == (0.0, None, None)
+
+
+async def test_the_past_of_one_among_many_takes_no_look_at_the_others(path):
+    """Rows stand by their time: of five hundred targets a week is five million."""
+    async with storing(path) as store:
+        store.count(minutes(HOUR, 60))
+    change(
+        path,
+        "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 400)"
+        " INSERT INTO ping_1m SELECT start, 'other' || i, count, total, most, bad"
+        " FROM ping_1m JOIN n",
+    )
+    steps = []
+
+    with closing(connect(uri_of(path, "mode=ro"))) as connection:
+        connection.set_progress_handler(lambda: steps.append(1), 1000)
+        now = float(HOUR + 3600)
+        day = reading.past(connection, "main", ["main/read"], now - 86_400, now, 1.0)
+
+    assert day.count == 3600
+    assert len(steps) < 60
+
+
 # The audit log.
 
 
@@ -217,6 +312,42 @@ async def test_whoever_changes_the_audit_log_is_found_out(path, statement, fault
 
     assert found is not None
     assert re.search(fault, found)
+
+
+async def test_a_store_is_looked_through_for_that_as_it_is_opened(path, caplog):
+    async with storing(path) as store:
+        await store.record([override(1), override(2, None)])
+
+        assert await store.looked_through() is None
+        assert caplog.text == ""
+    change(path, "UPDATE audit SET author = 'eve' WHERE number = 2")
+
+    async with storing(path) as store:
+        fault = await store.looked_through()
+
+    assert fault == store.audit_fault == "line 2 of the audit log was changed"
+    (line,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert line.getMessage().endswith("not as it was written: " + fault)
+
+
+async def test_a_store_that_is_closed_waits_for_no_long_read(path):
+    """Who reads holds the file; with the last who does, its log goes."""
+    began = threading.Event()
+
+    def endless(connection: sqlite3.Connection) -> None:
+        began.set()
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT max(i) FROM n"
+        ).fetchone()
+
+    async with storing(path) as store:
+        reading_on = asyncio.create_task(store._read(endless))
+        await asyncio.to_thread(began.wait, 5.0)
+
+    with pytest.raises(NotReadError, match="interrupted"):
+        await reading_on
+    assert [file.name for file in path.parent.glob("state.db-*")] == []
 
 
 async def test_details_of_any_shape_keep_their_seal(path):

@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from pgbreaker.errors import ConfigError
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.sinks.history import History, NotKeptError
 from pgbreaker.sinks.hub import Notice
+from pgbreaker.sinks.store import Bucket, Counts, Failure
+from pgbreaker.sinks.store.file import connect, uri_of
 from pgbreaker.web.api.changes import MOST as WAITING
 from pgbreaker.web.api.changes import Changes
 from pgbreaker.web.api.stream import MOST as STREAMS
@@ -29,7 +32,7 @@ from pgbreaker.web.views import LastReload, Stored, Views
 from support.boards import Scene
 from support.described import Described
 from support.site import Served, serving
-from support.storing import entry, storing
+from support.storing import entry, override, storing
 
 BREAKER = "/api/v1/breakers/main/read"
 OVERRIDE = f"{BREAKER}/override"
@@ -107,7 +110,9 @@ async def test_the_status_tells_how_the_store_is_and_what_became_of_a_reload(ask
         served.scene.board,
         served.scene.clock,
         "e1",
-        stored=lambda: Stored("the disk is full", 4096),
+        stored=lambda: Stored(
+            "the disk is full", 4096, "line 2 of the audit log was changed"
+        ),
         last_reload=lambda: LastReload(FAR, "pgbreaker.yaml:3:1: no such key"),
     )
     served.scene.read()
@@ -119,6 +124,7 @@ async def test_the_status_tells_how_the_store_is_and_what_became_of_a_reload(ask
         "degraded": True,
         "problem": "the disk is full",
         "size_bytes": 4096,
+        "audit_fault": "line 2 of the audit log was changed",
     }
     assert status["reload"]["ok"] is False
     assert status["reload"]["problem"] == "pgbreaker.yaml:3:1: no such key"
@@ -640,7 +646,7 @@ async def test_pages_of_events_hang_together_both_ways(ask):
             "for what? give the index that you have, too",
         ),
         ("status?index=1&wait=1h", "wait", "'1h' is longer than 5 min 0 s"),
-        ("audit?author=ann", "author", "unknown; there are limit, before"),
+        ("audit?author=ann", "author", "unknown; there are limit, before, verify"),
     ],
 )
 async def test_a_question_that_is_wrong_says_what_is(ask, path, field, detail):
@@ -697,6 +703,156 @@ async def test_with_a_store_the_lines_of_the_audit_are_sealed_and_come_in_pages(
     assert last["audit"][0]["before"] == first["audit"][0]["seal"]
 
 
+async def test_whoever_asks_is_told_whether_the_audit_is_as_it_was_written(
+    ask, tmp_path
+):
+    path, scene = tmp_path / "state.db", ask.served.scene
+    async with storing(path, clock=scene.clock) as store:
+        await store.record([override(1), override(2)])
+        async with also(ask, store=store) as ask:
+            unasked = await ask("GET", "/api/v1/audit")
+            whole = await ask("GET", "/api/v1/audit?verify=true")
+            with closing(connect(uri_of(path, "mode=rw"))) as connection:
+                connection.execute("UPDATE audit SET author = 'eve' WHERE number = 2")
+            changed = await ask("GET", "/api/v1/audit?verify=true")
+    nothing = await ask("GET", "/api/v1/audit?verify=true", 404)
+
+    assert (unasked["verified"], unasked["fault"]) == (False, None)
+    assert (whole["verified"], whole["fault"]) == (True, None)
+    assert changed["fault"] == "line 2 of the audit log was changed"
+    assert nothing["title"] == "no store"
+
+
+# -- What the store keeps of a target -------------------------------------------------
+
+MINUTE = 1_800_000_060  # the full minute before the wall time of a scene
+TARGET = "/api/v1/targets/main"
+
+
+@pytest.fixture
+async def kept(ask, tmp_path):
+    """Asks a daemon with a store: of main two minutes with the reader shut in one, and
+    three bad readings, one of which began as a spreadsheet's formula does."""
+    scene = ask.served.scene
+    async with storing(tmp_path / "state.db", clock=scene.clock) as store:
+        store.count(
+            Counts(
+                {
+                    ("main", MINUTE - 60): Bucket(MINUTE - 60, 60, 0.12, 0.004, 0),
+                    ("main", MINUTE): Bucket(MINUTE, 0, 0.0, 0.0, 40),
+                },
+                {("main/read", MINUTE): 25.0},
+                [
+                    Failure("main", MINUTE + at, "ping", "refused", 0.01, None, text)
+                    for at, text in enumerate(("nobody listens", "=1+1", None))
+                ],
+            )
+        )
+    path = tmp_path / "state.db"
+    async with (
+        storing(path, clock=scene.clock) as store,
+        also(ask, store=store) as asking,
+    ):
+        yield asking
+
+
+async def test_a_target_by_the_minute_has_its_pings_and_when_it_was_shut(kept):
+    body = await kept("GET", f"{TARGET}/rollup")
+    hours = await kept("GET", f"{TARGET}/rollup?by=hour&since=90d")
+
+    first, second = body["rollup"]
+    assert first["start"] == "2027-01-15T08:00:00.000Z"
+    assert first["pings"] == {
+        "count": 60,
+        "mean_seconds": 0.002,
+        "max_seconds": 0.004,
+        "bad": 0,
+    }
+    assert first["shut_seconds"] == {"connect": 0.0, "read": 0.0, "write": 0.0}
+    assert second["pings"]["mean_seconds"] is None
+    assert second["shut_seconds"]["read"] == 25.0
+    assert [(h["pings"]["count"], h["pings"]["bad"]) for h in hours["rollup"]] == [
+        (60, 40)
+    ]
+
+
+async def test_a_part_of_the_past_can_be_asked_for(kept):
+    since, ends = "2027-01-15T08:00:30Z", "2027-01-15T08:01:00Z"
+
+    late = await kept("GET", f"{TARGET}/rollup?since={since}")
+    none = await kept("GET", f"{TARGET}/rollup?since={since}&until={ends}")
+
+    assert [line["pings"]["bad"] for line in late["rollup"]] == [40]
+    assert none["rollup"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "says"),
+    [
+        ("since=7d", "since", "7 d 0 h by the minute are 10080 rows, and 2500"),
+        ("by=day", "by", "no 'day'; there are minute, hour"),
+        ("format=md", "format", "there are json, csv"),
+        ("form=csv", "form", "there are since, until, by, format"),
+    ],
+)
+async def test_a_past_that_is_not_told_is_refused_with_what_is(
+    kept, query, field, says
+):
+    body = await kept("GET", f"{TARGET}/rollup?{query}", 422)
+
+    assert says in fields(body)[field]
+
+
+async def test_a_target_by_the_minute_as_csv_is_what_a_spreadsheet_reads(kept):
+    answer, text = await kept.full("GET", f"{TARGET}/rollup?format=csv")
+    _, failures = await kept.full("GET", f"{TARGET}/failures?format=csv")
+
+    head, first, second = csv.reader(io.StringIO(text))
+    assert head[:5] == ["start", "pings", "mean_seconds", "max_seconds", "bad"]
+    assert head[5:] == [f"{o}_shut_seconds" for o in ("connect", "read", "write")]
+    assert first[1:] == ["60", "0.002", "0.004", "0", "0.0", "0.0", "0.0"]
+    assert second[1:] == ["0", "", "", "40", "0.0", "25.0", "0.0"]
+    assert "pgbreaker-rollup.csv" in answer.headers["Content-Disposition"]
+    assert "'=1+1" in failures
+
+
+async def test_a_target_in_sum_is_of_the_time_in_which_it_was_seen(kept):
+    spans = (await kept("GET", f"{TARGET}/summary"))["spans"]
+
+    assert [span["span"] for span in spans] == ["24h", "7d", "90d"]
+    for span in spans:
+        assert span["seen_seconds"] == 100.0
+        assert span["pings"]["count"] == 60
+        assert span["breakers"]["read"] == {"shut_seconds": 25.0, "passed_ratio": 0.75}
+        assert span["breakers"]["write"]["passed_ratio"] == 1.0
+
+
+async def test_bad_readings_are_told_over_restarts_the_newest_first(kept):
+    failures = (await kept("GET", f"{TARGET}/failures"))["failures"]
+
+    assert [one["text"] for one in failures] == [None, "=1+1", "nobody listens"]
+    assert failures[0]["outcome"] == "refused"
+    assert failures[0]["at"] == "2027-01-15T08:01:02.000Z"
+
+
+@pytest.mark.parametrize("kind", ["rollup", "summary", "failures"])
+async def test_where_nothing_is_kept_that_is_said(ask, kind):
+    body = await ask("GET", f"{TARGET}/{kind}", 404)
+
+    assert body["title"] == "no store"
+    assert "names no store" in body["detail"]
+
+
+@pytest.mark.parametrize("kind", ["rollup", "summary", "failures"])
+async def test_a_store_that_cannot_be_read_is_a_problem(kept, tmp_path, kind):
+    for file in tmp_path.glob("state.db*"):
+        file.unlink()
+
+    body = await kept("GET", f"{TARGET}/{kind}", 503)
+
+    assert body["detail"].startswith("the store cannot be read: ")
+
+
 async def test_a_timeline_has_no_gaps_and_tells_both_states(ask):
     await some_events(ask)
     ask.served.scene.time.now += 10.0
@@ -714,6 +870,20 @@ async def test_a_timeline_has_no_gaps_and_tells_both_states(ask):
     assert ends == [*(span["began"] for span in spans[1:]), None]
     assert spans[0]["cause"] == "confirmed"
     assert spans[-1]["seconds"] == 10.0
+
+
+async def test_a_timeline_tells_when_no_daemon_ran(ask):
+    scene = ask.served.scene
+    now = scene.clock.wall()
+    details = {"phase": "start", "watched_until": now - 7200.0}
+    told = {"kind": Kind.DAEMON, "breaker": None, "target": None, "details": details}
+    ask.served.history.entries.append(entry(int((now - 60) * 1000), **told))
+
+    body = await ask("GET", f"{BREAKER}/timeline?since=1h")
+
+    assert body["unwatched"] == [
+        {"began": body["since"], "ended": "2027-01-15T08:00:40.000Z"}
+    ]
 
 
 async def test_a_move_behind_an_override_does_not_end_it(ask):

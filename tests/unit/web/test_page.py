@@ -5,6 +5,9 @@ import cProfile
 import gzip
 import pstats
 import re
+import threading
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +15,8 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence, Override, State
 from pgbreaker.sinks.recent import Recent
+from pgbreaker.sinks.store import Bucket, Counts
+from pgbreaker.sinks.store.file import connect
 from pgbreaker.web.page import press
 from pgbreaker.web.page.asked import Asked
 from pgbreaker.web.page.breakers import bars_of
@@ -24,10 +29,11 @@ from pgbreaker.web.page.sheet import Sheet, Sheets
 from pgbreaker.web.page.targets import row_of
 from pgbreaker.web.page.timeline import timeline
 from pgbreaker.web.page.words import neat
-from pgbreaker.web.views import LastReload
+from pgbreaker.web.views import LastReload, Stored
 from support.boards import Scene
 from support.figures import tell
 from support.site import Served, serving
+from support.storing import storing, until
 
 HEAVIEST = 60_000
 
@@ -554,6 +560,43 @@ def test_before_anybody_watched_there_is_nothing():
     assert [(band.x, band.width) for band in track.bands] == [(750.0, 250.0)]
 
 
+def start(at: float, watched_until: float | None) -> Entry:
+    details = {"phase": "start", "watched_until": watched_until}
+    text = "pgbreaker 1.2.3 starts, watching 1 target"
+    return Entry(id=int(at), at=at, kind=Kind.DAEMON, text=text, details=details)
+
+
+def test_times_in_which_no_daemon_ran_are_marked():
+    entries = [
+        moved(NOW - 3000, "closed", "open"),
+        start(NOW - 3500, NOW - 7200),  # began before what is shown
+        start(NOW - 1800, NOW - 2700),
+        start(NOW - 900, NOW - 900.5),
+        start(NOW - 600, None),  # the first there was
+        start(NOW - 300, NOW - 200),  # the wall clock went back
+    ]
+
+    found = timeline(Scene().board, entries, span="1h", now=NOW, watched=NOW - 300)
+
+    assert [(gap.x, gap.width) for gap in found.gaps] == [
+        (0.0, 27.78),
+        (250.0, 250.0),
+        (749.86, 2.0),
+    ]
+    assert [gap.lasted for gap in found.gaps] == [3700.0, 900.0, 0.5]
+
+
+async def test_a_time_in_which_no_daemon_ran_is_said_in_words_too(served):
+    now = served.scene.clock.wall()
+    served.history.entries.append(start(now - 60, now - 245))
+
+    _, text = await served.get("/targets/main")
+
+    says = "Not watched for 3 min 5 s, from 2027-01-15 07:57:35 UTC: the daemon did not run"
+    assert f'<p class="dim">{says}</p>' in text
+    assert text.count(f"<title>{says}</title>") == 3
+
+
 def test_what_was_remembered_over_a_restart_is_drawn_as_it_was():
     scene = Scene()
     scene.board.targets["main"].moved["read"] = NOW - 1800
@@ -608,6 +651,106 @@ async def test_what_can_be_taken_away_is_there(served):
         answer, body = await served.get("/" + address.replace("&amp;", "&"))
         assert answer.status == 200, (address, body)
         assert "main/read" in body
+
+
+# What became of a target.
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The table of a target's past: head of the row -> its cells."""
+    (table,) = re.findall(r'<section class="past".*?</section>', text, re.S)
+    found = {}
+    for row in re.findall(r"<tr>(.*?)</tr>", table, re.S):
+        head, *rest = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)
+        found[head] = [re.sub(r"<[^>]+>", "", cell) for cell in rest]
+    return found
+
+
+MINUTE = 1_800_000_060
+
+
+async def test_a_targets_page_says_how_much_of_the_time_seen_calls_passed(tmp_path):
+    path = tmp_path / "state.db"
+    async with storing(path) as store:
+        minute = Bucket(MINUTE - 3540, 60, 0.12, 0.004, 0)
+        starts = range(MINUTE - 3540, MINUTE, 60)
+        counts = Counts({("main", at): replace(minute, start=at) for at in starts})
+        counts.shut["main/read", MINUTE - 60] = 0.3
+        store.count(counts)
+    async with storing(path) as store, serving(store=store) as served:
+        _, text = await served.get("/targets/main")
+        exports = re.findall(r'<a href="(../api/[^"]+)" download>', text)
+        taken = [
+            (await served.get("/targets/" + address.replace("&amp;", "&")))[0].status
+            for address in exports
+        ]
+
+    past = cells(text)
+    assert past["Of the last"] == ["24 h", "7 d", "90 d"]
+    assert past["connect"] == ["100 %"] * 3
+    # Never said to be more than it is.
+    assert past["read"] == ["99.99 % shut for 300 ms"] * 3
+    assert past["an answer took"] == ["2.0 ms at most 4.0 ms"] * 3
+    assert past["seen"] == ["59 min 0 s"] * 3
+    assert taken == [200, 200, 200]
+
+
+async def test_a_targets_page_waits_for_no_disk_and_reads_once_a_minute(tmp_path):
+    answers, opened = threading.Event(), []
+
+    def hanging(uri: str):
+        if "mode=ro" in uri:
+            opened.append(uri)
+            answers.wait(10.0)
+        return connect(uri)
+
+    def past(text: str) -> str:
+        return re.sub(r"<[^>]+>|\s+", " ", text.partition('id="past"')[2])
+
+    answers.set()
+    async with (
+        storing(tmp_path / "state.db", connect=hanging) as store,
+        serving(store=store) as served,
+    ):
+        await store.looked_through()
+        opened.clear()
+        answers.clear()
+        begun = time.perf_counter()
+        _, early = await served.get("/targets/main")
+        took = time.perf_counter() - begun
+        answers.set()
+        late = early
+        while "It is being read." in past(late):
+            served.scene.time.now += 0.5
+            assert served.scene.time.now < 150.0
+            _, late = await served.get("/targets/main")
+        for _ in range(5):
+            served.scene.time.now += 0.5
+            await served.get("/targets/main")
+        reads_of_a_minute = len(opened)
+        served.scene.time.now += 60.0
+        await served.get("/targets/main")
+        await until(lambda: len(opened) == 2)
+
+    assert took < 5.0
+    assert "It is being read." in past(early)
+    assert "none of it" in past(late)
+    assert reads_of_a_minute == 1
+
+
+async def test_without_a_store_a_targets_page_says_that_nothing_is_kept(served):
+    _, text = await served.get("/targets/main")
+
+    assert "Not kept: the configuration names no store" in text
+
+
+async def test_an_audit_log_that_somebody_changed_is_a_banner(served):
+    fault = "line 2 of the audit log was changed"
+    served.inside.views.stored = lambda: Stored(None, 4096, fault)
+
+    _, text = await served.get("/")
+
+    assert f"The audit log is not as it was written: {fault}" in text
 
 
 # How it is drawn.

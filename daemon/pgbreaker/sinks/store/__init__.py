@@ -16,7 +16,7 @@ it goes on, and says what it cannot keep.
 from pgbreaker.sinks.store.books import Counts
 from pgbreaker.sinks.store.file import InUseError
 from pgbreaker.sinks.store.rollup import Rollup
-from pgbreaker.sinks.store.rows import Bucket, Failure
+from pgbreaker.sinks.store.rows import Bucket, Failure, Past
 from pgbreaker.sinks.store.store import Restored, Store
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Counts",
     "Failure",
     "InUseError",
+    "Past",
     "Restored",
     "Rollup",
     "Store",

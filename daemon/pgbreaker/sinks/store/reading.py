@@ -1,5 +1,6 @@
 """What is read from the store, by connections that cannot write."""
 
+import math
 import sqlite3
 from collections.abc import Collection, Iterator
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from pgbreaker.core.audit import BEGINNING, Audited, seal
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.incident import TELLING, starts
+from pgbreaker.core.units import Seconds
 from pgbreaker.core.wanted import Wanted
 from pgbreaker.sinks.store.books import HEAD
 from pgbreaker.sinks.store.rows import (
@@ -14,6 +16,7 @@ from pgbreaker.sinks.store.rows import (
     ENTRY,
     Bucket,
     Failure,
+    Past,
     audited_of,
     entries_of,
 )
@@ -181,30 +184,177 @@ def _copy_fault(connection: sqlite3.Connection) -> str | None:
     )
 
 
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_LEAPS: Final = (
+    30_000  # 14 days of minutes, 400 of hours, and some; a damaged file lies
+)
+
+# Rows of all targets stand by their time. Those of one are found by a leap to each minute
+# that there may be: of five hundred targets a look at every row would take seconds.
+_SLOTS: Final = f"""
+WITH RECURSIVE slot (start) AS (
+ SELECT :first WHERE :first < :until
+ UNION ALL SELECT start + :width FROM slot WHERE start + :width < :until
+ LIMIT {_LEAPS}
+)"""
+
+
 def buckets(
-    connection: sqlite3.Connection, target: str, since: float, *, hours: bool
+    connection: sqlite3.Connection,
+    target: str,
+    since: float,
+    *,
+    hours: bool,
+    until: float = math.inf,
 ) -> list[Bucket]:
-    """Read the pings of a target, the oldest first."""
+    """Read the pings of a target that began before *until*, the oldest first."""
+    table = "ping_1h" if hours else "ping_1m"
+    begins, ends = _reach(connection, table)
+    width = _HOUR if hours else _MINUTE
     rows = connection.execute(
-        "SELECT start, count, total, most, bad FROM"
-        f" {'ping_1h' if hours else 'ping_1m'}"
-        " WHERE start >= ? AND target = ? ORDER BY start",
-        (since, target),
+        f"{_SLOTS} SELECT p.start, p.count, p.total, p.most, p.bad"
+        f" FROM slot CROSS JOIN {table} p"
+        " WHERE p.start = slot.start AND p.target = :target ORDER BY p.start",
+        {
+            "first": max(begins, math.ceil(since / width) * width),
+            "until": min(ends, until),
+            "width": width,
+            "target": target,
+        },
     )
     return [Bucket(*row) for row in rows]
 
 
+def _reach(connection: sqlite3.Connection, table: str) -> tuple[int, int]:
+    """Where a table of counts begins, and where it has ended; the same where it is
+    empty."""
+    (begins,) = connection.execute(f"SELECT min(start) FROM {table}").fetchone()
+    (last,) = connection.execute(f"SELECT max(start) FROM {table}").fetchone()
+    return (0, 0) if begins is None else (begins, last + 1)
+
+
 def shut(
-    connection: sqlite3.Connection, breaker: str, since: float, *, hours: bool
+    connection: sqlite3.Connection,
+    breaker: str,
+    since: float,
+    *,
+    hours: bool,
+    until: float = math.inf,
 ) -> list[tuple[int, float]]:
-    """Read in which minutes, or hours, a breaker let no calls pass, and for how many
-    seconds of each."""
+    """Read in which minutes, or hours, that began before *until* a breaker let no calls
+    pass, and for how many seconds of each."""
     rows = connection.execute(
         f"SELECT start, seconds FROM {'shut_1h' if hours else 'shut_1m'}"
-        " WHERE start >= ? AND breaker = ? ORDER BY start",
-        (since, breaker),
+        " WHERE start >= ? AND start < ? AND breaker = ? ORDER BY start",
+        (since, min(until, 2**62), breaker),
     )
     return [(start, seconds) for start, seconds in rows]
+
+
+def past(
+    connection: sqlite3.Connection,
+    target: str,
+    breakers: Collection[str],
+    since: float,
+    now: float,
+    every: Seconds,
+) -> Past:
+    """Reckon what became of a target from *since* until *now*.
+
+    As far as there are minutes each in which it was asked counts as seen. Of an hour that
+    has only its sum, as much as its pings come to, or as a breaker is known to have been
+    shut: a daemon that ran for a part of it saw that part.
+
+    Args:
+        every: Seconds between two pings.
+
+    Raises:
+        ValueError: The file was damaged.
+    """
+    try:
+        turn = min(max(since, _minutes_from(connection, now)), now)
+        old = _by_hours(connection, target, breakers, since, turn, every)
+        return old.with_later(
+            _by_minutes(connection, target, breakers, turn, now, every)
+        )
+    except TypeError as error:
+        raise ValueError(f"what was counted is no number: {error}") from None
+
+
+def _minutes_from(connection: sqlite3.Connection, now: float) -> float:
+    """From when on there are all minutes: an hour's beginning, or now."""
+    first, ended = _reach(connection, "ping_1m")
+    oldest, _ = _reach(connection, "ping_1h")
+    if first == ended:
+        return now
+    hour = first // _HOUR * _HOUR
+    # Nothing is older, so none of this hour's are gone.
+    return hour if oldest == hour else hour + _HOUR
+
+
+def _by_hours(
+    connection: sqlite3.Connection,
+    target: str,
+    breakers: Collection[str],
+    since: float,
+    until: float,
+    every: Seconds,
+) -> Past:
+    found = buckets(connection, target, since, hours=True, until=until)
+    seen = {b.start: (b.count + b.bad) * every for b in found}
+    sums = {}
+    for breaker in breakers:
+        pieces = shut(connection, breaker, since, hours=True, until=until)
+        sums[breaker] = sum(seconds for _, seconds in pieces)
+        for start, seconds in pieces:
+            seen[start] = max(seen.get(start, 0.0), seconds)
+    return Past(
+        since,
+        until,
+        sum(min(seconds, _HOUR) for seconds in seen.values()),
+        sum(b.count for b in found),
+        sum(b.total for b in found),
+        max((b.most for b in found), default=0.0),
+        sum(b.bad for b in found),
+        sums,
+    )
+
+
+def _by_minutes(
+    connection: sqlite3.Connection,
+    target: str,
+    breakers: Collection[str],
+    since: float,
+    now: float,
+    every: Seconds,
+) -> Past:
+    first = math.ceil(since / _MINUTE) * _MINUTE
+    asked = {
+        "first": first,
+        "until": now,
+        "width": _MINUTE,
+        "target": target,
+        # Who is asked every five minutes has been seen in the four between, too.
+        "cover": max(1, math.ceil(every / _MINUTE)) * _MINUTE,
+    }
+    seen, count, total, most, bad = connection.execute(
+        f"{_SLOTS}, asked AS (SELECT p.*, lead(p.start, 1, :until)"
+        " OVER (ORDER BY p.start) AS next FROM slot CROSS JOIN ping_1m p"
+        " WHERE p.start = slot.start AND p.target = :target)"
+        " SELECT coalesce(sum(min(next - start, :cover)), 0.0), coalesce(sum(count), 0),"
+        " coalesce(sum(total), 0.0), coalesce(max(most), 0.0), coalesce(sum(bad), 0)"
+        " FROM asked",
+        asked,
+    ).fetchone()
+    sums = {
+        breaker: sum(
+            seconds
+            for _, seconds in shut(connection, breaker, first, hours=False, until=now)
+        )
+        for breaker in breakers
+    }
+    return Past(since, now, seen, count, total, most, bad, sums)
 
 
 def failures(connection: sqlite3.Connection, target: str) -> list[Failure]:

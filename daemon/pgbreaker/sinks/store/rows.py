@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -66,6 +66,57 @@ class Bucket:
             max(self.most, other.most),
             self.bad + other.bad,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What became of a target from some moment until now.
+
+    Attributes:
+        since: That moment: wall time, in seconds since the epoch.
+        until: Now, likewise.
+        seen: Seconds of it in which the target was asked; of the others nothing is known.
+        count: Pings that were answered.
+        total: Seconds that they took in all.
+        most: Seconds that the slowest took.
+        bad: Pings that were not answered.
+        shut: Breaker -> seconds in which it let no calls pass.
+    """
+
+    since: float
+    until: float
+    seen: float
+    count: int
+    total: float
+    most: float
+    bad: int
+    shut: Mapping[str, float]
+
+    def with_later(self, later: "Past") -> "Past":
+        """With what another tells of the time from *until* on."""
+        breakers = self.shut.keys() | later.shut.keys()
+        return Past(
+            self.since,
+            later.until,
+            min(self.seen + later.seen, later.until - self.since),
+            self.count + later.count,
+            self.total + later.total,
+            max(self.most, later.most),
+            self.bad + later.bad,
+            {b: self.shut.get(b, 0.0) + later.shut.get(b, 0.0) for b in breakers},
+        )
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds that an answer took on average. None: there was none."""
+        return self.total / self.count if self.count else None
+
+    def passed(self, breaker: str) -> float | None:
+        """Share of the time seen in which *breaker* let calls pass, 0 to 1. None: none
+        was seen."""
+        if not self.seen:
+            return None
+        return max(0.0, 1.0 - self.shut.get(breaker, 0.0) / self.seen)
 
 
 def row_of(entry: Entry) -> tuple[Any, ...]:

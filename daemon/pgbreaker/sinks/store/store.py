@@ -5,10 +5,11 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,7 +34,7 @@ from pgbreaker.sinks.store.file import (
     open_to_read,
 )
 from pgbreaker.sinks.store.live import DAMAGE, Live, remembered
-from pgbreaker.sinks.store.rows import Bucket, Failure
+from pgbreaker.sinks.store.rows import Bucket, Failure, Past
 from pgbreaker.sinks.store.schema import SCHEMA, Schema
 from pgbreaker.sinks.store.writer import RESTS, STUCK, Job, Writer
 
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 _READERS: Final = 2  # at once; the others wait
 _OPENS_WITHIN: Final[Seconds] = 20.0  # a migration takes some; a disk may hang for good
 _CLOSES_WITHIN: Final[Seconds] = 4.0
+_READ_WITHIN: Final[Seconds] = 1.0  # of that: what is read ends then, done or not
+_STEPS: Final = 10_000  # of SQLite, between two looks whether it is to end
 _T = TypeVar("_T")
 
 
@@ -73,6 +76,8 @@ class Store:
 
     Attributes:
         path: The file.
+        audit_fault: Where the audit log is not as it was written, by the last look at
+            it. None: nowhere, or nobody has looked yet.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Store:
         patience: Seconds = STUCK,
     ) -> None:
         self.path: Path = plan.path
+        self.audit_fault: str | None = None
         self._clock = clock
         self._connect = connect
         self._restored = Restored()
@@ -94,6 +100,8 @@ class Store:
         self._writer = Writer(self._file, clock, budget, rests, patience)
         self._patience = patience
         self._readers = ThreadPoolExecutor(_READERS, "store-reader")
+        self._reads: set[Future[Any]] = set()
+        self._is_ending = False
         self._check: asyncio.Task[None] | None = None
 
     @classmethod
@@ -168,11 +176,28 @@ class Store:
         )
 
     async def _look_through(self) -> None:
-        """Look for damage in what nobody happens to read."""
+        """Look for damage in what nobody happens to read, and for what somebody changed
+        of the audit log."""
         with contextlib.suppress(NotReadError):
             found = await self._read(damage)
             if found is not None:
                 self._writer.suspect(found)
+            elif (fault := await self.verify_audit()) is not None:
+                log.error(
+                    "the audit log in %s is not as it was written: %s",
+                    *(self.path, fault),
+                )
+
+    async def looked_through(self) -> str | None:
+        """Wait until all of it was looked through once, after it was opened.
+
+        Returns:
+            Where the audit log is not as it was written. None: nowhere, or it could not
+            be looked at.
+        """
+        if self._check is not None:
+            await asyncio.wait([self._check])
+        return self.audit_fault
 
     # How it is.
 
@@ -292,29 +317,62 @@ class Store:
         Raises:
             NotReadError: It cannot be read.
         """
-        return await self._read(reading.audit_fault)
+        self.audit_fault = await self._read(reading.audit_fault)
+        return self.audit_fault
 
     async def buckets(
-        self, target: str, since: float, *, hours: bool = False
+        self, target: str, since: float, until: float = inf, *, hours: bool = False
     ) -> list[Bucket]:
         """Read the pings of a target, a minute each, the oldest first.
 
         Args:
             since: Wall time, in seconds since the epoch.
+            until: Likewise: those that began before.
             hours: Whether by the hour: minutes go back 14 days, hours 400.
 
         Raises:
             NotReadError: They cannot be read.
         """
-        read = partial(reading.buckets, target=target, since=since, hours=hours)
+        read = partial(
+            reading.buckets, target=target, since=since, until=until, hours=hours
+        )
         return await self._read(read)
 
     async def shut(
-        self, breaker: str, since: float, *, hours: bool = False
+        self, breaker: str, since: float, until: float = inf, *, hours: bool = False
     ) -> list[tuple[int, float]]:
         """Read in which minutes a breaker let no calls pass, and for how many seconds of
         each; those in which it always did are missing. Otherwise as `buckets`."""
-        read = partial(reading.shut, breaker=breaker, since=since, hours=hours)
+        read = partial(
+            reading.shut, breaker=breaker, since=since, until=until, hours=hours
+        )
+        return await self._read(read)
+
+    async def past(
+        self,
+        target: str,
+        breakers: Collection[str],
+        lasting: Collection[Seconds],
+        every: Seconds,
+    ) -> list[Past]:
+        """Reckon what became of a target in the last so many seconds, for each of
+        *lasting*.
+
+        Args:
+            breakers: Names of those that it has.
+            every: Seconds between two pings.
+
+        Raises:
+            NotReadError: It cannot be read.
+        """
+        now = self._clock.wall()
+
+        def read(connection: sqlite3.Connection) -> list[Past]:
+            return [
+                reading.past(connection, target, breakers, now - span, now, every)
+                for span in lasting
+            ]
+
         return await self._read(read)
 
     async def failures(self, target: str) -> list[Failure]:
@@ -327,13 +385,16 @@ class Store:
         return await self._read(partial(reading.failures, target=target))
 
     async def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, read)
+        under_way = self._readers.submit(self._read_now, read)
+        self._reads.add(under_way)
+        under_way.add_done_callback(self._reads.discard)
+        return await asyncio.wrap_future(under_way)
 
     def _read_now(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
             opened = open_to_read(self.path, self._connect)
             with contextlib.closing(opened) as connection:
+                connection.set_progress_handler(lambda: self._is_ending, _STEPS)
                 return read(connection)
         except (*DAMAGE, ValueError) as error:
             if is_broken(error):
@@ -342,6 +403,9 @@ class Store:
 
     async def close(self, within: Seconds = _CLOSES_WITHIN) -> None:
         """Write what there is to write, for *within* seconds at most, and end."""
+        # Who still has the file open when the writer leaves it leaves its log behind.
+        self._is_ending = True
+        await asyncio.to_thread(wait, tuple(self._reads), min(within, _READ_WITHIN))
         if self._check is not None:
             self._check.cancel()
         ended = await asyncio.to_thread(self._writer.close, within)

@@ -178,6 +178,11 @@ class Query(_Asked):
             )
             return None, None
 
+    def moment(self, name: str, now: float) -> float | None:
+        """As `since`, in wall time alone. None: not given."""
+        at, seen = self.since(name, now)
+        return at if seen is None else seen / 1000  # ids are times
+
 
 class Body(_Asked):
     """A JSON object that was sent."""

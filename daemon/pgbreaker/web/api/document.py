@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pgbreaker.core.entry import Kind
 from pgbreaker.web.api.history import MOST, USUAL
+from pgbreaker.web.api.past import FORMS, WIDTHS
 from pgbreaker.web.api.schemas import (
     DURATION_TEXT,
     ID,
@@ -76,8 +77,10 @@ _SHOWN: Final[dict[str, Any]] = {
     "else_": {304: "Nothing is another than the ETag says."},
 }
 _TABLES: Final[dict[str, Schema]] = {"text/csv": TEXT, "text/markdown": TEXT}
+_NOT_READ: Final = {503: "The store cannot be read."}
 _NOT_KEPT: Final = {507: "It could not be written down, and so is not done."}
 
+_TARGET: Final = "/api/v1/targets/{target}"
 _BREAKER: Final = "/api/v1/breakers/{target}/{operation}"
 
 OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
@@ -98,6 +101,37 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         says="The last runs of a target's probes, with the time of each step.",
         gives=_json("Runs"),
         query={"probe": some(TEXT), "limit": {**ID, "minimum": 1, "maximum": 50}},
+    ),
+    ("GET", f"{_TARGET}/rollup"): Operation(
+        name="rollup",
+        says="A target by the minute, of the last 14 days, or by the hour, of the last"
+        " 400: its pings, and the seconds in which each breaker let no calls pass. Times"
+        " in which it was not asked are missing. 404 where there is no store.",
+        gives=_json("Rollup") | {"text/csv": TEXT},
+        query={
+            "since": _SINCE,
+            "until": _SINCE | {"description": "A time, an age, or the id of an event."},
+            "by": {**one_of(WIDTHS), "default": "minute"},
+            "format": {**one_of(FORMS), "default": "json"},
+        },
+        else_=_NOT_READ,
+    ),
+    ("GET", f"{_TARGET}/summary"): Operation(
+        name="summary",
+        says="A target in sum, reckoned once a minute: its pings, and what part of the"
+        " time in which it was asked each breaker let calls pass. 404 where there is no"
+        " store.",
+        gives=_json("Summary"),
+        query={},
+        else_=_NOT_READ,
+    ),
+    ("GET", f"{_TARGET}/failures"): Operation(
+        name="failures",
+        says="The last 50 readings of a target with bad news, over restarts. 404 where"
+        " there is no store.",
+        gives=_json("Failures") | {"text/csv": TEXT},
+        query={"format": {**one_of(FORMS), "default": "json"}},
+        else_=_NOT_READ,
     ),
     ("GET", "/api/v1/breakers"): Operation(
         name="breakers",
@@ -162,12 +196,15 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", "/api/v1/audit"): Operation(
         name="audit",
-        says="What people did, the oldest first: the last of it.",
+        says="What people did, the oldest first: the last of it. With `verify`, whether"
+        " all of it is as it was written.",
         gives=_json("Audit"),
         query={
             "before": {**ID, "minimum": 1},
             "limit": _LIMIT,
+            "verify": {**one_of(("false", "true")), "default": "false"},
         },
+        else_={404: "There is no store, and so nothing to verify.", **_NOT_READ},
     ),
     ("GET", "/api/v1/maintenance"): Operation(
         name="windows",

@@ -1,5 +1,6 @@
 """What other programs ask of the past: events, incidents, who did what, when it was so."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,7 +14,8 @@ from pgbreaker.core.units import Seconds
 from pgbreaker.core.wall import moment
 from pgbreaker.web.api import tables as tables
 from pgbreaker.web.api.asked import LAST_ID, Query
-from pgbreaker.web.api.timeline import Span, from_then, timeline
+from pgbreaker.web.api.civil import NoStoreError
+from pgbreaker.web.api.timeline import Span, from_then, timeline, unwatched
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.route import Role, Route
 
@@ -37,6 +39,7 @@ class Told:
         self._inside = inside
         self._history = inside.history
         self._views = inside.views
+        self._verifying: asyncio.Task[str | None] | None = None
 
     def routes(self) -> list[Route]:
         """Every address there is."""
@@ -77,7 +80,7 @@ class Told:
             text=chosen["q"],
         )
         if form != "json":
-            return _table("events", form, tables.of_events(entries))
+            return as_file("events", form, tables.of_events(entries))
         more = {name: said for name, said in chosen.items() if said is not None}
         if kinds:
             more["kind"] = ",".join(kinds)
@@ -108,15 +111,13 @@ class Told:
         """What happened to breakers from leaving closed until they were closed again."""
         query = Query(request, "since", "format")
         now = self._inside.clock.wall()
-        since, seen = query.since("since", now)
+        since = query.moment("since", now)
         form = query.word("format", FORMS)
         query.check()
-        if seen is not None:
-            since = seen / 1000  # ids are times
         begins = now - _MONTH if since is None else since
         found = await self._history.incidents(begins)
         if form != "json":
-            return _table("incidents", form, tables.of_incidents(found, begins, now))
+            return as_file("incidents", form, tables.of_incidents(found, begins, now))
         shown = [self._incident(one, now) for one in found]
         return web.json_response({"since": moment(begins), "incidents": shown})
 
@@ -135,20 +136,36 @@ class Told:
         }
 
     async def audit(self, request: web.Request) -> web.Response:
-        """What people did, the oldest first, each line sealed with the one before."""
-        query = Query(request, "limit", "before")
+        """What people did, the oldest first, each line sealed with the one before; where
+        it is asked for, with whether all of them are as they were written."""
+        query = Query(request, "limit", "before", "verify")
         limit = query.number("limit", 1, MOST) or USUAL
         before = query.number("before", 1, LAST_ID)
+        verifies = query.word("verify", ("false", "true")) == "true"
         query.check()
+        fault = await self._audit_fault() if verifies else None
         lines = await self._history.audit(limit, before)
         shown: dict[str, Any] = {
             "audit": [self._line(line) for line in lines],
             "previous": None,
+            "verified": verifies,
+            "fault": fault,
         }
         if len(lines) == limit and lines[0].number is not None:
             first = {"before": lines[0].number, "limit": limit}
             shown["previous"] = "audit?" + urlencode(first)
         return web.json_response(shown)
+
+    async def _audit_fault(self) -> str | None:
+        """Where the audit log is not as it was written. One look at a time: it is at all
+        of it, and whoever asks meanwhile is told what that comes to."""
+        if self._inside.store is None:
+            raise NoStoreError
+        if self._verifying is None or self._verifying.done():
+            verify = self._inside.store.verify_audit()
+            self._verifying = asyncio.create_task(verify)
+        # Not cancelled with one of those who wait.
+        return await asyncio.shield(self._verifying)
 
     def _line(self, line: Audited) -> dict[str, Any]:
         return self._views.entry(line.entry) | {
@@ -162,19 +179,22 @@ class Told:
         target, operation = self._inside.breaker_of(request)
         query = Query(request, "since")
         now = self._inside.clock.wall()
-        since, seen = query.since("since", now)
+        since = query.moment("since", now)
         query.check()
-        if seen is not None:
-            since = seen / 1000
         begins = now - _DAY if since is None else min(since, now)
         breaker = target.breakers[operation]
         spans = await timeline(self._history, breaker, begins, target.moved[operation])
+        runs = await self._history.page(since=begins, limit=MOST, kinds=(Kind.DAEMON,))
         return web.json_response(
             {
                 "breaker": breaker.name,
                 "since": moment(begins),
                 "until": moment(now),
                 "spans": [_span(span, now) for span in spans],
+                "unwatched": [
+                    {"began": moment(max(began, begins)), "ended": moment(ended)}
+                    for began, ended in unwatched(runs)
+                ],
             }
         )
 
@@ -193,7 +213,8 @@ def _span(span: Span, now: float) -> dict[str, Any]:
     }
 
 
-def _table(name: str, form: str, table: tables.Table) -> web.Response:
+def as_file(name: str, form: str, table: tables.Table) -> web.Response:
+    """The answer with *table* as a file of *name*; *form* is ``csv`` or ``md``."""
     text, kind = (
         (tables.as_csv(table), "text/csv")
         if form == "csv"

@@ -14,6 +14,7 @@ from pgbreaker.web.api.civil import civil
 from pgbreaker.web.api.document import document
 from pgbreaker.web.api.history import Told
 from pgbreaker.web.api.orders import Orders
+from pgbreaker.web.api.past import Kept
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.plain import Plain
 from pgbreaker.web.problems import problem
@@ -39,7 +40,7 @@ class Api:
         self._inside = inside
         self._views = inside.views
         self._changes = inside.stream.changes
-        self._rooms = (Orders(inside), Told(inside))
+        self._rooms = (Orders(inside), Told(inside), Kept(inside))
 
     def routes(self) -> list[Route]:
         """Every address there is."""

@@ -239,6 +239,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 degraded=YES,
                 problem=nullable(TEXT),
                 size_bytes=COUNT,
+                audit_fault={
+                    **nullable(TEXT),
+                    "description": "Where the audit log is not as it was written, by the"
+                    " last look at it; null: nowhere, or nobody has looked.",
+                },
             )
         ),
         reload=nullable(
@@ -274,6 +279,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "What people did, the oldest first.",
         audit=some(ref("Line")),
         previous=nullable(_LINK),
+        verified={**YES, "description": "Whether the whole log was looked through."},
+        fault={
+            **nullable(TEXT),
+            "description": "Where it is not as it was written, first; null: nowhere, or"
+            " nobody has looked.",
+        },
     ),
     "Incident": shape(
         "A time in which a breaker let calls pass no more as a matter of course.",
@@ -309,6 +320,76 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 cause=nullable(one_of(Cause)),
                 reason=nullable(TEXT),
                 event=nullable(ID),
+            )
+        ),
+        unwatched=some(
+            shape(
+                "A time in which no daemon ran: what is told of it is what was so before"
+                " and after.",
+                began=TIME,
+                ended=TIME,
+            )
+        ),
+    ),
+    # What the store keeps of targets.
+    "Pings": shape(
+        "Pings: those that were answered, how long that took, and those that were not.",
+        count=COUNT,
+        mean_seconds=nullable(SECONDS),
+        max_seconds=nullable(SECONDS),
+        bad=COUNT,
+    ),
+    "Rollup": shape(
+        "A target, a minute or an hour a line, the oldest first.",
+        target=TEXT,
+        by=TEXT,
+        since=TIME,
+        until=TIME,
+        rollup=some(
+            shape(
+                "A minute, or an hour. `shut_seconds`: operation -> seconds in which no"
+                " calls of it passed.",
+                start=TIME,
+                pings=ref("Pings"),
+                shut_seconds=by_name(SECONDS),
+            )
+        ),
+    ),
+    "Summary": shape(
+        "A target in sum.",
+        target=TEXT,
+        spans=some(
+            shape(
+                "What became of it since then. `seen_seconds`: in which it was asked; of"
+                " the rest nothing is known. `breakers`: by operation.",
+                span=TEXT,
+                since=TIME,
+                until=TIME,
+                seen_seconds=SECONDS,
+                pings=ref("Pings"),
+                breakers=by_name(
+                    shape(
+                        "`passed_ratio`: share of the time seen in which calls passed.",
+                        shut_seconds=SECONDS,
+                        passed_ratio=nullable(
+                            {"type": "number", "minimum": 0, "maximum": 1}
+                        ),
+                    )
+                ),
+            )
+        ),
+    ),
+    "Failures": shape(
+        "The last readings with bad news, the newest first.",
+        failures=some(
+            shape(
+                "A reading.",
+                probe=TEXT,
+                at=TIME,
+                outcome=one_of(Finding),
+                took_seconds=SECONDS,
+                sqlstate=nullable(TEXT),
+                text=nullable(TEXT),
             )
         ),
     ),

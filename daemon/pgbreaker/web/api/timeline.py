@@ -1,7 +1,7 @@
 """Which states a breaker was in, and when, as its moves tell."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -46,6 +46,17 @@ class Span:
     cause: str | None
     reason: str | None
     entry: int | None
+
+
+def unwatched(entries: Iterable[Entry]) -> Iterator[tuple[float, float]]:
+    """The times in which no daemon ran, in wall time: before each start, as far as it
+    told until when the daemon before it is known to have watched."""
+    for entry in entries:
+        until = entry.details.get("watched_until")
+        if entry.kind is not Kind.DAEMON or not isinstance(until, int | float):
+            continue
+        if until < entry.at:  # else the wall clock went back
+            yield float(until), entry.at
 
 
 async def timeline(

@@ -167,7 +167,7 @@ class Overview:
         if waiting is not None:
             yield Banner("starting", "warn", f"Not ready yet: {waiting}")
         yield from self._refused_reload()
-        yield from self._degraded_store()
+        yield from self._store()
 
     def _maintenance(self) -> Iterator[Banner]:
         now = self._inside.clock.wall()
@@ -187,8 +187,11 @@ class Overview:
             says = f"The configuration on disk is not in force: {problems}"
             yield Banner("reload", "bad", says, "events?kind=reload")
 
-    def _degraded_store(self) -> Iterator[Banner]:
+    def _store(self) -> Iterator[Banner]:
         stored = self._inside.views.stored()
+        if stored is not None and stored.audit_fault is not None:
+            says = f"The audit log is not as it was written: {stored.audit_fault}"
+            yield Banner("audit", "bad", says, "events?kind=daemon")
         if stored is not None and stored.degraded is not None:
             says = (
                 f"The store cannot be written to: {stored.degraded}. Overrides and"

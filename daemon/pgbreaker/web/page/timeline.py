@@ -1,6 +1,6 @@
 """Which state each breaker was in, and when: bands of time."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,7 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import State
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board
+from pgbreaker.web.api.timeline import unwatched
 from pgbreaker.web.page.breakers import look_of, path_of
 from pgbreaker.web.page.words import FORCED_CLOSED, STATES, Look
 
@@ -69,6 +70,23 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which no daemon ran, and so nobody watched.
+
+    Attributes:
+        x: Where it begins, in units of `WIDE`.
+        width: How wide it is.
+        began: Wall time.
+        lasted: Seconds.
+    """
+
+    x: float
+    width: float
+    began: float
+    lasted: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """The tracks of some breakers.
 
@@ -79,10 +97,12 @@ class Timeline:
         more: Breakers that are left out because they are too many.
         began: Wall time of the left end.
         ended: Wall time of the right end.
+        gaps: Times in which nobody watched, in order.
     """
 
     span: str
     tracks: tuple[Track, ...]
+    gaps: tuple[Gap, ...]
     quiet: int
     more: int
     began: float
@@ -107,7 +127,8 @@ def timeline(
     """
     began = now - SPANS[span]
     moves: dict[str, list[Entry]] = {}
-    for entry in entries:
+    known = tuple(entries)
+    for entry in known:
         if entry.breaker is not None and entry.kind in MOVES and entry.at >= began:
             moves.setdefault(entry.breaker, []).append(entry)
     wanted = {
@@ -125,19 +146,29 @@ def timeline(
         said = moves.get(name, [])
         # Nothing happened: then it is as it was when it last moved, which may have been
         # before this process began.
-        known = said[0].at if said else board.targets[target_name].moved[operation]
-        first = min(watched, known)
+        oldest = said[0].at if said else board.targets[target_name].moved[operation]
+        first = min(watched, oldest)
         bands = _bands(said, look_of(breaker), max(began, first), began, now)
         opened = sum(_opens(entry) for entry in said)
         tracks.append(Track(name, path_of(target_name, operation), bands, opened))
     return Timeline(
         span=span,
         tracks=tuple(tracks),
+        gaps=tuple(_gaps(known, began, now)),
         quiet=len(wanted) - len(named),
         more=max(0, len(named) - _SHOWN),
         began=began,
         ended=now,
     )
+
+
+def _gaps(entries: Iterable[Entry], began: float, now: float) -> Iterator[Gap]:
+    scale = WIDE / (now - began)
+    for first, last in unwatched(entries):
+        if last > began:
+            left, right = max(began, first), min(now, last)
+            x, width = (left - began) * scale, max(_LEAST, (right - left) * scale)
+            yield Gap(round(x, 2), round(width, 2), first, last - first)
 
 
 def _is_odd(breaker: Breaker) -> bool:

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain
 from typing import Any, Final
 
 from aiohttp import web
 from markupsafe import Markup
 
+from pgbreaker.core.entry import Kind
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.recent import STEPS
+from pgbreaker.web.api.civil import NoStoreError
+from pgbreaker.web.api.past import Summaries
 from pgbreaker.web.page import press
 from pgbreaker.web.page.asked import Asked
 from pgbreaker.web.page.breakers import bars_of, sight_of, target_path
@@ -18,6 +23,7 @@ from pgbreaker.web.page.feed import PAGE, Filter, entries, exports, span_of, tol
 from pgbreaker.web.page.forecast import forecast
 from pgbreaker.web.page.frame import Frame
 from pgbreaker.web.page.overview import CARDS, Overview, Trouble
+from pgbreaker.web.page.past import PastSight, past_of
 from pgbreaker.web.page.sheet import Sheet, Sheets
 from pgbreaker.web.page.targets import Row, row_of, stamp_of
 from pgbreaker.web.page.timeline import MOVES, SPANS, timeline
@@ -33,6 +39,7 @@ shown at once, however many there are."""
 
 _LATELY: Final = 12  # lines of the feed on a page that is about something else
 _TICK: Final[Seconds] = 0.25  # nobody sees more than that of numbers which move
+_READ_WITHIN: Final[Seconds] = 0.3  # then the page is shown without it
 _DRAWN: Final[Seconds] = 15.0  # between two drawings of a timeline nothing happened on
 
 
@@ -43,6 +50,7 @@ class Writer:
         self._frame = frame
         self._inside = frame.inside
         self._sheets = Sheets()
+        self._summaries = Summaries(frame.inside)
         self._rows: dict[str, tuple[object, Row, Markup]] = {}
         self._names: tuple[str, ...] = ()
         self._generation = 0
@@ -239,12 +247,17 @@ class Writer:
             return
         now = clock.wall()
         breaker = only[0] if len(only) == 1 else None
-        chosen = Filter(kinds=MOVES, breaker=breaker)
+        chosen = (Filter(kinds=MOVES, breaker=breaker), Filter(kinds=(Kind.DAEMON,)))
         since = now - SPANS[span]
-        found = await entries(self._inside.history, chosen, limit=5000, since=since)
+        found = await asyncio.gather(
+            *(
+                entries(self._inside.history, one, limit=5000, since=since)
+                for one in chosen
+            )
+        )
         drawn = timeline(
             self._inside.board,
-            found,
+            chain.from_iterable(found),
             span=span,
             now=now,
             watched=self._watched,
@@ -325,9 +338,20 @@ class Writer:
         self._put(request, sheet, "facts", tick, "_target_facts.html", **facts)
         names = [breaker.name for breaker in target.breakers.values()]
         await self._write_timeline(request, sheet, span, *names)
+        await self._write_past(request, sheet, target)
         self._write_lately(request, sheet, target, ())
         self._write_forecast(request, sheet, target)
         await self._write_feed(request, sheet, Filter(target=name), "Its latest events")
+
+    async def _write_past(
+        self, request: web.Request, sheet: Sheet, target: TargetBoard
+    ) -> None:
+        seen: PastSight | None = None
+        with suppress(NoStoreError):
+            seen = past_of(target, await self._summaries.of(target, _READ_WITHIN))
+        if sheet.is_due("past", seen):
+            facts = {"seen": seen, "path": target_path(target.plan.name)}
+            self._put(request, sheet, "past", seen, "_past.html", **facts)
 
     async def _write_breaker(
         self,

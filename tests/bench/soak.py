@@ -1,0 +1,105 @@
+"""Days of the daemon on a virtual clock: what it takes must not grow.
+
+    python tests/bench/soak.py [HOURS] [TARGETS]
+    python tests/bench/soak.py --days [DAYS]
+
+The whole daemon, its store on a disk, fifty simulated servers that are broken by a
+schedule, every usual probe at its usual interval; see `support/soaking.py`. With `--days`
+few targets are asked seldom, so that what is kept for 14 and for 400 days grows old.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from report import machine
+
+from pgbreaker.app.lookups import Crew
+from pgbreaker.sinks.log import configure
+from support.soaking import Seen, Soak
+from support.virtual import VirtualLoop
+from support.vitals import growth
+
+HOURS, TARGETS = 24.0, 50
+WARM = 1 / 4
+GOAL = 0.02
+
+
+def report(seen: Seen, hours: float) -> int:
+    """Print what came of it. Returns how many promises were not kept."""
+    missed = 0
+
+    def told(name: str, value: str, *, is_kept: bool = True) -> None:
+        nonlocal missed
+        missed += not is_kept
+        print(f"{name:<44}{value}{'' if is_kept else '   MISSED'}")
+
+    speed = hours * 3600 / seen.took
+    print(
+        f"\n{hours:g} virtual hours in {seen.took:.0f} s, {speed:.0f}x   ({machine()})"
+    )
+    told("readings", f"{seen.readings} ({seen.readings / seen.took:.0f}/s)")
+    told("faults", ", ".join(f"{n} {name}" for name, n in seen.faults.items()))
+    told("openings", str(seen.openings))
+    warm = [s for s in seen.samples if s[0] >= seen.samples[-1][0] * WARM]
+    rss = [vitals.rss for _, vitals, _ in warm]
+    objects = [count for *_, count in warm]
+    for name, values in (("memory after warm-up", rss), ("objects after it", objects)):
+        grown = growth(values)
+        told(
+            name,
+            f"{values[0] / 1e6:.2f} M, {values[-1] / 1e6:.2f} M: {grown:+.2%} (goal 2 %)",
+            is_kept=grown < GOAL,
+        )
+    rests = [rest[1:] for rest in seen.rests if rest[0] >= seen.rests[-1][0] * WARM]
+    for n, name in enumerate(("descriptors", "threads", "tasks", "series")):
+        values = [rest[n] for rest in rests]
+        told(
+            f"{name} at rest, {len(values)} times",
+            f"{min(values)} to {max(values)}",
+            is_kept=min(values) == max(values),
+        )
+    told("store, at most", f"{seen.largest / 1e6:.1f} MB")
+    told("answers", ", ".join(f"{n} {name}" for name, n in seen.answers.items()))
+    told("what should not have been", str(len(seen.wrong)), is_kept=not seen.wrong)
+    for line in seen.wrong:
+        print(f"  {line}")
+    return missed
+
+
+def bad_lines(log: Path) -> list[str]:
+    """Lines of the log that tell of faults of ours."""
+    lines = map(json.loads, log.read_text("utf-8").splitlines())
+    return [str(line) for line in lines if line["level"] in ("ERROR", "CRITICAL")]
+
+
+async def day(loop: VirtualLoop, home: Path, hours: float, targets: int) -> Seen:
+    loop.set_default_executor(Crew())
+    soak = Soak(loop, home, targets=targets)
+    await soak.run(hours * 3600, told=lambda line: print(line, flush=True))
+    return soak.seen
+
+
+def main(hours: float, targets: int) -> int:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        (Path(folder) / "log").open("w") as log,
+    ):
+        configure("json", "INFO", stream=log)
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, VirtualLoop)
+            seen = runner.run(day(loop, Path(folder), hours, targets))
+        log.flush()
+        seen.wrong += bad_lines(Path(folder) / "log")
+        return report(seen, hours)
+
+
+if __name__ == "__main__":
+    given = [float(word) for word in sys.argv[1:] if not word.startswith("-")]
+    hours, targets, *_ = (*given, *(HOURS, TARGETS)[len(given) :])
+    sys.exit(main(hours, int(targets)))

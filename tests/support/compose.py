@@ -1,0 +1,181 @@
+"""The stack of docker-compose.yml: brought up by podman-compose, through the Makefile.
+
+The images are stand-ins under the names of those that the file pins
+(tests/make-images); there is none for Grafana, whose files other tests look at.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from support.containers import environment, inspected, made, podman
+from support.process import free_port
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "docker-compose.yml"
+IMAGES = ("pgbreaker", "postgres", "prometheus", "alertmanager", "tempo")
+SERVED = ("PGBREAKER", "SLACK", "SHOP", "GRAFANA", "PROMETHEUS", "ALERTMANAGER")
+
+UP_WITHIN = 60.0
+LOOK_EVERY = 0.1
+
+
+class Stack:
+    """One that is up.
+
+    Attributes:
+        project: What podman-compose calls it.
+        urls: Where each service is reached, by the words before ``_PORT``.
+    """
+
+    def __init__(self, project: str, override: Path, ports: dict[str, int]) -> None:
+        self.project = project
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        self._compose = (
+            f"{sys.executable} -m podman_compose --project-name {project}"
+            f" --file {FILE} --file {override}"
+        )
+        self._ports = {f"{name}_PORT": str(port) for name, port in ports.items()}
+
+    def make(self, target: str) -> str:
+        """Run ``make up``, or what else there is for the stack. Returns what it said."""
+        # tests/make-images has made the image: where a build needs no network.
+        words = (f"COMPOSE={self._compose}", "BUILD=")
+        done = subprocess.run(
+            ["make", "--no-print-directory", target, *words],
+            cwd=ROOT,
+            env={**environment(), **self._ports},
+            capture_output=True,
+            text=True,
+            timeout=UP_WITHIN,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def container(self, service: str) -> str:
+        """The name of a service's container."""
+        return f"{self.project}_{service}_1"
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What podman knows of a service's container."""
+        return inspected("container", self.container(service))
+
+    def left(self) -> str:
+        """Containers, volumes and networks that there are of it."""
+        of = f"label=io.podman.compose.project={self.project}"
+        containers = podman("ps", "--all", "--quiet", "--filter", of)
+        volumes = podman("volume", "ls", "--quiet", "--filter", f"name={self.project}")
+        networks = podman(
+            "network", "ls", "--quiet", "--filter", f"name={self.project}"
+        )
+        return containers.stdout + volumes.stdout + networks.stdout
+
+    def exec(self, service: str, *command: str) -> str:
+        """Run a command within a service. Returns what it said."""
+        return podman("exec", self.container(service), *command).stdout
+
+    def log(self, service: str) -> str:
+        """All that a service wrote."""
+        done = podman("logs", self.container(service))
+        return done.stdout + done.stderr
+
+    def health(self, service: str) -> str:
+        """Have the health check of a service run. Returns why it is not well, or nothing.
+
+        podman leaves that to systemd's timers, which are not everywhere.
+        """
+        done = podman("healthcheck", "run", self.container(service), fails=True)
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    def get(self, service: str, path: str) -> Any:
+        """Ask a service from outside; JSON is read."""
+        with urllib.request.urlopen(self.urls[service] + path, timeout=5) as answer:
+            said = answer.read().decode()
+            kind = answer.headers.get_content_type()
+        return json.loads(said) if kind == "application/json" else said
+
+    def series(self, query: str) -> list[dict[str, Any]]:
+        """What Prometheus has for *query* now."""
+        asked = urllib.parse.urlencode({"query": query})
+        found = self.get("PROMETHEUS", f"/api/v1/query?{asked}")["data"]["result"]
+        return list(found)
+
+    def told(self, *words: str) -> list[dict[str, Any]]:
+        """The messages with all *words* in them that Slack would show."""
+        return [
+            message
+            for message in self.get("SLACK", "/messages.json")
+            if all(word in json.dumps(message["payload"]) for word in words)
+        ]
+
+    def states(self) -> set[str]:
+        """The states of the daemon's breakers."""
+        breakers = self.get("PGBREAKER", "/api/v1/breakers")
+        return {breaker["state"] for breaker in breakers}
+
+    def until(self, what: Callable[[], T], within: float) -> T:
+        """Wait until *what* is true; gives what it said."""
+        deadline = time.monotonic() + within
+        seen: Any = None
+        while True:
+            try:
+                if seen := what():
+                    return seen
+            except OSError as error:  # not yet
+                seen = error
+            assert time.monotonic() < deadline, f"not within {within} s: {seen!r}"
+            time.sleep(LOOK_EVERY)
+
+    def hurry(self) -> None:
+        """Have what is over be told as over within seconds, not minutes.
+
+        The rules and routes that are shipped wait, so that what flaps is one message;
+        nothing else about them is changed.
+        """
+        folder = Path(inspected("volume", f"{self.project}_alerts")["Mountpoint"])
+        for file, pattern, by in (
+            ("pgbreaker.rules.yml", r"keep_firing_for: \w+", "keep_firing_for: 1s"),
+            ("alertmanager.yml", r"group_interval: \w+", "group_interval: 2s"),
+        ):
+            text, places = re.subn(pattern, by, (folder / file).read_text("utf-8"))
+            assert places
+            (folder / file).write_text(text, "utf-8")
+        for service in ("prometheus", "alertmanager"):
+            podman("kill", "--signal", "HUP", self.container(service))
+
+
+@contextmanager
+def stack(folder: Path) -> Iterator[Stack]:
+    """The stack, which is not up yet, and is gone after the block.
+
+    Args:
+        folder: For a file of ours.
+    """
+    made(*IMAGES)
+    override = folder / "override.yml"
+    override.write_text("services: {grafana: {profiles: [elsewhere]}}\n", "utf-8")
+    project = f"pgbreaker-{uuid.uuid4().hex[:8]}"
+    one = Stack(project, override, {name: free_port() for name in SERVED})
+    try:
+        yield one
+    finally:
+        one.make("down")
+
+
+def services() -> dict[str, Any]:
+    """The services of the file."""
+    return dict(yaml.safe_load(FILE.read_text("utf-8"))["services"])

@@ -1,0 +1,1 @@
+"""What the documents take from the code, a file for each kind of it."""
