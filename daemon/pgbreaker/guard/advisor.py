@@ -83,7 +83,7 @@ class Advisor:
         try:
             said = json.loads(text)
             return self._take(kind, said)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             # Not of a daemon that we know. What it has said before ends with its lease.
             self.unread += 1
             return False

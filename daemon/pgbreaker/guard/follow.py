@@ -299,12 +299,13 @@ def _listening(
         seen = follower.advisor.seen
         also = {"Last-Event-ID": seen} if seen else {}
         try:
+            connection.connect()
+            sock = connection.sock  # which is not the connection's own for long
             connection.request("GET", path, headers={**headers, **also})
             response = connection.getresponse()
             if response.status != 200:
                 raise LostError(f"it answers {response.status} {response.reason}")
-            assert connection.sock is not None
-            _hear_all(follower, stopped, response, connection.sock)
+            _hear_all(follower, stopped, response, sock)
         finally:
             connection.close()
 
@@ -364,8 +365,11 @@ def _take_file(follower: Follower, text: str) -> None:
     if said.get("boot") != boot_id():
         raise LostError("it was written before the machine started, or on another")
     # Of one machine, all processes have the same monotonic clock.
-    age = time.monotonic() - float(said.get("written_monotonic", "nan"))
-    lease = float(said.get("lease_seconds", "nan")) - age
+    try:
+        age = time.monotonic() - float(said["written_monotonic"])
+        lease = float(said["lease_seconds"]) - age
+    except (KeyError, TypeError):
+        raise LostError("it is none of a daemon's") from None
     if not (age > -1.0 and lease > 0):
         raise LostError(f"it was written {lasting(max(0.0, age))} ago")
     follower.hear("advice", json.dumps({**said, "lease_seconds": lease}))
