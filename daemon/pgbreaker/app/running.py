@@ -203,7 +203,9 @@ async def running(
             if ground.store.quarantined is not None:
                 # An operator's word may be among what is lost: not for the log alone.
                 await ground.tell(_damaged(ground.store.quarantined))
-            works.do(stack, "look at the audit log", _tell_audit_fault(ground, ground.store))
+            works.do(
+                stack, "look at the audit log", _tell_audit_fault(ground, ground.store)
+            )
         fleet.start()
         schedule.start()
         pulse.start()
