@@ -12,9 +12,11 @@ RELEASE := PYTHONPATH=tests $(BIN)/python -m release
 # Whichever of the two is there.
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo podman-compose)
 BUILD ?= --build
+ENGINE ?= docker
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' daemon/pgbreaker/__init__.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up break mend down test check bench soak lint types unit integration acceptance packages servers docs release audit sbom lock clean
+.PHONY: help demo up break mend down test check bench soak lint types unit integration acceptance packages servers docs image release audit sbom lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +98,11 @@ servers: $(VENV)/.dev ## PostgreSQL 14, 16, 18 beside Debian's 15 and the demo's
 docs: $(VENV)/.dev ## write what is made from the code anew: references, dashboards
 	$(BIN)/python tests/write-references
 	$(BIN)/python -m dashboards.boards
+
+image: ## the image pgbreaker:VERSION; ENGINE=docker|podman, BASE=python:...@sha256:...
+	BUILDAH_FORMAT=docker $(ENGINE) build -f daemon/Dockerfile -t pgbreaker:$(VERSION) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) \
+	  $(if $(BASE),--build-arg PYTHON=$(BASE)) .
 
 release: packages $(VENV)/.release servers ## all of a release into dist/, but for publishing; AUDIT=offline PUBLISH=yes SIGNING_KEY=FILE
 	@$(RELEASE) all

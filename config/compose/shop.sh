@@ -7,5 +7,5 @@ CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
 CREATE ROLE shop LOGIN NOSUPERUSER PASSWORD :'password';
 CREATE TABLE orders (id bigserial PRIMARY KEY, amount int NOT NULL);
 INSERT INTO orders (amount) SELECT generate_series(1, 1000);
-GRANT SELECT, UPDATE ON orders TO shop;
+GRANT ALL ON orders TO shop;
 SQL

@@ -204,7 +204,8 @@ def is_web_address(address: str) -> bool:
         parts = urlsplit(address)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc)
+    odd = re.search(r"[\s<>|\"{}]", address)
+    return parts.scheme in ("http", "https") and bool(parts.netloc) and not odd
 
 
 def attachment_html(attachment: Mapping[str, Any]) -> str:

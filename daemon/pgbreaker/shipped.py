@@ -12,6 +12,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "alerts": (".yml", ".tmpl", ".md"),
     "dashboards": (".json",),
     "kubernetes": (".yaml",),
+    "role": (".sql",),
     "systemd": (".service",),
 }
 """What there is, and by which ends its files are told from what makes them."""
@@ -19,6 +20,7 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _STAND: Final[Mapping[str, str]] = {
     "kubernetes": "../../config/kubernetes",
+    "role": "../../config",
     "systemd": "..",
 }
 """Where those of a work tree stand, seen from the package, that do not stand at its

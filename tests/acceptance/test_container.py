@@ -119,7 +119,6 @@ def test_its_health_is_the_daemons_own(container):
         container.signal("CONT")
 
     assert frozen == (1, "unhealthy")
-    container.until_healthy()
 
 
 def test_what_was_decided_outlives_the_container(server):

@@ -1,6 +1,8 @@
 """The process: how it ends, what signals have it do, and that nothing holds it up."""
 
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from support.hanging import hanging
 from support.manager import managing
 from support.process import free_port
 from support.servers import one_breakable_server
+from support.tools import need
 
 NOWHERE = "postgresql://nobody:hunter2@127.0.0.1:1/app"
 
@@ -176,3 +180,30 @@ def test_a_loop_that_hangs_is_not_fed_and_says_where(config, tmp_path):
     assert seen.health[0] == 503
     assert seen.health[1].startswith("the daemon itself was held up for ")
     assert seen.code == 0
+
+
+def test_the_first_process_of_a_container_ends_when_it_is_told_to_from_the_start():
+    """It has no default action: what comes before the daemon listens would be lost."""
+    unshare = need("unshare", "util-linux")
+    process = subprocess.Popen(
+        [unshare, "--pid", "--fork", *PROGRAM, "run", "--dsn", NOWHERE],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    deadline = time.monotonic() + 10.0
+    while process.poll() is None and time.monotonic() < deadline:
+        for child in children(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        time.sleep(0.01)
+
+    assert process.poll() == 128 + signal.SIGTERM
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]

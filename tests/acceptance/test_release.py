@@ -84,7 +84,7 @@ def test_nothing_is_missing_in_the_packages_and_nothing_is_there_for_nothing(
     assert astray(built, tree) == []
 
 
-def test_a_test_in_the_wheel_would_be_seen(tree, built):
+def test_what_is_in_a_package_for_nothing_is_seen(tree, built):
     stray = tree / "daemon/pgbreaker/py.typed"
     text = stray.read_text()
     stray.unlink()

@@ -1,4 +1,4 @@
-"""`make release`, `audit`, `sbom`, `lock`; and `python -m release fixtures`."""
+"""`make release`, `audit`, `sbom`, `lock`; and, for a new version, `fixtures`."""
 
 import os
 import sys

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +23,7 @@ class Built:
     wheel: Path
     sdist: Path
 
-    def __iter__(self) -> "Iterable[Path]":
+    def __iter__(self) -> Iterator[Path]:
         return iter((self.wheel, self.sdist))
 
 
@@ -109,11 +109,16 @@ def metadata(wheel: Path) -> Metadata:
     """What *wheel* says of itself.
 
     Raises:
-        ExceptionGroup: It is not fit for an index.
+        ReleaseError: It is not fit for an index.
     """
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        return Metadata.from_email(archive.read(name), validate=True)
+        said = archive.read(name)
+    try:
+        return Metadata.from_email(said, validate=True)
+    except ExceptionGroup as wrong:
+        lines = "\n".join(str(one) for one in wrong.exceptions)
+        raise ReleaseError(f"no index takes these metadata:\n{lines}") from None
 
 
 def pretty(path: Path) -> str:

@@ -9,8 +9,10 @@ from release.fixtures import FIXTURES
 from release.tree import ROOT, version
 
 _NAMING = (
-    *("docker-compose.yml", "README.md", "daemon/Dockerfile", "daemon/**/*.md"),
-    *("config/**/*.yaml", "config/**/*.yml", "config/**/*.md"),
+    "docker-compose.yml",
+    "config/**/*.yaml",
+    "config/**/*.yml",
+    "daemon/Dockerfile",
 )
 _NAMED = re.compile(
     r"""\bpgbreaker:(\d+\.\d[\w.-]*)            # an image
@@ -36,7 +38,7 @@ def _of_version(root: Path) -> Iterator[str]:
     if not (root / FIXTURES / wanted).is_dir():
         yield (
             f"{FIXTURES}/{wanted} is not there, for later versions to be tried with:"
-            " .venv/bin/python -m release fixtures"
+            " PYTHONPATH=tests .venv/bin/python -m release fixtures"
         )
 
 

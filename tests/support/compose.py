@@ -45,17 +45,25 @@ class Stack:
         self.project = project
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         self._compose = (
-            f"{sys.executable} -m podman_compose --project-name {project}"
-            f" --file {FILE} --file {override}"
+            *(sys.executable, "-m", "podman_compose", "--project-name", project),
+            *("--file", str(FILE), "--file", str(override)),
         )
         self._ports = {f"{name}_PORT": str(port) for name, port in ports.items()}
 
     def make(self, target: str) -> str:
         """Run ``make up``, or what else there is for the stack. Returns what it said."""
         # tests/make-images has made the image: where a build needs no network.
-        words = (f"COMPOSE={self._compose}", "BUILD=")
+        compose = f"COMPOSE={' '.join(self._compose)}"
+        return self._run("make", "--no-print-directory", target, compose, "BUILD=")
+
+    def start(self, service: str) -> None:
+        """Run one of the services that `up` leaves alone."""
+        how = ("--profile", "faults", "run", "--detach", "--rm")
+        self._run(*self._compose, *how, service)
+
+    def _run(self, *command: str) -> str:
         done = subprocess.run(
-            ["make", "--no-print-directory", target, *words],
+            command,
             cwd=ROOT,
             env={**environment(), **self._ports},
             capture_output=True,
@@ -114,12 +122,17 @@ class Stack:
         found = self.get("PROMETHEUS", f"/api/v1/query?{asked}")["data"]["result"]
         return list(found)
 
-    def told(self, *words: str) -> list[dict[str, Any]]:
-        """The messages with all *words* in them that Slack would show."""
+    def told(self, *words: str, after: float = 0.0) -> list[dict[str, Any]]:
+        """The messages with all *words* in them that Slack would show.
+
+        Args:
+            after: Unix time before which they are of no interest.
+        """
         return [
             message
             for message in self.get("SLACK", "/messages.json")
             if all(word in json.dumps(message["payload"]) for word in words)
+            and message["arrived"] > after
         ]
 
     def states(self) -> set[str]:
@@ -141,15 +154,14 @@ class Stack:
             time.sleep(LOOK_EVERY)
 
     def hurry(self) -> None:
-        """Have what is over be told as over within seconds, not minutes.
+        """Have rules and routes wait for seconds, not minutes, and else be as shipped.
 
-        The rules and routes that are shipped wait, so that what flaps is one message;
-        nothing else about them is changed.
+        They wait so that what flaps is one message.
         """
         folder = Path(inspected("volume", f"{self.project}_alerts")["Mountpoint"])
         for file, pattern, by in (
-            ("pgbreaker.rules.yml", r"keep_firing_for: \w+", "keep_firing_for: 1s"),
-            ("alertmanager.yml", r"group_interval: \w+", "group_interval: 2s"),
+            ("pgbreaker.rules.yml", r"for: \d\w+", "for: 1s"),
+            ("alertmanager.yml", r"group_interval: \d\w+", "group_interval: 2s"),
         ):
             text, places = re.subn(pattern, by, (folder / file).read_text("utf-8"))
             assert places

@@ -35,7 +35,7 @@ HARDENED = (
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
 )
-MADE_WITHIN = 240.0
+MADE_WITHIN = 400.0
 DONE_WITHIN = 60.0
 
 

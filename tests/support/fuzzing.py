@@ -3,9 +3,10 @@
 import asyncio
 import re
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reload import Reloaded
@@ -13,6 +14,7 @@ from pgbreaker.sinks.hub import Notice
 from pgbreaker.web.doors.limits import Limits
 from pgbreaker.web.server import serve
 from support.site import Served
+from support.storing import storing
 
 # What a schema cannot say: that a time is not in February's 30s, a reason more than
 # blanks, a window shorter than a month. Such is refused, by 422, though it is described.
@@ -42,16 +44,18 @@ async def fuzzed():
     async def reload(_author) -> Reloaded:
         return Reloaded(())
 
-    inside = replace(
-        served.inside, reload=reload, config=lambda: {"targets": [{"name": "main"}]}
-    )
+    def shown() -> dict:
+        return {"targets": [{"name": "main"}]}
+
     # Nobody is slowed down: that is tested elsewhere, and here the clock stands still.
     limits = Limits(writes=10**9)
     plan = HttpPlan(listen=("127.0.0.1", 0))
-    async with (
-        serve(plan, inside, limits) as (host, port),
-        asyncio.TaskGroup() as world,
-    ):
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        store = await stack.enter_async_context(storing(folder / "state.db"))
+        inside = replace(served.inside, reload=reload, config=shown, store=store)
+        host, port = await stack.enter_async_context(serve(plan, inside, limits))
+        world = await stack.enter_async_context(asyncio.TaskGroup())
         going_on = world.create_task(_go_on(served))
         yield f"http://{host}:{port}", served
         going_on.cancel()

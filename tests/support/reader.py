@@ -2,7 +2,7 @@
 
 What is another than on a reader's machine is all here: `Reader._here` puts the folder
 before absolute paths, free ports in the place of the usual ones, and the server of the
-tests in that of ``db1``; the programs in `WRAPPERS` stand before their namesakes.
+tests in that of ``db1``; programs of machine.py stand before their namesakes.
 """
 
 import contextlib
@@ -29,6 +29,21 @@ import yaml
 from pgbreaker.demo.server import Server
 from pgbreaker.web.doors import read_web_config
 from support.documents import ROOT, SHOWN, Block, commands, dialogue, missing, runnable
+from support.machine import (
+    AS_OTHER,
+    CHECKOUT,
+    CONFIG,
+    ENDED,
+    FOLDERS,
+    MONITOR,
+    PGBREAKER,
+    PLACES,
+    REFUSED,
+    SETUP,
+    SYSTEMCTL,
+    TABLES,
+    USUAL,
+)
 from support.pooler import ADMIN, Pooler
 from support.process import free_port
 from support.servers import psql
@@ -37,7 +52,7 @@ from support.tools import need
 WITHIN = 30.0  # seconds that a block may take
 ASKED_AGAIN = 15.0  # seconds in which an answer may become what the page shows
 ASKS = re.compile(
-    r"pgbreaker (status|explain|events|check|watch|doctor)\b|curl |amtool |cat "
+    r"pgbreaker (status|explain|events|check|watch|doctor)\b|curl |amtool |psql -h 127"
 )
 RUNS = re.compile(r"^(pgbreaker run|systemctl enable)\b", re.MULTILINE)
 ASKS_DAEMON = re.compile(
@@ -47,104 +62,15 @@ ASKS_DAEMON = re.compile(
 
 ASKS_SERVER = re.compile(r"@db\d|psql|CREATE|DROP|" + ASKS_DAEMON.pattern)
 
-# `run` goes on in the background, as in another terminal, and is told where to listen;
-# a second one takes the place of the first.
-PGBREAKER = """#!/bin/bash
-if [ "$1 $2" = "export alerts" ]; then # files that name others are read here
-  {program} "$@" || exit
-  sed -i 's|/etc/prometheus|{root}/etc/prometheus|' "$3"/*.yml
-  exit
-fi
-[ "$1" = run ] || exec {program} "$@"
-if [ -e {root}/daemon.pid ]; then
-  kill $(cat {root}/daemon.pid) || true
-  while kill -0 $(cat {root}/daemon.pid) 2>/dev/null; do sleep 0.05; done
-fi
-shift
-RUNTIME_DIRECTORY={root}/run/pgbreaker {program} run --listen 127.0.0.1:{port} "$@" \\
-  </dev/null >{root}/daemon.log 2>&1 &
-pid=$!
-echo $pid >{root}/daemon.pid
-until grep -q 'listening on' {root}/daemon.log; do
-  kill -0 $pid 2>/dev/null || {{ cat {root}/daemon.log; wait $pid; exit; }}
-  sleep 0.05
-done
-"""
-# What it does to the daemon alone, with the state and the credentials that the unit names.
-SYSTEMCTL = """#!/bin/bash
-credentials={root}/run/credentials
-mkdir -p $credentials
-for line in $(grep -hs ^LoadCredential= {root}/etc/systemd/system/pgbreaker.service.d/*); do
-  line=${{line#*=}}
-  cp ${{line#*:}} $credentials/${{line%%:*}}
-done
-case "$1" in
-  enable | start | restart)
-    CREDENTIALS_DIRECTORY=$credentials STATE_DIRECTORY={root}/var/lib/pgbreaker \\
-      pgbreaker run --config {root}/etc/pgbreaker/pgbreaker.yaml ;;
-  stop | disable)
-    if [ -e {root}/daemon.pid ]; then
-      kill $(cat {root}/daemon.pid)
-      while kill -0 $(cat {root}/daemon.pid) 2>/dev/null; do sleep 0.05; done
-      rm {root}/daemon.pid
-    fi ;;
-  reload) pgbreaker reload ;;
-  status) pgbreaker status ;;
-  daemon-reload) ;;
-  *) exit 1 ;;
-esac
-"""
-# PostgreSQL does not run as root.
-AS_OTHER = """#!/bin/bash
-[ "$(id -u)" = 0 ] || exec {binaries}/{name} "$@"
-exec setpriv --reuid={user} --regid={user} --clear-groups {binaries}/{name} "$@"
-"""
+# Program of the system's that pages use -> the package that has it.
+PACKAGES = {
+    "amtool": "prometheus-alertmanager",
+    "curl": "curl",
+    "openssl": "openssl",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "promtool": "prometheus",
+}
 
-SETUP = """
-DROP ROLE IF EXISTS pgbreaker;
-DROP ROLE IF EXISTS shop;
-CREATE ROLE shop LOGIN NOSUPERUSER PASSWORD '{password}';
-"""
-# Of the page before; a role that is in use cannot be dropped.
-ENDED = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE usename IN ('pgbreaker', 'shop')
-"""
-MONITOR = """
-CREATE ROLE pgbreaker LOGIN NOSUPERUSER CONNECTION LIMIT 8 PASSWORD '{password}';
-GRANT pg_monitor TO pgbreaker;
-"""
-TABLES = """
-CREATE TABLE player (id int PRIMARY KEY, name text NOT NULL);
-INSERT INTO player VALUES (1, 'Ada'), (2, 'Bob');
-CREATE TABLE jobs (id serial, created timestamptz NOT NULL DEFAULT now());
-INSERT INTO jobs SELECT FROM generate_series(1, 3);
-ALTER TABLE player OWNER TO shop;
-ALTER TABLE jobs OWNER TO shop;
-GRANT SELECT ON player, jobs TO PUBLIC;
-"""
-# What a page finds that says no word about how the daemon was started.
-CONFIG = """version: 1
-targets:
-  - name: primary
-    dsn: postgresql://pgbreaker@db1:5432/app
-  - name: replica
-    dsn: postgresql://pgbreaker@db2:5432/app
-    operations: [connect, read]
-store: {path: /var/lib/pgbreaker/state.db}
-"""
-PLACES = "etc|opt|run|usr/local|var"
-"""Where pages write; below a reader's folder here."""
-FOLDERS = (
-    *("etc/pgbreaker", "etc/prometheus", "etc/haproxy", "etc/systemd/system"),
-    *("var/lib/pgbreaker", "var/lib/grafana/dashboards", "var/backups"),
-    *("run/pgbreaker", "bin", "home", "usr/local/bin"),
-    *("opt/pgbreaker/bin", "opt/pgbreaker-new/bin"),
-)
-CHECKOUT = (
-    *("Makefile", "pyproject.toml", "docker-compose.yml"),
-    *("alerts", "config", "daemon", "dashboards"),
-)
 ABSOLUTE = re.compile(
     r"(?:^|[\s='\"<>(|])(/[\w.-]+(?:/[\w.-]*)*)(?![=\w])", re.MULTILINE
 )
@@ -180,9 +106,7 @@ class Reader:
         # Not below a folder that another user, whom PostgreSQL runs as, cannot enter.
         self.root = Path(tempfile.mkdtemp(prefix="reader-", dir="/tmp"))
         self.root.chmod(0o777)
-        self._ports = {
-            usual: free_port() for usual in (9432, 9093, 9094, 9095, 9090, 8000, 5433)
-        }
+        self._ports = {usual: free_port() for usual in USUAL}
         self._shell: subprocess.Popen[bytes] | None = None
         self._python: list[Block] = []
         self._ran = 0
@@ -232,11 +156,14 @@ class Reader:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def follow(self) -> None:
-        """Do what each block says, in order.
+        """Do what each block says, in order. Skips when a program is missing.
 
         Raises:
             AssertionError: One of them does not hold; it says which, and why.
         """
+        for program, package in PACKAGES.items():
+            if re.search(rf"^(\$ )?{program} ", self._text, re.MULTILINE):
+                need(program, package)
         last = [b for b in self._blocks if b.kind == "python" and b.file is None][-1:]
         for block in self._blocks:
             with _at(block.where):
@@ -330,13 +257,11 @@ class Reader:
 
     def _check_config(self, path: Path, found: object) -> None:
         """A configuration of ours, or a part of one, which is completed."""
-        if isinstance(found, list):
-            found = {"targets": found}
-        assert isinstance(found, dict)
+        part = {"targets": found} if isinstance(found, list) else found
+        assert isinstance(part, dict)
         target = {"name": "primary", "dsn": "postgresql://pgbreaker@127.0.0.1/app"}
-        whole = {"version": 1, "targets": [target], **found}
-        is_part = whole.keys() != found.keys() or isinstance(found, list)
-        if is_part:
+        whole = {"version": 1, "targets": [target], **part}
+        if whole != found:
             path = path.with_name(f"whole-{path.name}")
             path.write_text(json.dumps(whole), "utf-8")
         self._run(f"pgbreaker check-config {path}")
@@ -375,6 +300,7 @@ class Reader:
         text = re.sub(r"(?<=@)db\d(?::5432)?(?=/)", server, text)
         pooler = f"{ADMIN}@127.0.0.1:{self._pooler.port}"
         text = re.sub(r"(?<=//)\w+@db\d:6432(?=/)", pooler, text)
+        text = text.replace("127.0.0.1:5432", server)
         text = text.replace("?sslmode=verify-full", "")  # the tests' server has no TLS
         for usual, port in self._ports.items():
             text = re.sub(rf"(?<![\d.]){usual}\b(?!\.)", str(port), text)
@@ -383,6 +309,7 @@ class Reader:
     def _write(self, name: str, text: str) -> None:
         path = self.root / "home" / self._here(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        assert path.resolve().is_relative_to(self.root), f"it would write {path}"
         path.write_text(self._here(text), "utf-8")
 
     def _file_of(self, block: Block, suffix: str) -> Path:
@@ -416,6 +343,8 @@ class Reader:
             ),
             "systemctl": SYSTEMCTL.format(root=self.root),
             "sudo": '#!/bin/bash\nexec "$@"\n',
+            "make": '#!/bin/bash\nexec /usr/bin/make -n "$@"\n',
+            **dict.fromkeys(REFUSED, '#!/bin/bash\necho "$0 is not run"; exit 1\n'),
         }
         user = os.stat(self._server.data).st_uid
         for name in ("initdb", "pg_ctl"):

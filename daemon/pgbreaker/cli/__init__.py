@@ -4,6 +4,8 @@ Nothing heavy is imported before a verb needs it: ``pgbreaker version`` answers 
 once, and ``healthcheck`` runs every few seconds in a container.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -59,6 +61,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every error is one clear line and an exit code."""
+    if os.getpid() == 1:
+        # The first process of a container has no default action: until the daemon takes
+        # signals itself, one would be lost, and the container killed after ten seconds.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         cli(prog_name="pgbreaker")
     except BrokenPipeError:  # who read us has seen enough

@@ -102,7 +102,8 @@ _UNHEARD = {
     epilog=options.examples("pgbreaker export systemd /etc/systemd/system"),
 )
 @click.argument(
-    "kind", type=click.Choice(["alerts", "dashboards", "kubernetes", "systemd"])
+    "kind",
+    type=click.Choice(["alerts", "dashboards", "kubernetes", "role", "systemd"]),
 )
 @click.argument("into", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--grafana-url", metavar="URL", help="Where Grafana is.")
@@ -113,7 +114,7 @@ _UNHEARD = {
 @click.option("--image", metavar="NAME:TAG", help="What Kubernetes runs.")
 @click.option("--force", is_flag=True, help="Overwrite what is there.")
 def export(kind: str, into: Path, force: bool, **addresses: str | None) -> None:
-    """Write alerts, dashboards, manifests or the systemd unit.
+    """Write alerts, dashboards, manifests, the role or the unit.
 
     Into DIR, with your addresses in them.
     """

@@ -12,4 +12,5 @@ def moment(wall: float) -> str:
     # Not by `datetime`: the library would load it for this alone. A float tells a
     # microsecond, no less: 0.3 is to be 300 ms and not 299.
     seconds, rest = divmod(round(wall * 1_000_000) // 1000, 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03d}Z"
+    year, month, day, hour, minute, second = time.gmtime(seconds)[:6]
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{rest:03}Z"

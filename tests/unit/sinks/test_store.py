@@ -230,6 +230,21 @@ async def test_of_hours_whose_minutes_are_gone_as_much_was_seen_as_was_asked(pat
     assert quarter.count == 79 * 60
 
 
+async def test_of_a_minute_beside_a_gap_as_much_was_seen_as_was_asked(path):
+    """A daemon that began in the middle of a minute saw half of it; and whoever has
+    changed the interval since does not change what the minutes between were."""
+    async with storing(path) as store:
+        store.count(minutes(HOUR, 1, pings=14, bad=15))
+        store.count(minutes(HOUR + 60, 3, pings=6))
+        store.count(minutes(HOUR + 240, 1, pings=9))
+        store.count(Counts(shut={("main/read", HOUR + 240): 20.0}))
+
+    async with storing(path) as store:
+        (day,) = await store.past("main", ["main/read"], WIDE[:1], 1.0)
+
+    assert day.seen == 30 + 3 * 60 + 20
+
+
 async def test_who_is_asked_seldom_is_seen_between_two_questions(path):
     async with storing(path) as store:
         for at in range(HOUR, HOUR + 3600, 300):

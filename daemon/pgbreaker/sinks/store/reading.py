@@ -262,9 +262,10 @@ def past(
 ) -> Past:
     """Reckon what became of a target from *since* until *now*.
 
-    As far as there are minutes each in which it was asked counts as seen. Of an hour that
-    has only its sum, as much as its pings come to, or as a breaker is known to have been
-    shut: a daemon that ran for a part of it saw that part.
+    As far as there are minutes, each counts as seen that stands among others; of the
+    first and the last before a gap, as much as its pings come to: a daemon that ran for a
+    part of it saw that part. Of an hour that has only its sum, likewise; or as much as a
+    breaker is known to have been shut.
 
     Args:
         every: Seconds between two pings.
@@ -330,22 +331,34 @@ def _by_minutes(
     every: Seconds,
 ) -> Past:
     first = math.ceil(since / _MINUTE) * _MINUTE
-    asked = {
-        "first": first,
-        "until": now,
-        "width": _MINUTE,
-        "target": target,
-        # Who is asked every five minutes has been seen in the four between, too.
-        "cover": max(1, math.ceil(every / _MINUTE)) * _MINUTE,
-    }
+    marks = ", ".join(f":b{number}" for number in range(len(breakers)))
     seen, count, total, most, bad = connection.execute(
-        f"{_SLOTS}, asked AS (SELECT p.*, lead(p.start, 1, :until)"
-        " OVER (ORDER BY p.start) AS next FROM slot CROSS JOIN ping_1m p"
-        " WHERE p.start = slot.start AND p.target = :target)"
-        " SELECT coalesce(sum(min(next - start, :cover)), 0.0), coalesce(sum(count), 0),"
-        " coalesce(sum(total), 0.0), coalesce(max(most), 0.0), coalesce(sum(bad), 0)"
-        " FROM asked",
-        asked,
+        f"""{_SLOTS}, asked AS (
+ SELECT p.*, lag(p.start, 1, 0) OVER (ORDER BY p.start) AS before,
+  lead(p.start, 1, :until) OVER (ORDER BY p.start) AS next
+ FROM slot CROSS JOIN ping_1m p WHERE p.start = slot.start AND p.target = :target
+), shut AS (
+ SELECT start, max(seconds) AS seconds FROM shut_1m
+ WHERE start >= :first AND start < :until AND breaker IN ({marks}) GROUP BY start
+)
+SELECT
+ coalesce(sum(CASE WHEN a.start - before <= :cover AND next - a.start <= :cover
+  THEN next - a.start
+  ELSE min(next - a.start, :cover, max((count + bad + 1) * :every, coalesce(seconds, 0)))
+  END), 0.0),
+ coalesce(sum(count), 0), coalesce(sum(total), 0.0), coalesce(max(most), 0.0),
+ coalesce(sum(bad), 0)
+FROM asked a LEFT JOIN shut s ON s.start = a.start""",
+        {
+            "first": first,
+            "until": now,
+            "width": _MINUTE,
+            "target": target,
+            # Who is asked every five minutes has been seen in the four between, too.
+            "cover": max(1, math.ceil(every / _MINUTE)) * _MINUTE,
+            "every": every,
+            **{f"b{number}": breaker for number, breaker in enumerate(breakers)},
+        },
     ).fetchone()
     sums = {
         breaker: sum(
