@@ -73,8 +73,8 @@ soak: packages $(VENV)/.bench servers ## what takes long: a server whose every c
 	$(BIN)/python tests/bench/hung.py
 
 lint: $(VENV)/.dev ## ruff
-	$(BIN)/ruff check daemon dashboards tests
-	$(BIN)/ruff format --check daemon dashboards tests
+	$(BIN)/ruff check config daemon dashboards tests
+	$(BIN)/ruff format --check config daemon dashboards tests
 
 types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy

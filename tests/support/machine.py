@@ -1,7 +1,8 @@
 """What the machine is like on which a page is followed: see reader.py."""
 
 # `run` goes on in the background, as in another terminal, and is told where to listen;
-# a second one takes the place of the first.
+# a second one takes the place of the first. One that has ended may be a zombie for as long
+# as process 1 likes, but has no files.
 PGBREAKER = """#!/bin/bash
 if [ "$1 $2" = "export alerts" ]; then # files that name others are read here
   {program} "$@" || exit
@@ -11,7 +12,7 @@ fi
 [ "$1" = run ] || exec {program} "$@"
 if [ -e {root}/daemon.pid ]; then
   kill $(cat {root}/daemon.pid) || true
-  while kill -0 $(cat {root}/daemon.pid) 2>/dev/null; do sleep 0.05; done
+  while [ -e /proc/$(cat {root}/daemon.pid)/fd/0 ]; do sleep 0.05; done
 fi
 shift
 RUNTIME_DIRECTORY={root}/run/pgbreaker {program} run --listen 127.0.0.1:{port} "$@" \\
@@ -38,7 +39,7 @@ case "$1" in
   stop | disable)
     if [ -e {root}/daemon.pid ]; then
       kill $(cat {root}/daemon.pid)
-      while kill -0 $(cat {root}/daemon.pid) 2>/dev/null; do sleep 0.05; done
+      while [ -e /proc/$(cat {root}/daemon.pid)/fd/0 ]; do sleep 0.05; done
       rm {root}/daemon.pid
     fi ;;
   reload) pgbreaker reload ;;

@@ -15,6 +15,7 @@ from pgbreaker.export import export, filled
 from pgbreaker.shipped import KINDS, shipped
 
 ROOT = Path(__file__).parents[2]
+_STAND = {"systemd": "daemon", "kubernetes": "config/kubernetes", "role": "config"}
 GIVEN = {
     "grafana-url": "https://grafana.corp/g/",
     "runbook-url": "https://wiki.corp/runbooks",
@@ -57,7 +58,7 @@ def test_nothing_of_ours_is_left_in_what_is_handed_out(kind, given, tmp_path):
 def test_a_wheel_has_all_that_is_handed_out(kind):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    stand = {"systemd": "daemon", "kubernetes": "config/kubernetes"}.get(kind, kind)
+    stand = _STAND.get(kind, kind)
 
     handed_out = [path for path, _ in shipped(kind)]
     assert handed_out

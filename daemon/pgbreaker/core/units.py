@@ -99,3 +99,13 @@ def hundredths(share: Share) -> str:
 def counted(number: int, thing: str) -> str:
     """Say a number of things: ``1 target``, ``3 targets``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def server_version(number: int) -> str:
+    """Write PostgreSQL's ``server_version_num`` as its releases are called: 170010 is
+    17.10.
+
+    https://www.postgresql.org/docs/current/runtime-config-preset.html
+    """
+    major, minor = divmod(number, 10_000)
+    return f"{major}.{minor}"

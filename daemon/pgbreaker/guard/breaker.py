@@ -130,7 +130,7 @@ class PostgreSQLCircuitBreaker(Gate):
     def totals(self) -> dict[str, int]:
         """Calls since the beginning, by what came of them: as the core counts them,
         and those that were answered otherwise or tried again."""
-        return self._core.totals | {
+        return self.counted | {
             "fallback": self.fallbacks,
             "stale": self.stale_answers,
             "retries": self.retries,
@@ -147,7 +147,7 @@ class PostgreSQLCircuitBreaker(Gate):
 
     def durations(self) -> tuple[int, ...]:
         """Calls by their duration: up to each of `BOUNDS`, and beyond the last."""
-        totals = self._core.totals
+        totals = self.counted
         ended = sum(totals[outcome] for outcome in ENDED)
         longer = tuple(self._took or (0,) * len(BOUNDS))
         return (max(0, ended - sum(longer)), *longer)

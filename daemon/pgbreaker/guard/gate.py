@@ -93,6 +93,7 @@ class Gate:
         "_budget",
         "_clock",
         "_core",
+        "_credited",
         "_errors",
         "_flights",
         "_good_below",
@@ -139,6 +140,7 @@ class Gate:
         # Weakly, and replaced whole, so that reading it needs no lock.
         self._below: tuple[ReferenceType[Gate], ...] = ()
         self._good_below = 0  # successes of the breakers below, when last looked at
+        self._credited = 0  # of those, told to the machine, and counted below already
         self.above = above
         self.target: str | None = None
         self.operation: str | None = None
@@ -178,11 +180,22 @@ class Gate:
         length of the whole outage."""
         return self._core.left_closed
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """Calls of its own since the beginning, by what became of them: as the machine
+        counts them, but for what it was told of the breakers below."""
+        if not self._below:
+            return self._core.totals
+        with self._lock:  # or it would be seen with one of the two and not the other
+            totals = self._core.totals
+            totals["success"] -= self._credited
+            return totals
+
     def calls(self) -> int:
         """Calls since the beginning, refused ones too, of all the breakers that share
         the budget for retries."""
         sharing = [self] if self.above is None else self.above.below
-        return sum(sum(b._core.totals[name] for name in _ASKED) for b in sharing)
+        return sum(sum(b.counted[name] for name in _ASKED) for b in sharing)
 
     @property
     def budget(self) -> Budget:
@@ -505,6 +518,7 @@ class Gate:
             # the last failure matters to a run of them.
             if good > self._good_below:
                 core.credit(good - self._good_below)
+                self._credited += good - self._good_below
             self._good_below = good
             move = core.settle(core.era, Outcome.FAILURE, now, evidence=evidence)
             self._note(move)

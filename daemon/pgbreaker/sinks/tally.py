@@ -20,7 +20,7 @@ from pgbreaker.core.states import (
     State,
     Transition,
 )
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.units import Seconds, server_version
 from pgbreaker.sinks.board import Condition, TargetBoard
 from pgbreaker.sinks.exposition import (
     Histogram,
@@ -326,11 +326,12 @@ class Tally:
 
     def server_lines(self, name: str) -> list[str]:
         facts = self.board.facts
-        if "version" not in facts:
+        version = facts.get("version")
+        if not isinstance(version, int):
             return []
         about = more(
             {
-                "version": str(facts["version"]),
+                "version": server_version(version),
                 "role": "replica" if facts.get("in_recovery") else "primary",
                 "system_id": str(facts.get("system_id") or ""),
             }

@@ -408,3 +408,22 @@ def test_what_was_counted_already_counts_for_nothing(time):
     assert breaker.state is State.CLOSED
     assert breaker.core.totals["released"] == 20
     assert found.connect.core.counts().failed == 0
+
+
+def test_the_whole_counts_no_call_that_was_counted_below(time):
+    """
+    It is told of those only when one fails: in its own counters they would all come at
+    once, a spike of a million calls on a dashboard.
+    """
+    found = patient(time)
+    for _ in range(1000):
+        succeed(found.breaker("read"))
+
+    fail(found.breaker("read"))
+
+    assert found.connect.totals["success"] == 0
+    assert found.connect.totals["failure"] == 1
+    assert sum(found.connect.durations()) == 1
+    assert found.breaker("read").totals["success"] == 1000
+    assert found.connect.core.counts().failed == 1
+    assert found.connect.core.counts().total > 1000  # what it judges by

@@ -167,11 +167,10 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe):
     """A pipe takes 64 KiB; whoever writes more to it waits until somebody reads."""
     reads, writes = pipe
     scribe = Scribe(writes, most=100)
-    slowest = 0.0
+    begun = time.perf_counter()
     for number in range(5000):
-        begun = time.perf_counter()
         say(scribe, f"{number} {'x' * 200}")
-        slowest = max(slowest, time.perf_counter() - begun)
+    saying = time.perf_counter() - begun
     dropped = scribe.dropped
     begun = time.perf_counter()
     scribe.close()
@@ -187,7 +186,8 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe):
         except BlockingIOError:
             time.sleep(0.01)
 
-    assert slowest < 0.5
+    # Who waited for the pipe would wait for good: nobody had read by then.
+    assert saying < 5
     assert parting < 3
     assert dropped > 1000
     assert left_out(text) == dropped

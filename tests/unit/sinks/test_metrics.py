@@ -171,6 +171,16 @@ async def test_every_family_is_written_when_everything_has_happened():
         assert f"# TYPE {name} " in text, name
 
 
+async def test_a_server_is_called_by_the_name_of_its_release():
+    _target, metrics, hub = usual_target()
+    values = {"version": 170010, "system_id": "77"}
+    hub.publish(Reading("main", "identity", 100.0, 0.002, Finding.OK, values))
+
+    (series,) = (await samples(metrics))["pgbreaker_server_info"]
+
+    assert dict(series)["version"] == "17.10"
+
+
 async def test_maintenance_is_told_while_it_lasts():
     scene, metrics = watched("main", "other")
     scene.board.windows[1] = WINDOW

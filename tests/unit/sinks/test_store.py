@@ -13,7 +13,7 @@ from pgbreaker.core.entry import Kind
 from pgbreaker.core.wanted import Wanted
 from pgbreaker.sinks.history import NotKeptError, NotReadError
 from pgbreaker.sinks.store import Counts, Failure, InUseError, reading
-from pgbreaker.sinks.store.file import connect, uri_of
+from pgbreaker.sinks.store.file import connect, open_to_read, uri_of
 from pgbreaker.sinks.store.rows import Bucket
 from support.storing import entry, override, storing, until, window
 
@@ -362,6 +362,8 @@ async def test_a_store_that_is_closed_waits_for_no_long_read(path):
 
     with pytest.raises(NotReadError, match="interrupted"):
         await reading_on
+    with pytest.raises(NotReadError, match="it is closed"):
+        await store.audit()
     assert [file.name for file in path.parent.glob("state.db-*")] == []
 
 
@@ -394,6 +396,7 @@ async def test_a_store_stays_below_its_size_and_keeps_what_holds(path):
     """
     words = "x" * 1000
     async with storing(path, max_size=2 * 1024**2) as store:
+        await store.looked_through()  # who reads meanwhile puts it off
         await store.record([override(1)])
         for first in range(2, 6002, 500):
             many = [entry(n, text=words) for n in range(first, first + 500)]
@@ -408,6 +411,26 @@ async def test_a_store_stays_below_its_size_and_keeps_what_holds(path):
         assert await store.verify_audit() is None
     assert oldest[0].id > 2000
     assert newest[0].id == 6001
+
+
+async def test_a_store_that_somebody_reads_gets_smaller_once_they_have_done(path):
+    """What was taken out stays in the file while a reader may still want it."""
+    words = "x" * 1000
+    async with storing(path, max_size=2 * 1024**2) as store:
+        for first in range(1, 3001, 500):
+            many = [entry(n, text=words) for n in range(first, first + 500)]
+            await store.record(many)
+            if first == 1:
+                reader = open_to_read(path)
+                reader.execute("BEGIN")
+                reader.execute("SELECT max(id) FROM entry").fetchone()
+        await until(lambda: store._writer._is_held)
+        held = store.size_bytes
+        reader.close()
+
+        await until(lambda: path.stat().st_size <= 1024**2)
+
+    assert held > 1024**2
 
 
 async def test_minutes_go_after_two_weeks_and_hours_after_400_days(path):

@@ -327,6 +327,11 @@ class File:
 
     def reopen(self) -> None:
         """Close it, and open what stands at the path now. Raises: as `open`."""
+        if self._connection is not None:
+            # Of a log that was deleted all is moved to the file by whoever closes that
+            # last; somebody who reads may have it open for longer than we do.
+            with contextlib.suppress(*DAMAGE):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._drop()
         self.open()
 

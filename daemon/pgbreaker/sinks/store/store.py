@@ -385,6 +385,8 @@ class Store:
         return await self._read(partial(reading.failures, target=target))
 
     async def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
+        if self._is_ending:
+            raise NotReadError("it is closed")
         under_way = self._readers.submit(self._read_now, read)
         self._reads.add(under_way)
         under_way.add_done_callback(self._reads.discard)

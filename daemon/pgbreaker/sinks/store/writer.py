@@ -45,6 +45,7 @@ RESTS: Final[tuple[Seconds, Seconds]] = (1.0, 60.0)
 
 _AT_ONCE: Final = 500  # entries of one transaction
 _TIDIES: Final[Seconds] = 60.0  # between two looks at what is old
+_TRIES_AGAIN: Final[Seconds] = 1.0  # where somebody who read kept the file from it
 _TIDIES_AFTER: Final = 1_000  # entries, too
 _CHUNKS: Final = 10  # taken out in one go, or what is written would outrun it
 
@@ -115,6 +116,7 @@ class Writer:
         self._put_aside_at = -math.inf
         self._tidy_at = 0.0
         self._since_tidied = 0
+        self._is_held = False  # the file, at the size that it had
         self._busy_since: Seconds | None = None
         # Shared with those who give it work: only under this.
         self._work = threading.Condition()
@@ -480,10 +482,14 @@ class Writer:
             with transaction(self._file.connection, durable=False):
                 more = prune(self._file.connection, self._clock.wall(), self._budget)
             chunks += 1
-        if not more and chunks > 1:
-            # Only by that does the file itself get smaller; it waits for no reader.
-            self._file.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self._tidy_at = time.monotonic() + (0.0 if more else _TIDIES)
+        if not more and (chunks > 1 or self._is_held):
+            # Only by that does the file itself get smaller; it waits for no reader, and
+            # goes no further than who reads meanwhile lets it.
+            checkpoint = "PRAGMA wal_checkpoint(PASSIVE)"
+            _, pages, moved = self._file.connection.execute(checkpoint).fetchone()
+            self._is_held = moved < pages
+        rest = _TIDIES if not self._is_held else _TRIES_AGAIN
+        self._tidy_at = time.monotonic() + (0.0 if more else rest)
 
     # What is wrong.
 

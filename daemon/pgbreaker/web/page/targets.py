@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from pgbreaker.core.judge import PING
-from pgbreaker.core.units import Seconds, lasting
+from pgbreaker.core.units import Seconds, lasting, server_version
 from pgbreaker.sinks.board import Condition, TargetBoard
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.page.breakers import (
@@ -150,10 +150,7 @@ def stamp_of(inside: Inside, target: TargetBoard) -> tuple[object, ...]:
 
 def _version(target: TargetBoard) -> str | None:
     number_ = number(target, "version")
-    if number_ is None:
-        return None
-    major, minor = divmod(int(number_), 10_000)
-    return f"{major}.{minor}"
+    return None if number_ is None else server_version(int(number_))
 
 
 def _role(target: TargetBoard) -> str | None:
