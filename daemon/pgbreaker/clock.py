@@ -4,12 +4,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from pgbreaker.core.units import Seconds
 
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT: Final = "/proc/sys/kernel/random/boot_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,7 @@ def boot_id() -> str:
     https://man7.org/linux/man-pages/man5/proc_sys_kernel.5.html
     """
     try:
-        return _BOOT.read_text("ascii").strip()
+        with open(_BOOT, encoding="ascii") as file:
+            return file.read().strip()
     except OSError:
         return os.uname().nodename

@@ -131,7 +131,7 @@ async def _following(url: str, count: int) -> list[Follower]:
     followers = [Follower(url) for _ in range(count)]
     for follower in followers:
         follower.start()
-    while not all(follower.is_connected for follower in followers):
+    while not all(f.is_connected for f in followers):  # noqa: ASYNC110 - threads
         await asyncio.sleep(0.01)
     return followers
 

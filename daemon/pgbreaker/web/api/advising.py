@@ -138,6 +138,7 @@ class Advising:
         self._is_looking = self._is_closed = False
         self._woken = asyncio.Event()
         self._over = asyncio.Event()
+        self.look()
         self._unfollow = history.follow(self._hear)
 
     @property
@@ -174,9 +175,9 @@ class Advising:
         if is_less:
             self._removed = version.seq
         self._woken.set()
-        told = self._told(self._said.values() if is_less else news, complete=is_less)
-        self._push(told)
-        self._also(told)
+        said = self._message(self._said.values() if is_less else news, is_less)
+        self._push(self._numbered("advice", said))
+        self._also(event("advice", said))
 
     def _thoughts(self, version: Version, now: Seconds) -> Iterator[Advice]:
         for target in self._board.targets.values():
@@ -191,7 +192,7 @@ class Advising:
         self.look()
         return self._message(self._said.values(), complete=True)
 
-    def _message(self, said: Iterable[Advice], *, complete: bool) -> dict[str, Any]:
+    def _message(self, said: Iterable[Advice], complete: bool) -> dict[str, Any]:
         return {
             **self._heading(),
             "complete": complete,
@@ -207,13 +208,11 @@ class Advising:
         }
 
     def _told(self, said: Iterable[Advice], *, complete: bool) -> bytes:
-        return self._event("advice", self._message(said, complete=complete))
+        return self._numbered("advice", self._message(said, complete))
 
-    def _event(self, kind: str, data: Mapping[str, Any]) -> bytes:
+    def _numbered(self, kind: str, data: Mapping[str, Any]) -> bytes:
         version = self.version
-        text = json.dumps(data, separators=(",", ":"))
-        head = f"id: {version.epoch}-{version.seq}\nevent: {kind}\n"
-        return f"{head}data: {text}\n\n".encode()
+        return b"id: %d-%d\n" % (version.epoch, version.seq) + event(kind, data)
 
     def _push(self, told: bytes) -> None:
         framed = _framed(told)
@@ -237,7 +236,7 @@ class Advising:
                 if loop.time() >= beat:
                     beat = loop.time() + self._beat
                     self.look()  # that nobody has looked of late is told by no entry
-                    self._push(self._event("heartbeat", self._heading()))
+                    self._push(self._numbered("heartbeat", self._heading()))
                 self._woken.clear()
                 if file is not None:
                     message = self._message(self._said.values(), complete=True)
@@ -293,6 +292,13 @@ class Advising:
             return self._told(self._said.values(), complete=True)
         missed = [a for a in self._said.values() if a.version.seq > int(seq)]
         return self._told(missed, complete=False)
+
+
+def event(kind: str, data: Mapping[str, Any]) -> bytes:
+    """Write an event of a stream."""
+    # JSON has no line breaks in it, so one line of data is enough.
+    text = json.dumps(data, separators=(",", ":"))
+    return f"event: {kind}\ndata: {text}\n\n".encode()
 
 
 def _mind(advice: Advice) -> tuple[object, ...]:

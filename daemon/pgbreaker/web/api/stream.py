@@ -11,7 +11,6 @@ missed, and gets a snapshot before it where that may not be all of it.
 """
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -24,7 +23,7 @@ from pgbreaker.core.entry import Entry
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wall import moment
 from pgbreaker.sinks.history import History
-from pgbreaker.web.api.advising import STREAMED
+from pgbreaker.web.api.advising import STREAMED, event
 from pgbreaker.web.api.asked import LAST_ID, Query
 from pgbreaker.web.api.changes import Changes, FullError
 from pgbreaker.web.problems import problem
@@ -337,7 +336,5 @@ def _time() -> Seconds:
 
 
 def _event(kind: str, data: dict[str, Any], id_: int | None = None) -> bytes:
-    # JSON has no line breaks in it, so one line of data is enough.
-    text = json.dumps(data, separators=(",", ":"))
-    head = "" if id_ is None else f"id: {id_}\n"
-    return f"{head}event: {kind}\ndata: {text}\n\n".encode()
+    head = b"" if id_ is None else b"id: %d\n" % id_
+    return head + event(kind, data)
