@@ -5,7 +5,8 @@
 
 The whole daemon, its store on a disk, fifty simulated servers that are broken by a
 schedule, every usual probe at its usual interval; see `support/soaking.py`. With `--days`
-few targets are asked seldom, so that what is kept for 14 and for 400 days grows old.
+it is the store alone, in which what is kept for 14 and for 400 days grows old, and which
+may not take all that it is given.
 """
 
 import asyncio
@@ -20,11 +21,12 @@ from report import machine
 
 from pgbreaker.app.lookups import Crew
 from pgbreaker.sinks.log import configure
-from support.soaking import Seen, Soak
+from support.soaking import Aged, Seen, Soak, grow_old
 from support.virtual import VirtualLoop
 from support.vitals import growth
 
 HOURS, TARGETS = 24.0, 50
+DAYS, MAX_SIZE = 430, 32 * 1024**2
 WARM = 1 / 4
 GOAL = 0.02
 
@@ -55,9 +57,9 @@ def report(seen: Seen, hours: float) -> int:
             f"{values[0] / 1e6:.2f} M, {values[-1] / 1e6:.2f} M: {grown:+.2%} (goal 2 %)",
             is_kept=grown < GOAL,
         )
-    rests = [rest[1:] for rest in seen.rests if rest[0] >= seen.rests[-1][0] * WARM]
-    for n, name in enumerate(("descriptors", "threads", "tasks", "series")):
-        values = [rest[n] for rest in rests]
+    rests = [rest for rest in seen.rests if rest.at >= seen.rests[-1].at * WARM]
+    for name in ("files", "threads", "tasks", "series"):
+        values = [getattr(rest, name) for rest in rests]
         told(
             f"{name} at rest, {len(values)} times",
             f"{min(values)} to {max(values)}",
@@ -99,7 +101,39 @@ def main(hours: float, targets: int) -> int:
         return report(seen, hours)
 
 
+def report_age(aged: Aged, days: int) -> int:
+    """Print how a store grew old. Returns how many promises were not kept."""
+    largest = max(aged.sizes)
+    promises = {
+        f"{days} days: at most {largest / 1e6:.1f} MB (goal {MAX_SIZE / 1e6:.1f})": (
+            largest <= MAX_SIZE
+        ),
+        f"minutes go back {aged.oldest['ping_1m']:.1f} days (goal 14)": (
+            aged.oldest["ping_1m"] <= 15
+        ),
+        f"hours go back {aged.oldest['ping_1h']:.1f} days (goal 400)": (
+            aged.oldest["ping_1h"] <= 401
+        ),
+    }
+    for promise, is_kept in promises.items():
+        print(f"{promise}{'' if is_kept else '   MISSED'}")
+    print(f"entries left: {aged.entries} of {days * 100}")
+    return list(promises.values()).count(False)
+
+
+def age(days: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.db"
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, VirtualLoop)
+            growing = grow_old(loop, path, days, targets=TARGETS, max_size=MAX_SIZE)
+            return report_age(runner.run(growing), days)
+
+
 if __name__ == "__main__":
     given = [float(word) for word in sys.argv[1:] if not word.startswith("-")]
+    if "--days" in sys.argv:
+        sys.exit(age(int(given[0]) if given else DAYS))
     hours, targets, *_ = (*given, *(HOURS, TARGETS)[len(given) :])
     sys.exit(main(hours, int(targets)))

@@ -7,14 +7,16 @@ one process, so what is measured of it is more than the daemon, but never less.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
 import re
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,16 @@ import aiohttp
 
 from pgbreaker.app import Daemon, Source, running, settle
 from pgbreaker.config import load
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.plan import StorePlan
 from pgbreaker.core.reading import Reading
 from pgbreaker.core.states import State, Transition
 from pgbreaker.probes import PROBES
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Event
 from pgbreaker.sinks.store import Store
+from pgbreaker.sinks.store.books import Counts
+from pgbreaker.sinks.store.rows import Bucket
 from support.simulated import Site, Sites
 from support.virtual import VirtualLoop, scheduled_by
 from support.vitals import Vitals
@@ -153,6 +159,23 @@ FAULTS = (
 """To add one: write the function, add the row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left when all is well and nobody reads.
+
+    Attributes:
+        at: Virtual time.
+        files: Open descriptors; threads: threads; tasks: of the loop.
+        series: Lines of a scrape.
+    """
+
+    at: float
+    files: int
+    threads: int
+    tasks: int
+    series: int
+
+
 @dataclass
 class Seen:
     """What came of it.
@@ -163,8 +186,7 @@ class Seen:
         openings: Times that a breaker opened.
         wrong: What should not have been.
         samples: Virtual time, vitals, objects that the collector knows of.
-        rests: Virtual time, descriptors, threads, tasks, series: when all is well and
-            nobody reads.
+        rests: What was left, each time.
         answers: Status -> answers that readers got.
         largest: Bytes that the store took at most.
         took: Real seconds of all of it.
@@ -175,7 +197,7 @@ class Seen:
     openings: int = 0
     wrong: list[str] = field(default_factory=list)
     samples: list[tuple[float, Vitals, int]] = field(default_factory=list)
-    rests: list[tuple[float, int, int, int, int]] = field(default_factory=list)
+    rests: list[Rest] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     largest: int = 0
     took: float = 0.0
@@ -250,9 +272,12 @@ class Soak:
             clock=clock,
             also=[self._note],
         )
-        with scheduled_by(clock):
-            async with daemon as self._daemon, self._reaching():
-                yield
+        async with AsyncExitStack() as stack:
+            stack.enter_context(scheduled_by(clock))
+            with self._loop.standing_still():  # a thread opens the store
+                self._daemon = await stack.enter_async_context(daemon)
+            await stack.enter_async_context(self._reaching())
+            yield
 
     @asynccontextmanager
     async def _reaching(self) -> AsyncIterator[None]:
@@ -268,8 +293,19 @@ class Soak:
             yield
         settling.cancel()
 
-    async def run(self, seconds: float, *, told: Callable[[str], None] = print) -> None:
-        """Have all of it happen for so long, of the loop's time."""
+    async def run(
+        self,
+        seconds: float,
+        *,
+        every: float = 3600.0,
+        told: Callable[[str], None] = print,
+    ) -> None:
+        """Have all of it happen for so long, of the loop's time.
+
+        Args:
+            every: Seconds between two looks at what is left at rest.
+            told: Is given a line after each.
+        """
         began, real = self._loop.time(), time.monotonic()
         async with self._living(), asyncio.TaskGroup() as work:
             await asyncio.sleep(60.0)
@@ -278,16 +314,19 @@ class Soak:
                 work.create_task(self._order()),
                 work.create_task(self._look()),
             ]
-            hour, number = 0, 0
+            rests, number = 0, 0
             while self._loop.time() - began < seconds:
                 fault = FAULTS[number % len(FAULTS)]
                 await self._suffer(fault, self._victims(number))
                 number += 1
                 await asyncio.sleep(self._luck.uniform(20.0, 60.0))
-                if self._loop.time() - began >= (hour + 1) * 3600.0:
-                    hour += 1
+                if self._loop.time() - began >= (rests + 1) * every:
+                    rests += 1
                     await self._rest()
                     self._write()
+                    await asyncio.sleep(
+                        15.0
+                    )  # until it is taken: all is well meanwhile
                     told(self._line(self._loop.time() - began, time.monotonic() - real))
             await self._rest()
             for task in others:
@@ -296,13 +335,13 @@ class Soak:
         self.seen.wrong += [f"not caught: {fault}" for fault in self._loop.faults]
 
     def _line(self, virtual: float, real: float) -> str:
-        _, files, threads, tasks, series = self.seen.rests[-1]
+        rest = self.seen.rests[-1]
         rss = self.seen.samples[-1][1].rss
         return (
             f"{virtual / 3600:6.2f} h in {real:6.0f} s ({virtual / real:4.0f}x),"
             f" {self.seen.readings / 1e6:6.2f} M readings, {rss / 1e6:6.1f} MB,"
-            f" {self.seen.samples[-1][2]} objects; at rest {files} descriptors,"
-            f" {threads} threads, {tasks} tasks, {series} series;"
+            f" {self.seen.samples[-1][2]} objects; at rest {rest.files} descriptors,"
+            f" {rest.threads} threads, {rest.tasks} tasks, {rest.series} series;"
             f" store {self.seen.largest / 1e6:.1f} MB; wrong {len(self.seen.wrong)}"
         )
 
@@ -483,7 +522,9 @@ class Soak:
         files, threads = (
             min(getattr(v, n) for v in looks) for n in ("files", "threads")
         )
-        self.seen.rests.append((self._loop.time(), files, threads, min(tasks), series))
+        self.seen.rests.append(
+            Rest(self._loop.time(), files, threads, min(tasks), series)
+        )
         self._sample()
         self._quiet.set()
 
@@ -509,3 +550,75 @@ def size_of(path: Path) -> int:
     """Bytes that a database takes, with its log."""
     beside = (path, path.with_name(path.name + "-wal"))
     return sum(p.stat().st_size for p in beside if p.exists())
+
+
+@dataclass
+class Aged:
+    """What a store was like while it grew old.
+
+    Attributes:
+        sizes: Bytes at the end of each day.
+        oldest: Table -> age of its oldest row, in days, at the end.
+        entries: Entries that are left.
+    """
+
+    sizes: list[int] = field(default_factory=list)
+    oldest: dict[str, float] = field(default_factory=dict)
+    entries: int = 0
+
+
+async def grow_old(
+    loop: VirtualLoop, path: Path, days: int, *, targets: int, max_size: int
+) -> Aged:
+    """Have a store written every day, as a daemon of so many targets would fill it by
+    the hour; at the end of each it is waited for what is old to go."""
+    aged = Aged()
+    plan = StorePlan(path=path, max_size=max_size)
+    with loop.standing_still():  # a thread opens it
+        store = await Store.open(plan, loop.clock)
+    loop.holding.append(lambda: is_busy(store))
+    for day in range(days):
+        wall = int(loop.clock.wall())
+        pings = {
+            (f"t{n:02}", wall + 3600 * hour): Bucket(
+                wall + 3600 * hour, 60, 1.0, 0.1, 0
+            )
+            for n in range(targets)
+            for hour in range(24)
+        }
+        store.count(Counts(pings))
+        for first in range(0, 100, 10):
+            await store.record(_moved(wall, day, first + n) for n in range(10))
+        await asyncio.sleep(86_400.0)
+        aged.sizes.append(size_of(path))
+    await store.close()
+    # It looks for what is old once a minute of real time, and when it begins.
+    with loop.standing_still():
+        store = await Store.open(plan, loop.clock)
+        ends = time.monotonic() + 30.0
+        while _age(path, "ping_1m", loop) > 15.0 and time.monotonic() < ends:
+            await asyncio.to_thread(time.sleep, 0.1)
+        await store.close()
+    aged.oldest = {table: _age(path, table, loop) for table in ("ping_1m", "ping_1h")}
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (aged.entries,) = connection.execute("SELECT count(*) FROM entry").fetchone()
+    return aged
+
+
+def _age(path: Path, table: str, loop: VirtualLoop) -> float:
+    """Days since the beginning of the oldest row of *table*; 0: there is none."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (oldest,) = connection.execute(f"SELECT min(start) FROM {table}").fetchone()
+    return 0.0 if oldest is None else (loop.clock.wall() - oldest) / 86_400
+
+
+def _moved(wall: int, day: int, number: int) -> Entry:
+    return Entry(
+        id=wall * 1000 + number,
+        at=float(wall),
+        kind=Kind.TRANSITION,
+        text=f"move {number} of day {day}: connection refused",
+        target="t00",
+        breaker="t00/read",
+        details={"from": "closed", "to": "open", "cause": "confirmed"},
+    )

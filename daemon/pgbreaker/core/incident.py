@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Any, Final
 
 from pgbreaker.core.entry import Entry, Kind
@@ -10,6 +11,10 @@ from pgbreaker.core.units import Seconds
 
 TELLING: Final = (Kind.TRANSITION, Kind.OVERRIDE, Kind.NOTE)
 """Kinds of entries that incidents are read out of."""
+
+
+_READ: Final = ("from", "to", "override", "state", "cause", "reason")
+"""Details that incidents are read out of, beside the evidence; words that come often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,28 @@ def _noted(incident: Incident, notes: list[Entry]) -> Incident:
 def _text(of: Any, name: str) -> str | None:  # noqa: ANN401 - out of JSON
     text = of.get(name)
     return text if isinstance(text, str) else None
+
+
+def bare(entry: Entry) -> Entry:
+    """*entry* with no more than incidents are read out of: of twenty thousand, all else
+    would be tens of megabytes."""
+    if entry.kind is Kind.NOTE:
+        return entry
+    details: dict[str, Any] = {
+        name: intern(text)
+        for name in _READ
+        if (text := _text(entry.details, name)) is not None
+    }
+    evidence = entry.details.get("evidence")
+    if isinstance(evidence, dict) and (code := _text(evidence, "sqlstate")):
+        details["evidence"] = {"sqlstate": intern(code)}
+    return replace(
+        entry,
+        text=intern(entry.text),
+        target=None if entry.target is None else intern(entry.target),
+        breaker=None if entry.breaker is None else intern(entry.breaker),
+        details=details,
+    )
 
 
 def starts(entry: Entry) -> bool:

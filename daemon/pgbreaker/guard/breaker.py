@@ -120,6 +120,7 @@ class PostgreSQLCircuitBreaker(Gate):
             },
             "retry_after_seconds": round(self.retry_after(), 3),
             "override": seen["override"],
+            "advice": seen["advice"],
             "due": seen["due"],
             "window": seen["window"],
             "in_flight": seen["in_flight"],

@@ -300,7 +300,7 @@ class Target:
             # S, N, or E for an error: all are signs of life.
             await within_time(
                 reader.readexactly(1),
-                left,
+                max(left, 0.001),  # none, where connecting took all of it
                 "connected, but the server is silent for",
                 self.late,
             )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pgbreaker.core.audit import BEGINNING, Audited, seal
 from pgbreaker.core.entry import Entry, Kind
-from pgbreaker.core.incident import TELLING, starts
+from pgbreaker.core.incident import TELLING, bare, starts
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wanted import Wanted
 from pgbreaker.sinks.store.books import HEAD
@@ -71,10 +71,10 @@ def course(connection: sqlite3.Connection, since: float) -> list[Entry]:
         f" ORDER BY id DESC LIMIT {MOST}",
         (_first_id(since), since, *kinds),
     )
-    found = {entry.id: entry for entry in entries_of(rows)}
+    found = {entry.id: bare(entry) for entry in entries_of(rows)}
     for breaker in _breakers(connection):
         for entry in _leading_to(connection, breaker, since):
-            found[entry.id] = entry
+            found[entry.id] = bare(entry)
     for entry in _notes(connection, found.keys()):
         found[entry.id] = entry
     return [found[id_] for id_ in sorted(found)]
