@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # One seed, so that sets of parameters have the same order in both workers.
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
 
+# Those that take the time of what they see, or count what the machine runs.
+ALONE := $(patsubst %,tests/acceptance/test_%.py,alerting blind daemon doors life page)
+
 RELEASE := PYTHONPATH=tests $(BIN)/python -m release
 
 # Whichever of the two is there.
@@ -40,7 +43,8 @@ down: ## end the stack, and leave nothing
 test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
 	$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile -rs --durations=10
-	$(PYTEST) tests/acceptance -rs --durations=10
+	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) -n 2 --dist loadfile -rs --durations=10
+	$(PYTEST) $(ALONE) -rs --durations=10
 
 check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
 
@@ -85,8 +89,9 @@ unit: packages $(VENV)/.dev ## tests that need no server
 integration: packages $(VENV)/.dev servers ## tests on real servers
 	$(PYTEST) tests/integration -n 2 --dist loadfile
 
-acceptance: packages $(VENV)/.dev ## the daemon as a process
-	$(PYTEST) tests/acceptance
+acceptance: packages $(VENV)/.dev servers ## the daemon as a process, the image, the stack, the documents
+	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) -n 2 --dist loadfile
+	$(PYTEST) $(ALONE)
 
 packages: ## system packages that tests use, where we may install them
 	@tests/install-packages
