@@ -7,7 +7,7 @@ collector cannot be combined.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Final
 
 from prometheus_client.core import (
@@ -203,8 +203,9 @@ class BreakerCollector(Collector):
         for target, use in uses().items():
             if target in targets:
                 _fill_pool(made, target, use)
-        for follower in followers():
-            _fill_follower(made, follower)
+        # Two may follow one daemon, and one may have been stopped: it is one series.
+        for where, some in groupby(followers(), lambda follower: follower.where):
+            _fill_followers(made, where, list(some))
         yield from made.values()
 
 
@@ -280,12 +281,12 @@ def _fill_durations(family: Metric, breaker: PostgreSQLCircuitBreaker) -> None:
     family.add_sample(f"{family.name}_count", about, below[-1])
 
 
-def _fill_follower(made: dict[str, Metric], follower: Follower) -> None:
+def _fill_followers(made: dict[str, Metric], where: str, some: list[Follower]) -> None:
     for name, value in (
-        ("pgbreaker_follower_connected", float(follower.is_connected)),
-        ("pgbreaker_advice_lease_seconds", follower.lease),
+        ("pgbreaker_follower_connected", float(any(f.is_connected for f in some))),
+        ("pgbreaker_advice_lease_seconds", max(f.lease for f in some)),
     ):
-        made[name].add_metric((follower.where,), value)  # type: ignore[attr-defined]
+        made[name].add_metric((where,), value)  # type: ignore[attr-defined]
 
 
 def _fill_pool(made: dict[str, Metric], target: str, use: Use) -> None:

@@ -146,6 +146,28 @@ async def test_a_certificate_of_a_stranger_moves_no_breaker(server, authorities)
         psql(server, "SELECT pg_reload_conf()")
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "sslmode=verify-full&sslrootcert={}/gone.crt",
+        "sslmode=require&sslcert={0}/gone.crt&sslkey={0}/gone.key",
+    ],
+)
+async def test_a_file_for_tls_that_is_missing_moves_no_breaker(
+    server, tmp_path, parameters
+):
+    """It is ours to mend; a server that serves everybody else is not down by it."""
+    dsn = server.dsn(user="pgbreaker").replace("127.0.0.1", "localhost")
+    dsn = f"{dsn}?{parameters.format(tmp_path)}"
+    async with Watching(dsn, probes=DEFAULT) as watching:
+        await watching.until(lambda: "locked_out" in watching.noticed, within=10.0)
+
+        assert "gone.crt" in watching.noticed["locked_out"]
+        assert {r.finding for r in watching.readings("ping")} == {Finding.AUTH}
+        assert watching.board.condition is Condition.UNKNOWN
+        assert watching.moves == []
+
+
 async def test_a_password_that_was_changed_is_not_tried_again_and_again(server):
     """While the session that is held goes on: a role can be locked by bad logins."""
     async with Watching(server.dsn(user="pgbreaker"), probes=DEFAULT) as watching:

@@ -54,6 +54,18 @@ async def test_the_kernel_gives_up_a_silent_peer_for_us(session):
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
 
 
+async def test_no_more_is_asked_of_the_kernel_than_an_answer_takes(server, session):
+    """
+    asyncio makes room for 256 kB each time that something comes, and gives back all but
+    a few bytes: between them the heap grew for as long as anybody looked.
+    """
+    visit = await target(server.dsn(user="pgbreaker")).visit("login", 2.0, limit=1.0)
+
+    for transport in (session._raw._transport, visit._wire._line._transport):
+        assert transport.max_size == 16_384
+    await visit.close()
+
+
 async def test_a_monitor_cannot_write(session):
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await session.fetch("CREATE TABLE t (i int)", 2.0)

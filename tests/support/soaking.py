@@ -29,6 +29,7 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.plan import StorePlan
 from pgbreaker.core.reading import Reading
 from pgbreaker.core.states import State, Transition
+from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.probes import PROBES
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Event
@@ -41,8 +42,10 @@ from support.vitals import Vitals
 
 ALL = frozenset({"connect", "read", "write"})
 NONE: frozenset[str] = frozenset()
-# What a server counts begins anew with it.
-OF_SERVERS = {shown.family.name for probe in PROBES.values() for shown in probe.shows}
+# What a server counts begins anew with it; what is reckoned from that, with the rules of
+# its target, too.
+_SHOWN = (*OUTLOOK, *(shown for probe in PROBES.values() for shown in probe.shows))
+OF_SERVERS = {shown.family.name for shown in _SHOWN}
 _CLOSES_WITHIN = 120.0
 _KEPT = 50  # complaints; one is too many
 

@@ -13,7 +13,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,7 @@ from pgbreaker.sinks.store import Restored, Rollup, Store
 from pgbreaker.sinks.traces import Traces, open_traces
 from pgbreaker.web.api.advising import AdviceFile, Advising
 from pgbreaker.web.api.stream import Stream
+from pgbreaker.web.doors.limits import DEFAULT as LIMITS
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.server import serve
 from pgbreaker.web.views import LastReload, Stored, Views
@@ -193,7 +194,8 @@ async def running(
             store=ground.store,
             grafana_url=_grafana(config),
         )
-        address = await stack.enter_async_context(serve(config.http, inside))
+        limits = replace(LIMITS, followers=config.advice.followers)
+        address = await stack.enter_async_context(serve(config.http, inside, limits))
         stack.push_async_callback(fleet.close)
         stack.push_async_callback(schedule.close)
         # Before the server hangs up, whoever listens is told that it will.

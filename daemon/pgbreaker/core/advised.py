@@ -59,6 +59,8 @@ class AdvisedBreaker(Breaker):
 
     def disagrees(self, now: Seconds) -> bool:
         """Whether it stays closed though others think that it should not."""
+        if self._override is not None or self._is_advised:
+            return False  # an operator's word, or not yet its turn to come back
         return self._effect(now) is Effect.DISAGREE
 
     @property

@@ -4,12 +4,13 @@ Everything here is done by one thread; only the breakers themselves are everybod
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.advice import LONGEST_LEASE, Advice, read
+from pgbreaker.core.advice import LONGEST_LEASE, Advice, Opinion, read
 from pgbreaker.core.units import Seconds
 from pgbreaker.guard.breaker import PostgreSQLCircuitBreaker
 from pgbreaker.guard.living import living
@@ -83,7 +84,7 @@ class Advisor:
         try:
             said = json.loads(text)
             return self._take(kind, said)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # Not of a daemon that we know. What it has said before ends with its lease.
             self.unread += 1
             return False
@@ -93,23 +94,33 @@ class Advisor:
         seen = f"{version['epoch']}-{version['seq']}"
         lease = min(float(said["lease_seconds"]), LONGEST_LEASE)
         spread = min(max(float(said["spread_seconds"]), 0.0), _LONGEST_SPREAD)
-        if not lease > 0:
-            raise ValueError("a lease of no time")
+        if not (lease > 0 and math.isfinite(spread)):
+            raise ValueError("a lease of no time, or a spread that is no number")
         if kind == "heartbeat" and seen != self.seen:
             return True
         now = self._clock.now()
         if kind == "advice":
             heard = [read(one) for one in said["advice"][:_MOST]]
-            if said["complete"]:
-                self._known.clear()
+            before = dict(self._theirs()) if said["complete"] else {}
+            known = {} if said["complete"] else self._known
             for advice in heard:
                 ends = None if advice.word is None else now + advice.word.left
-                self._known[advice.breaker] = advice, ends
+                known[advice.breaker] = advice, ends
+            self._known = known
+            self._take_back(before)
         self.seen = seen
         self.until = now + lease
         self._told_spread = spread
         self.pass_on()
         return False
+
+    def _take_back(self, before: Mapping[PostgreSQLCircuitBreaker, _Known]) -> None:
+        """Have breakers go by themselves of which the daemon knows nothing any more: the
+        word of its operator would hold for a month, and nobody could end it."""
+        for breaker, (advice, _) in before.items():
+            if self._name_of(breaker) not in self._known:
+                over = replace(advice, opinion=Opinion.UNKNOWN, lease=0.0, word=None)
+                breaker.advise(over, self._every, 0.0)
 
     def pass_on(self) -> None:
         """Have every breaker know what holds, for as long as it does."""

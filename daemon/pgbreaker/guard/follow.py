@@ -12,20 +12,26 @@ import logging
 import random
 import socket
 import ssl
+import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from collections.abc import Callable, Iterator, Mapping
+from http.client import (
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
-from weakref import WeakSet
 
 from pgbreaker.clock import Clock, boot_id
 from pgbreaker.core.advised import EVERY
 from pgbreaker.core.units import Seconds, lasting, seconds_of
 from pgbreaker.guard.advisor import Advisor
-from pgbreaker.guard.living import join
+from pgbreaker.guard.living import join, living
 
 log = logging.getLogger("pgbreaker")
 
@@ -34,7 +40,9 @@ STREAM: Final = "/api/v1/advice/stream"
 _CONNECTS_WITHIN: Final[Seconds] = 2.0
 _FIRST_WAIT: Final[Seconds] = 0.25  # before coming back; doubled each time
 _LONGEST_WAIT: Final[Seconds] = 15.0
+_SPEAKS_WITHIN: Final[Seconds] = 10.0  # all of it, once it is connected
 _LONGEST_LINE: Final = 8 * 1024 * 1024
+_AT_ONCE: Final = 64 * 1024  # bytes that are read
 _LOOKS_EVERY: Final[Seconds] = 0.1  # at a file, whether it is another
 
 
@@ -114,7 +122,6 @@ class Follower:
         self._said: str | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        _FOLLOWERS.add(self)
         join(self)
 
     def __repr__(self) -> str:
@@ -130,6 +137,10 @@ class Follower:
     def lease(self) -> Seconds:
         """Seconds for which what was said still holds; 0: every breaker goes by itself."""
         return max(0.0, self._advisor.until - self._clock.now())
+
+    def now(self) -> Seconds:
+        """The moment, by its clock."""
+        return self._clock.now()
 
     def start(self) -> None:
         """Begin to follow."""
@@ -154,20 +165,24 @@ class Follower:
         is_running = self._thread is not None and not self._stopped.is_set()
         self._stopped = threading.Event()
         self.is_connected = False
+        self._advisor.seen = ""  # it may have been in the middle of taking what came
         if is_running:
             self.start()
 
     def _run(self) -> None:
         stopped, tries = self._stopped, 0
         while not stopped.is_set():
+            begun = self._clock.now()
             try:
                 self._open(self, stopped)
             except LostError as error:
                 self._lose(str(error))
-            except (OSError, HTTPException, ValueError) as error:
+            except (OSError, HTTPException, ValueError, RecursionError) as error:
                 self._lose(str(error) or type(error).__name__)
-            if self.is_connected:
-                tries, self.is_connected = 0, False
+            # One that hangs up on whom it has just greeted is left alone for longer.
+            if self.is_connected and self._clock.now() - begun >= _LONGEST_WAIT:
+                tries = 0
+            self.is_connected = False
             tries = min(tries + 1, 16)
             self._rest(stopped, random.random() * _wait_after(tries))
         self.is_connected, self.why = False, "it was stopped"
@@ -215,12 +230,10 @@ def _wait_after(tries: int) -> Seconds:
     return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**tries)
 
 
-_FOLLOWERS: Final[WeakSet[Follower]] = WeakSet()
-
-
 def followers() -> list[Follower]:
     """Every follower of the process, by where it listens."""
-    return sorted(_FOLLOWERS, key=lambda follower: follower.where)
+    there = [one for one in living() if isinstance(one, Follower)]
+    return sorted(there, key=lambda follower: follower.where)
 
 
 # The ways to a daemon.
@@ -233,8 +246,9 @@ def _way_to(url: str, token: str | None) -> tuple[_Way, str]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r} is no address of a daemon: {error}") from None
+    except ValueError:
+        shown = _without_secrets(url)
+        raise ValueError(f"{shown!r} is no address of a daemon") from None
     if parts.scheme == "file" and parts.path and not parts.netloc:
         path = Path(unquote(parts.path))
         return lambda follower, stopped: _watch(
@@ -250,7 +264,8 @@ def _way_to(url: str, token: str | None) -> tuple[_Way, str]:
             " http://HOST:PORT, unix:///PATH or file:///PATH"
         )
     host, base = parts.hostname, parts.path.rstrip("/")
-    where = f"{parts.scheme}://{host}" + (f":{port}" if port else "") + base
+    shown = f"[{host}]" if ":" in host else host
+    where = f"{parts.scheme}://{shown}" + (f":{port}" if port else "") + base
 
     def connect() -> HTTPConnection:
         if parts.scheme == "http":
@@ -271,6 +286,9 @@ def _headers(
 ) -> dict[str, str]:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     if token is not None:
+        if not (token.isascii() and token.isprintable()):
+            # Of a file that it was read from, a line break is easily taken with it.
+            raise ValueError("the token has a line break in it, or what is no ASCII")
         headers["Authorization"] = f"Bearer {token}"
     elif user is not None:
         pair = f"{unquote(user)}:{unquote(password or '')}".encode()
@@ -320,18 +338,8 @@ def _hear_all(
 ) -> None:
     """Read events until there are no more, or a lease ends with none."""
     kind, data = "message", ""
-    while not stopped.is_set():
-        # A daemon that is frozen says nothing, and hangs up no more.
-        sock.settimeout(max(0.01, follower.lease or _CONNECTS_WITHIN))
-        try:
-            line = response.readline(_LONGEST_LINE)
-        except TimeoutError:
-            raise LostError("it says nothing any more") from None
-        if not line:
-            raise LostError("it has hung up")
-        if not line.endswith(b"\n"):
-            raise LostError("it does not come to an end")
-        name, _, value = line.decode("utf-8").rstrip("\r\n").partition(":")
+    for line in _lines(follower, stopped, response, sock):
+        name, _, value = line.decode("utf-8").rstrip("\r").partition(":")
         value = value.removeprefix(" ")
         if name == "event":
             kind = value
@@ -343,6 +351,43 @@ def _hear_all(
             kind, data = "message", ""
 
 
+def _lines(
+    follower: Follower,
+    stopped: threading.Event,
+    response: HTTPResponse,
+    sock: socket.socket,
+) -> Iterator[bytes]:
+    """The lines that come, until what was said with them has ended.
+
+    A daemon that is frozen says nothing, and hangs up no more; and what stands between
+    may say something for it, or let through a byte now and then.
+    """
+    coming = bytearray()
+    patient_until = follower.now() + _SPEAKS_WITHIN
+    while not stopped.is_set():
+        left = max(follower.lease, patient_until - follower.now())
+        if left <= 0:
+            raise LostError("it says nothing any more")
+        # A lease that ends meanwhile ends in time.
+        sock.settimeout(max(0.01, min(left, follower.lease or left)))
+        try:
+            came = response.read1(_AT_ONCE)
+        except TimeoutError:
+            raise LostError("it says nothing any more") from None
+        except IncompleteRead:
+            raise LostError("it has hung up") from None
+        if not came:
+            raise LostError("it has hung up")
+        follower.lapse()
+        *lines, rest = came.split(b"\n")
+        for line in lines:
+            yield bytes(coming) + line
+            coming.clear()
+        coming += rest
+        if len(coming) > _LONGEST_LINE:
+            raise LostError("it does not come to an end")
+
+
 def _watch(follower: Follower, stopped: threading.Event, path: Path) -> None:
     """Look at a file on this machine until it says nothing new for a lease."""
     last: tuple[int, int] | None = None
@@ -350,6 +395,8 @@ def _watch(follower: Follower, stopped: threading.Event, path: Path) -> None:
         seen = path.stat()
         if (seen.st_ino, seen.st_mtime_ns) != last:
             last = seen.st_ino, seen.st_mtime_ns
+            if not stat.S_ISREG(seen.st_mode):  # a pipe would be waited for for ever
+                raise LostError("it is no file")
             if seen.st_size > _LONGEST_LINE:
                 raise LostError(f"it is {seen.st_size} bytes long")
             _take_file(follower, path.read_text("utf-8"))
@@ -368,7 +415,7 @@ def _take_file(follower: Follower, text: str) -> None:
     try:
         age = time.monotonic() - float(said["written_monotonic"])
         lease = float(said["lease_seconds"]) - age
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, OverflowError):
         raise LostError("it is none of a daemon's") from None
     if not (age > -1.0 and lease > 0):
         raise LostError(f"it was written {lasting(max(0.0, age))} ago")

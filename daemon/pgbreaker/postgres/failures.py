@@ -136,6 +136,8 @@ def _of_class(error: BaseException, *, connecting: bool) -> Finding:
             return _of_oserror(error, connecting=connecting)
         case EOFError():
             return Finding.LOST
+    if type(error).__name__ == "ClientConfigurationError":
+        return Finding.AUTH  # asyncpg's, of the DSN, and of files that it names
     # InterfaceError "connection is closed", InternalClientError "cannot switch to
     # state": a session that died at the moment it was used.
     is_asyncpg = type(error).__module__.startswith("asyncpg.")

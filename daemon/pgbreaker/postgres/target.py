@@ -13,7 +13,8 @@ from pgbreaker.core.reading import Finding
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.postgres.dsn import Address, password_in, resolve
 from pgbreaker.postgres.messages import SSL_REQUEST
-from pgbreaker.postgres.wire import Step, Wire
+from pgbreaker.postgres.tls import context_of
+from pgbreaker.postgres.wire import Step, Wire, take_little
 
 # A net below our own deadlines: a peer that is silent at the TCP level is given up
 # by the kernel even if nothing asks it (a frozen process still answers there).
@@ -322,10 +323,15 @@ class Target:
         Raises:
             TimeoutError: Not let in within *within* seconds.
             TooOldError: The server is of a version that is not asked anything.
+            ssl.SSLError: A file that TLS needs cannot be used.
             Exception: Whatever asyncpg raises.
         """
 
         def dial(settings: dict[str, str]) -> Awaitable[Any]:
+            # Of a file of ours that is missing asyncpg says what it says of a server
+            # that is gone.
+            if self.address.socket is None and self.address.tls.is_at_least("require"):
+                context_of(self.address.tls)
             dialling: Awaitable[Any] = asyncpg.connect(
                 self.plan.dsn.reveal(),
                 password=password_in(self.plan.password_file),
@@ -339,7 +345,7 @@ class Target:
         self._takes_settings = True  # another may stand there by now
         coming = self._in(dial, settings)
         raw = await within_time(coming, within, "not let in within", self.late)
-        _keep_alive(raw)
+        _tune(raw)
         return _of_age(Session(raw, self.late))
 
     async def visit(
@@ -467,10 +473,11 @@ def _limits(
     return limits | ({each: "on"} if read_only else {})
 
 
-def _keep_alive(connection: "asyncpg.Connection[Any]") -> None:
+def _tune(connection: "asyncpg.Connection[Any]") -> None:
     # asyncpg has no public way to its socket; without one there is no net, and the
     # deadlines above still hold.
     transport = getattr(connection, "_transport", None)
+    take_little(transport)
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None or sock.family == socket.AF_UNIX:
         return

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from ipaddress import ip_address
-from typing import Final, Self, TypeAlias, cast
+from typing import Any, Final, Self, TypeAlias, cast
 
 from pgbreaker.core.units import Seconds
 from pgbreaker.postgres.dsn import Address, resolve
@@ -38,10 +38,31 @@ from pgbreaker.postgres.messages import (
 )
 from pgbreaker.postgres.tls import context_of, speaks_postgres
 
-__all__ = ["AuthError", "ProtocolError", "Rows", "ServerError", "Wire"]
+__all__ = [
+    "AuthError",
+    "ProtocolError",
+    "Rows",
+    "ServerError",
+    "Wire",
+    "take_little",
+]
+
+_AT_ONCE: Final = 16 * 1024
 
 Step: TypeAlias = tuple[str, Seconds]
 """Something that coming in consists of, and the seconds that it took."""
+
+
+def take_little(transport: asyncio.BaseTransport | None) -> None:
+    """Have *transport* ask the kernel for no more than an answer takes.
+
+    asyncio makes room for 256 kB each time, and gives back all but the few bytes that
+    came. What others keep meanwhile comes to lie in between, so that the heap of a daemon
+    with fifty targets grew by 90 MB within an hour. Where somebody else carries the bytes
+    (TLS, another loop) there is no such number.
+    """
+    if hasattr(transport, "max_size"):
+        cast("Any", transport).max_size = _AT_ONCE
 
 
 class _Cipher(Enum):
@@ -106,6 +127,7 @@ class _Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # asyncio itself has set TCP_NODELAY.
         self._transport = cast("asyncio.Transport", transport)
+        take_little(transport)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

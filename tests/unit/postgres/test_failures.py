@@ -6,6 +6,7 @@ import ssl
 
 import asyncpg
 import pytest
+from asyncpg.exceptions import ClientConfigurationError
 
 from pgbreaker.core.reading import Finding
 from pgbreaker.postgres.failures import read_failure, tidy
@@ -132,6 +133,7 @@ def test_our_own_deadline_goes_before_what_the_driver_says_of_it():
         (EOFError("closed"), Finding.LOST, "closed"),
         (asyncpg.InterfaceError("connection is closed"), Finding.LOST, None),
         (asyncpg.InternalClientError("cannot switch to state 12"), Finding.LOST, None),
+        (ClientConfigurationError("root certificate file ..."), Finding.AUTH, None),
         (ValueError("a fault of ours"), Finding.QUERY, "a fault of ours"),
     ],
 )

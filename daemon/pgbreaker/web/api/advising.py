@@ -11,18 +11,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
 from pgbreaker.clock import Clock, boot_id
-from pgbreaker.core.advice import Advice, Version
+from pgbreaker.core.advice import Version
+from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.judge import PING
-from pgbreaker.core.opinion import advice_of
+from pgbreaker.core.opinion import Mind, advice_of, mind_of
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.history import History
@@ -49,7 +50,10 @@ late takes nothing back."""
 RATE: Final = 500
 """Processes a second that come back to a server which has just done so itself."""
 
-_TAKES: Final = 256 * 1024  # bytes that wait for a follower who reads nothing
+_TAKES: Final = 256 * 1024  # bytes that wait for who reads nothing, beside all of it
+_AT_ONCE: Final = 250  # followers that a beat is sent to before others have a turn
+_LOOKS_EVERY: Final[Seconds] = 0.1  # for those who come, where nothing else has looked
+_SAME_FOR: Final[Seconds] = 0.5  # that all of it is told as it was written last
 _FRESH: Final = 3  # intervals of a ping; older than that, nobody has looked
 _RETRY_AFTER: Final = "5"
 _GOODBYE: Final = b"event: bye\ndata: {}\n\n"
@@ -95,6 +99,16 @@ class AdviceFile:
                 self._path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Thought:
+    """What is thought of the work of a breaker, and since when."""
+
+    breaker: Breaker
+    is_fresh: bool
+    mind: Mind
+    version: Version
+
+
 class Advising:
     """What is said, and to whom.
 
@@ -132,9 +146,11 @@ class Advising:
         self._also = also
         self._beat = beat
         self._lease = lease
-        self._said: dict[str, Advice] = {}
+        self._said: dict[str, _Thought] = {}
         self._removed = 0  # when something was last said no more
         self._followers: dict[asyncio.Transport, bool] = {}  # -> whether in chunks
+        self._all: tuple[Version, Seconds, bytes] | None = None  # as written last
+        self._looked_at: Seconds = 0.0
         self._is_looking = self._is_closed = False
         self._woken = asyncio.Event()
         self._over = asyncio.Event()
@@ -157,33 +173,36 @@ class Advising:
     def look(self) -> None:
         """Think anew, and tell what is thought otherwise than before."""
         self._is_looking = False
-        now, before = self._clock.now(), self._said
+        self._looked_at = time.monotonic()
+        before, said = self._said, {}
         version = replace(self.version, seq=self.version.seq + 1)
-        news: list[Advice] = []
-        self._said = {}
-        for advice in self._thoughts(version, now):
-            known = before.get(advice.breaker)
-            if known is None or _mind(advice) != _mind(known):
-                news.append(advice)
-            else:
-                advice = replace(advice, version=known.version)
-            self._said[advice.breaker] = advice
-        is_less = not before.keys() <= self._said.keys()
+        news: list[_Thought] = []
+        # There may be thousands, and nearly always all is as it was.
+        for target in self._board.targets.values():
+            is_fresh = _is_fresh(target, self._clock.now())
+            for breaker in target.breakers.values():
+                known = before.get(breaker.name)
+                mind = mind_of(breaker, is_fresh=is_fresh)
+                if known is None or known.mind != mind:
+                    known = _Thought(breaker, is_fresh, mind, version)
+                    news.append(known)
+                elif known.breaker is not breaker:  # of another configuration
+                    known = replace(known, breaker=breaker)
+                said[breaker.name] = known
+        self._said = said
+        is_less = not before.keys() <= said.keys()
         if not news and not is_less:
             return
         self.version = version
         if is_less:
             self._removed = version.seq
         self._woken.set()
-        said = self._message(self._said.values() if is_less else news, is_less)
-        self._push(self._numbered("advice", said))
-        self._also(event("advice", said))
-
-    def _thoughts(self, version: Version, now: Seconds) -> Iterator[Advice]:
-        for target in self._board.targets.values():
-            is_fresh = _is_fresh(target, now)
-            for breaker in target.breakers.values():
-                yield advice_of(breaker, version, now, self._lease, is_fresh=is_fresh)
+        message = self._message(said.values() if is_less else news, is_less)
+        told = self._numbered("advice", message)
+        if is_less:
+            self._all = version, time.monotonic(), told
+        self._push(told)
+        self._also(event("advice", message))
 
     # What is told.
 
@@ -192,11 +211,17 @@ class Advising:
         self.look()
         return self._message(self._said.values(), complete=True)
 
-    def _message(self, said: Iterable[Advice], complete: bool) -> dict[str, Any]:
+    def _message(self, said: Iterable[_Thought], complete: bool) -> dict[str, Any]:
+        now = self._clock.now()
         return {
             **self._heading(),
             "complete": complete,
-            "advice": [advice.written() for advice in said],
+            "advice": [
+                advice_of(
+                    *(one.breaker, one.version, now, self._lease), is_fresh=one.is_fresh
+                ).written()
+                for one in said
+            ],
         }
 
     def _heading(self) -> dict[str, Any]:
@@ -207,17 +232,31 @@ class Advising:
             "spread_seconds": max(1.0, round(len(self._followers) / RATE, 1)),
         }
 
-    def _told(self, said: Iterable[Advice], *, complete: bool) -> bytes:
-        return self._numbered("advice", self._message(said, complete))
+    def _told_all(self) -> bytes:
+        """All of it, written anew if it is other than before, or time went on: thousands
+        come at once when a daemon is there again."""
+        known, now = self._all, time.monotonic()
+        if known is None or known[0] != self.version or now - known[1] >= _SAME_FOR:
+            told = self._numbered("advice", self._message(self._said.values(), True))
+            known = self._all = self.version, now, told
+        return known[2]
 
     def _numbered(self, kind: str, data: Mapping[str, Any]) -> bytes:
         version = self.version
         return b"id: %d-%d\n" % (version.epoch, version.seq) + event(kind, data)
 
     def _push(self, told: bytes) -> None:
+        self._send(told, list(self._followers))
+
+    def _send(self, told: bytes, to: Iterable[asyncio.Transport]) -> None:
         framed = _framed(told)
-        for transport, in_chunks in list(self._followers.items()):
-            if transport.get_write_buffer_size() > _TAKES:
+        # Who has just come may have all of it before them yet, however much that is.
+        most = _TAKES + len(self._all[2] if self._all is not None else b"")
+        for transport in to:
+            in_chunks = self._followers.get(transport)
+            if in_chunks is None:
+                continue  # gone meanwhile
+            if transport.get_write_buffer_size() > most:
                 self.dropped += 1
                 transport.abort()
             else:
@@ -230,19 +269,33 @@ class Advising:
             file: Where it is written besides. None: nowhere.
         """
         loop = asyncio.get_running_loop()
-        beat = loop.time()
-        with file.kept() if file is not None else nullcontext():
+        async with asyncio.TaskGroup() as group:
+            if file is not None:
+                group.create_task(self._keep(file))
             while not self._is_closed:
-                if loop.time() >= beat:
-                    beat = loop.time() + self._beat
-                    self.look()  # that nobody has looked of late is told by no entry
-                    self._push(self._numbered("heartbeat", self._heading()))
-                self._woken.clear()
-                if file is not None:
-                    message = self._message(self._said.values(), complete=True)
-                    await asyncio.to_thread(file.write, message)
+                next_at = loop.time() + self._beat
+                self.look()  # that nobody has looked of late is told by no entry
+                await self._send_beat()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, beat - loop.time())):
+                    async with asyncio.timeout_at(next_at):
+                        await self._over.wait()
+
+    async def _send_beat(self) -> None:
+        for some in _batches(list(self._followers)):
+            # There may be news since the last of them: who has heard it must not hear
+            # after it that all is as it was before.
+            self._send(self._numbered("heartbeat", self._heading()), some)
+            await asyncio.sleep(0)
+
+    async def _keep(self, file: AdviceFile) -> None:
+        # Apart from the beats: a disk that hangs is no reason for nobody to hear.
+        with file.kept():
+            while not self._is_closed:
+                self._woken.clear()
+                message = self._message(self._said.values(), complete=True)
+                await asyncio.to_thread(file.write, message)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._beat):
                         await self._woken.wait()
 
     def close(self) -> None:
@@ -260,15 +313,18 @@ class Advising:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Tell who asks, until they go."""
         Query(request).check()
+        response = web.StreamResponse(headers=STREAMED)
+        if request.method == hdrs.METH_HEAD:
+            await response.prepare(request)
+            return response  # who stays for nothing takes nobody's place
         line, transport = request.protocol, request.transport
         is_full = len(self._followers) >= self._most or self._is_closed
         if is_full or (isinstance(line, Line) and not line.follow()):
             why = f"{len(self._followers)} follow, and no more may"
             return problem(503, "too many follow", why, **{"Retry-After": _RETRY_AFTER})
-        response = web.StreamResponse(headers=STREAMED)
         with suppress(ConnectionResetError):
             await response.prepare(request)
-            if request.method == hdrs.METH_HEAD or transport is None:
+            if transport is None:
                 return response
             assert isinstance(transport, asyncio.Transport)
             in_chunks = request.version >= HttpVersion11
@@ -283,15 +339,16 @@ class Advising:
 
     def _first(self, seen: str) -> bytes:
         """What is told first: what they have missed, where they have all else."""
-        self.look()
+        if time.monotonic() - self._looked_at >= _LOOKS_EVERY:
+            self.look()
         epoch, _, seq = seen.partition("-")
         is_number = seq.isascii() and seq.isdecimal() and len(seq) < 16
         if epoch != str(self.version.epoch) or not is_number:
-            return self._told(self._said.values(), complete=True)
+            return self._told_all()
         if not self._removed <= int(seq) <= self.version.seq:
-            return self._told(self._said.values(), complete=True)
-        missed = [a for a in self._said.values() if a.version.seq > int(seq)]
-        return self._told(missed, complete=False)
+            return self._told_all()
+        missed = [one for one in self._said.values() if one.version.seq > int(seq)]
+        return self._numbered("advice", self._message(missed, complete=False))
 
 
 def event(kind: str, data: Mapping[str, Any]) -> bytes:
@@ -299,14 +356,6 @@ def event(kind: str, data: Mapping[str, Any]) -> bytes:
     # JSON has no line breaks in it, so one line of data is enough.
     text = json.dumps(data, separators=(",", ":"))
     return f"event: {kind}\ndata: {text}\n\n".encode()
-
-
-def _mind(advice: Advice) -> tuple[object, ...]:
-    """What of advice is a change of mind: that an operator's word has less time left is
-    none, nor is it another reason for what is so already."""
-    word = advice.word
-    said = None if word is None else (word.state, word.reason, word.author)
-    return advice.opinion, advice.is_definite, said
 
 
 def _is_fresh(target: TargetBoard, now: Seconds) -> bool:
@@ -317,6 +366,11 @@ def _is_fresh(target: TargetBoard, now: Seconds) -> bool:
     plan = target.plan.probes[PING]
     every = target.intervals.get(PING, plan.interval)
     return now - (ping.at + ping.took) <= _FRESH * every + plan.timeout
+
+
+def _batches(all_: list[asyncio.Transport]) -> Iterator[list[asyncio.Transport]]:
+    for begin in range(0, len(all_), _AT_ONCE):
+        yield all_[begin : begin + _AT_ONCE]
 
 
 def _framed(told: bytes) -> bytes:
