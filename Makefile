@@ -75,6 +75,9 @@ soak: packages $(VENV)/.bench servers ## what takes long: a server whose every c
 	$(BIN)/python tests/bench/kills.py
 	$(BIN)/python tests/bench/restarts.py
 	$(BIN)/python tests/bench/hung.py
+	$(BIN)/python tests/bench/soak.py --days
+	$(BIN)/python tests/bench/soak.py
+	$(BIN)/python tests/bench/hour.py
 
 lint: $(VENV)/.dev ## ruff
 	$(BIN)/ruff check config daemon dashboards tests

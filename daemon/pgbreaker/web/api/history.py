@@ -1,6 +1,7 @@
 """What other programs ask of the past: events, incidents, who did what, when it was so."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -28,6 +29,7 @@ MOST: Final = 1000
 USUAL: Final = 200
 """Events of one answer, unless it is said how many."""
 
+_AT_ONCE: Final = 100  # incidents that are written before others have their turn
 _MONTH: Final[Seconds] = 31 * 86400.0
 _DAY: Final[Seconds] = 86400.0
 
@@ -118,8 +120,16 @@ class Told:
         found = await self._history.incidents(begins)
         if form != "json":
             return as_file("incidents", form, tables.of_incidents(found, begins, now))
-        shown = [self._incident(one, now) for one in found]
-        return web.json_response({"since": moment(begins), "incidents": shown})
+        # One at a time: thousands of them as objects, and then as pieces of text, would be
+        # tens of megabytes that the heap keeps.
+        shown = []
+        for number, one in enumerate(found):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # pings do not wait for all of them
+            shown.append(json.dumps(self._incident(one, now)))
+        since_then = json.dumps(moment(begins))
+        text = f'{{"since": {since_then}, "incidents": [{", ".join(shown)}]}}'
+        return web.json_response(text=text)
 
     def _incident(self, one: Incident, now: float) -> dict[str, Any]:
         return {
