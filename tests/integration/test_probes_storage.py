@@ -825,7 +825,8 @@ async def test_what_is_not_for_us_to_see_is_unknown_rather_than_missing(
 
     assert at_primary == {"standbys": (), "sync_wanted": 0, "sync_present": None}
     assert at_standby["wal_receiver_up"] == 1
-    assert at_standby["replay_age_seconds"] == 0
+    # Its own age is nobody's secret; a worker of the primary may just have written.
+    assert 0 <= at_standby["replay_age_seconds"] < 60
     assert at_standby["wal_receiver_wanted"] is None
 
 
