@@ -1,10 +1,19 @@
 """Fixtures: servers of two majors, shared where nothing breaks them."""
 
+import gc
+
 import pytest
 
 from support.servers import psql, running_server
 
 MAJORS = {"pg15": 15, "pg17": 17}
+
+
+def pytest_collection_finish():
+    """Thousands of tests and what they import stay to the end: no collection of garbage,
+    ours or theirs, is to look through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", params=MAJORS.values(), ids=MAJORS.keys())

@@ -42,5 +42,3 @@ SERIES_TARGET: Final = "${__field.labels.target}"
 SERIES_BREAKER: Final = "${__field.labels.breaker}"
 CELL: Final = "${__value.text}"
 CELL_AS_IS: Final = "${__value.raw}"  # where it is shown otherwise
-ROW_TARGET: Final = "${__data.fields.Target}"
-ROW_BREAKER: Final = "${__data.fields.Breaker}"

@@ -18,7 +18,6 @@ from report import Table
 from support.abuse import Slow, abused, good_requests
 
 SETTLED = 2.0  # seconds
-MEGABYTE = 1024 * 1024
 GROWTH = 64.0  # MB, of 512 connections with what they have sent
 
 

@@ -80,14 +80,12 @@ class Power(apsw.VFS):
     """The file system.
 
     Attributes:
-        syncs: Times that a file was synced.
         cut: Is called before each write and each sync, on the writer's thread; may call
             `image`.
     """
 
     def __init__(self, name: str) -> None:
         self.vfs, self.base = name, ""
-        self.syncs = 0
         self.cut: Callable[[], None] = lambda: None
         self.synced: dict[str, bytes] = {}
         super().__init__(name, self.base)
@@ -135,7 +133,6 @@ class _File(apsw.VFSFile):
         self._power.cut()
         super().xSync(flags)
         if self._is_kept:
-            self._power.syncs += 1
             self._power.synced[self._name] = Path(self._name).read_bytes()
 
 

@@ -12,12 +12,12 @@ from pgbreaker.errors import ConfigError
 def test_changed_and_built_configurations_are_told_or_the_same_when_written():
     tally = Tally()
 
-    mutate(400, tally, seed=7)
-    build(150, tally, seed=0)
+    mutate(200, tally, seed=7)
+    build(75, tally, seed=0)
 
     assert tally.failures == {}, tally.example
-    assert tally.told > 100
-    assert tally.taken > 50
+    assert tally.told > 50
+    assert tally.taken > 25
 
 
 def told(raw: bytes) -> tuple[str, ...]:

@@ -47,10 +47,9 @@ class Works:
     @property
     def trouble(self) -> str | None:
         """Which one fell. None: none did."""
-        ended = [task for task in self._tasks if task.done() and not task.cancelled()]
-        fallen = [
-            t for t in self._once if t.done() and not t.cancelled() and t.exception()
-        ]
-        for task in (*ended, *fallen):
-            return f"the {task.get_name()} fell"
+        for task in (*self._tasks, *self._once):
+            if not task.done() or task.cancelled():
+                continue
+            if task in self._tasks or task.exception() is not None:
+                return f"the {task.get_name()} fell"
         return None

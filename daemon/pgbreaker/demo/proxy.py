@@ -19,7 +19,6 @@ class Proxy:
         self.port = 0
         self.accepted = 0
         self._to = (host, port)
-        self._server: asyncio.Server | None = None
         self._open: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
@@ -28,7 +27,8 @@ class Proxy:
         self._delay = 0.0
 
     async def __aenter__(self) -> Self:
-        await self._listen()
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(
@@ -37,20 +37,11 @@ class Proxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.refuse()
+        self._server.close()
         self._flowing.set()
         self._drop(reset=False)
         if self._serving:
             await asyncio.wait(self._serving)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    @property
-    def active(self) -> int:
-        """Connections that are open through it now."""
-        return len(self._open)
 
     # Faults, and their end.
 
@@ -63,24 +54,12 @@ class Proxy:
         self._resetting = True
         self._drop(reset=True)
 
-    def refuse(self) -> None:
-        """Listen no more; open connections stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
     def delay(self, seconds: float) -> None:
         """Hold every piece of data back for *seconds*, each way."""
         self._delay = seconds
 
-    async def listen_again(self) -> None:
-        """End `refuse`, on the same port."""
-        if self._server is None:
-            await self._listen()
-
     def restore(self) -> None:
-        """End the other faults; what a black hole swallowed is lost with its
-        connections."""
+        """End the faults; what a black hole swallowed is lost with its connections."""
         if not self._flowing.is_set():
             self._drop(reset=True)
         self._resetting = False

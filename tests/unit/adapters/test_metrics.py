@@ -60,7 +60,7 @@ def names_of(registry, breaker):
         sample.name
         for family in registry.collect()
         for sample in family.samples
-        if sample.labels["breaker"] == breaker
+        if sample.labels.get("breaker") == breaker
     }
     return {name.removesuffix("_bucket").removesuffix("_count") for name in names}
 

@@ -287,6 +287,46 @@ def test_the_word_of_the_fleet_goes_before_the_machine_and_behind_the_word_here(
     assert breaker.state is State.FORCED_OPEN
 
 
+def test_who_is_shut_by_whomever_does_not_disagree():
+    """The metric says that it stays closed though others think otherwise."""
+    breaker = made(draw=0.9)
+    for tick in range(4):
+        call(breaker, OK, tick / 10)
+    breaker.advise(advice(), 1.0)
+    stays_closed = breaker.disagrees(1.0)
+    breaker.force(Override(State.FORCED_OPEN, "drill", "mia"), 1.1)
+
+    assert stays_closed
+    assert not breaker.disagrees(1.1)
+    breaker.resume(1.2)
+    assert breaker.disagrees(1.2)
+
+
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(("here", "fleet", "advice")))
+)
+def test_in_whatever_order_they_come_the_nearest_goes_first(order):
+    """And each is there when what stood before it has ended."""
+    breaker = made()
+    said = {"opinion": Opinion.HEALTHY, "word": None}
+    for step, one in enumerate(order):
+        now = step / 10
+        if one == "here":
+            breaker.force(Override(State.CLOSED, "not here", "app", 5.0), now)
+            continue
+        said |= {"word": word(left=8.0)} if one == "fleet" else {"opinion": "open"}
+        breaker.advise(advice(Opinion(said["opinion"]), step, word=said["word"]), now)
+    states = []
+    for now in (1.0, 5.0, 5.9):
+        breaker.lapse(now)
+        states.append(breaker.state)
+    said = advice(Opinion.OPEN, 9)
+    breaker.advise(said, 6.0)
+    states.append(breaker.state)
+
+    assert states == [State.CLOSED, State.FORCED_OPEN, State.FORCED_OPEN, State.OPEN]
+
+
 def test_it_outlives_who_passed_it_on_but_not_its_own_end():
     breaker = made()
     breaker.advise(advice(Opinion.HEALTHY, word=word(left=20.0)), 0.0)

@@ -23,6 +23,7 @@ from pgbreaker.core.states import (
 
 STEPS = 500_000  # of each way of driving it
 PER_HISTORY = 500
+SHARES = [n / 64 for n in range(64)]
 OUTCOMES = (
     *[Outcome.SUCCESS] * 5,
     *[Outcome.FAILURE] * 4,
@@ -62,7 +63,7 @@ class Pair:
         self.now = 0.0
         # Drawn ahead, from the same list for both: the breaker takes a number when,
         # and only when, the model does.
-        drawn = [self.random.randrange(64) / 64 for _ in range(2 * PER_HISTORY)]
+        drawn = self.random.choices(SHARES, k=2 * PER_HISTORY)
         mine, its = list(drawn), list(drawn)
         self.model = Model(self.policy, self.now, mine)
         self.breaker = Breaker(

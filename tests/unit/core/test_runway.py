@@ -123,9 +123,10 @@ def test_noise_is_no_growth():
         runway = Runway(span=900, fall=0.5)
         for i in range(600):
             runway.take(i * 2.0, draw.gauss(60, 3))
-            told += runway.left(97) is not None
+            if i % 4 == 0:
+                told += runway.left(97) is not None
 
-    assert told <= 12  # of 12,000
+    assert told <= 3  # of 3,000
 
 
 def test_growth_shows_through_noise():

@@ -1,10 +1,11 @@
 """Following: what is heard, and what a daemon that lies or babbles comes to."""
 
 import json
+import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from pgbreaker.clock import boot_id
 from pgbreaker.guard.advisor import Advisor
 from pgbreaker.guard.follow import Follower, follow
 from pgbreaker.guard.target import Target
+from pgbreaker.metrics import BreakerCollector
 from pgbreaker.testing import ManualClock
 
 CONFIG = PostgreSQLCircuitBreakerConfig(minimum_calls=5, success_threshold=2)
@@ -125,6 +127,46 @@ def test_what_the_daemon_says_no_more_ends_with_its_lease(advisor, target, clock
     assert read.state is State.CLOSED
 
 
+def test_a_word_of_what_the_daemon_no_longer_knows_ends_with_that(
+    advisor, target, clock
+):
+    """Its target was taken out of the configuration: nobody could hand it back, and it
+    would hold for a month."""
+    read = target.breaker("read")
+    word = {"state": "forced_open", "reason": "r", "author": "mia", "seconds_left": 9e9}
+    take(advisor, said("healthy", override=word))
+    was = read.state
+    clock.advance(1.0)
+
+    take(advisor, said("healthy", seq=2, breaker="other/read"))
+
+    assert was is State.FORCED_OPEN
+    assert read.state is State.CLOSED
+
+
+def test_a_kind_of_work_that_is_known_no_longer_goes_by_reads(advisor, target, clock):
+    write = target.breaker("write")
+    take(advisor, said("healthy", breaker="main/write"))
+
+    take(advisor, said(seq=2))
+
+    assert write.state is State.OPEN
+
+
+def test_a_daemon_whose_clock_went_back_is_heard_after_a_lease(advisor, target, clock):
+    read = target.breaker("read")
+    take(advisor, said(version={"epoch": "9", "seq": 1}))
+    older = said("healthy", seq=1)
+    for _ in range(4):
+        clock.advance(2.0)
+        take(advisor, older)
+    clock.advance(1.0)
+
+    assert read.lapse() is None
+    assert read.state is State.CLOSED
+    assert read.core.snapshot(clock.at)["advice"]["opinion"] == "healthy"
+
+
 def test_an_operators_word_is_not_made_longer_by_beats(advisor, target, clock):
     read = target.breaker("read")
     word = {"state": "forced_open", "reason": "r", "author": "mia", "seconds_left": 5.0}
@@ -153,6 +195,9 @@ def test_an_operators_word_is_not_made_longer_by_beats(advisor, target, clock):
         json.dumps(said() | {"advice": [None]}),
         json.dumps(said(opinion="doomed")),
         json.dumps(said() | {"spread_seconds": None}),
+        json.dumps(said() | {"spread_seconds": float("nan")}),
+        json.dumps(said() | {"lease_seconds": 10**400}),
+        json.dumps(said(lease_seconds=10**400)),
         "[" * 20_000,
     ],
 )
@@ -195,11 +240,20 @@ def test_a_daemon_that_lies_is_found_out_by_a_few_calls(advisor, target, clock):
         ("http://h:port", "is no address of a daemon"),
         ("file://elsewhere/x", "is no address of a daemon"),
         ("ftp://mia:hunter2@h", r"'ftp://h' is no address"),
+        ("http://mia:hunter2@h:port", r"'http://h:port' is no address"),
+        ("http://mia:hunter2/@h", r"'http://h' is no address"),
     ],
 )
 def test_an_address_that_is_none_is_told_at_once_without_its_secrets(url, says):
     with pytest.raises(ValueError, match=says) as told:
         follow(url)
+
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_token_with_a_line_break_is_told_at_once_without_it():
+    with pytest.raises(ValueError, match="line break") as told:
+        follow("http://127.0.0.1:1", token="hunter2\n")
 
     assert "hunter2" not in str(told.value)
 
@@ -253,6 +307,8 @@ def event(message, kind="advice") -> bytes:
         OK,
         OK + b"event: advice\ndata: \xff\xfe\n\n",
         OK + b"event: advice\ndata: {}\n\nevent: heartbeat\ndata: []\n\n",
+        OK + event(said() | {"lease_seconds": 10**400}),
+        OK + b"event: advice\ndata: " + b"[" * 50_000 + b"\n\n",
         OK + b"x" * 100_000,
         OK + b"data: " + b"y" * 9_000_000 + b"\n\n",
     ],
@@ -266,6 +322,64 @@ def test_whatever_a_server_says_the_follower_goes_on(answer, target):
 
     assert len(heard) >= 2
     assert target.breaker("read").state is State.CLOSED
+
+
+@pytest.mark.parametrize("keeps_up", [b": here\n\n", b"x"])
+def test_a_lease_ends_though_something_still_comes(keeps_up):
+    """Of a daemon that is frozen, behind what speaks for it; or a byte now and then."""
+    target = Target("main", CONFIG)  # by the same clock as the follower
+    read = target.breaker("read")
+    message = said() | {"lease_seconds": 0.4}
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def babble() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(OK + event(message))
+                for _ in range(1_000):
+                    connection.sendall(keeps_up)
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=babble, daemon=True)
+        thread.start()
+        follower = Follower(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        follower.start()
+        until(lambda: read.state is State.OPEN)
+        until(lambda: read.state is State.CLOSED, 3.0)
+        follower.stop()
+        listening.close()
+    thread.join(30.0)
+
+    assert follower.reconnects == 1
+    assert not thread.is_alive()
+
+
+def test_one_that_greets_and_hangs_up_is_left_alone_for_longer_each_time():
+    with babbling(OK + event(said("healthy"))) as (url, _heard):
+        follower = Follower(url)
+        waits: list[float] = []
+        rest = follower._rest
+        follower._rest = lambda stopped, wait: (waits.append(wait), rest(stopped, 0.0))
+        follower.start()
+        until(lambda: len(waits) >= 40)
+        follower.stop()
+
+    assert max(waits) > 0.5
+
+
+def test_two_who_follow_one_daemon_are_one_series():
+    """Else whoever scrapes them throws all of it away."""
+    followers = [Follower("http://127.0.0.1:1") for _ in range(2)]
+    made = {family.name: family for family in BreakerCollector().collect()}
+    samples = made["pgbreaker_follower_connected"].samples
+    about = [one.labels["daemon"] for one in samples]
+
+    assert about.count(followers[0].where) == 1
+
+
+def test_the_address_of_ipv6_is_shown_as_it_is_written():
+    assert Follower("http://[::1]:9432").where == "http://[::1]:9432"
 
 
 def test_it_comes_back_with_what_it_has_seen():
@@ -327,6 +441,29 @@ def test_a_file_is_taken_as_long_as_it_is_fresh(tmp_path, target):
     assert follower.advisor.known["main/read"].opinion.value == "healthy"
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    path = tmp_path / "advice.json"
+    os.mkfifo(path)
+    follower = Follower(path.as_uri())
+    follower.start()
+    until(lambda: follower.why == "it is no file")
+    follower.stop()
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "", "{", "\xff"])
+def test_a_file_that_is_nonsense_is_read_again_when_it_is_another(
+    text, tmp_path, target
+):
+    path = tmp_path / "advice.json"
+    path.write_text(text, "latin-1")
+    follower = Follower(path.as_uri())
+    follower.start()
+    until(lambda: follower.why != "it has not been heard yet")
+    written(path, said("healthy"))
+    until(lambda: follower.is_connected)
+    follower.stop()
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -334,6 +471,7 @@ def test_a_file_is_taken_as_long_as_it_is_fresh(tmp_path, target):
         {"written_monotonic": 0.0},
         {"written_monotonic": "now"},
         {"written_monotonic": float("inf")},
+        {"written_monotonic": 10**400},
         {"lease_seconds": None},
     ],
 )

@@ -1271,7 +1271,7 @@ async def elsewhere(answer):
         await runner.cleanup()
 
 
-async def sent_to(url: str, patience: float = 0.7):
+async def sent_to(url: str, patience: float = 0.5):
     """What comes of a test alert there."""
     plan = AlertmanagerPlan(urls=(url,))
     (one,) = await send_test(

@@ -282,13 +282,17 @@ async def test_one_who_reads_nothing_is_let_go_but_not_before_all_is_taken():
 
 async def test_a_head_takes_nobodys_place(served):
     """And who asks so first may follow then, on the same connection."""
-    connector = aiohttp.TCPConnector(limit=1)
-    url = f"http://127.0.0.1:{served.port}"
-    async with aiohttp.ClientSession(url, connector=connector) as client:
-        async with client.head(STREAM) as answer:
-            assert answer.status == 200
-        async with following(client) as stream:
-            assert (await stream.next()).data["complete"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(ASK.replace(b"GET", b"HEAD"))
+    async with asyncio.timeout(5.0):
+        head = await reader.readuntil(b"\r\n\r\n")
+    writer.write(ASK)
+    async with asyncio.timeout(5.0):
+        answer = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_one_address_has_half_of_the_places_and_who_goes_leaves_theirs():
