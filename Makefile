@@ -134,7 +134,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install -q -e '.[demo,otlp,auth]' --group dev
+	@$(BIN)/python -m pip install -q -e '.[demo,otlp,auth,redis]' --group dev
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.dev

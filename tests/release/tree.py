@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "daemon/requirements.lock"
-EXTRAS = ("daemon", "otlp", "auth")
+EXTRAS = ("daemon", "otlp", "auth", "redis")
 """What the daemon is installed with, by us and in the image."""
 
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
