@@ -8,6 +8,7 @@ from pgbreaker.app.memories import Memories, recall
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import TargetPlan
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.pulse import Pulse
@@ -24,8 +25,8 @@ def board_of(plan: TargetPlan, clock: Clock, memories: Memories) -> TargetBoard:
     Args:
         memories: What is remembered of breakers, its own and others.
     """
-    breakers = {
-        operation: Breaker(f"{plan.name}/{operation}", plan.policy, clock.now())
+    breakers: dict[str, Breaker] = {
+        operation: RuledBreaker(f"{plan.name}/{operation}", plan.policy, clock.now())
         for operation in plan.operations
     }
     for breaker in breakers.values():
@@ -41,8 +42,21 @@ class Fleet:
     """
 
     def __init__(
-        self, board: Board, hub: Hub, schedule: Schedule, pulse: Pulse, clock: Clock
+        self,
+        board: Board,
+        hub: Hub,
+        schedule: Schedule,
+        pulse: Pulse,
+        clock: Clock,
+        *,
+        rests: bool = False,
     ) -> None:
+        """Be ready to watch.
+
+        Args:
+            rests: Whether others may watch targets instead, so that each is watched only
+                once `watch` says so.
+        """
         self._board = board
         self._hub = hub
         self._schedule = schedule
@@ -51,9 +65,12 @@ class Fleet:
         self._doorway = Doorway()
         self._has_begun = False
         self._leaving: set[asyncio.Task[None]] = set()
-        self.patrols: dict[str, Patrol] = {
-            name: self._patrol(target) for name, target in board.targets.items()
-        }
+        self._rests = rests
+        self._changing = asyncio.Lock()
+        self.patrols: dict[str, Patrol] = {}
+        if not rests:
+            for name, target in board.targets.items():
+                self.patrols[name] = self._patrol(target)
 
     def _patrol(self, target: TargetBoard) -> Patrol:
         return Patrol(
@@ -80,7 +97,7 @@ class Fleet:
     def unready(self) -> str | None:
         """The first target that no probe has come back from, None when all did."""
         for name, target in self._board.targets.items():
-            if not target.readings:
+            if not target.readings and target.elsewhere is None:
                 return f"no probe of {name} has come back yet"
         return None
 
@@ -88,8 +105,28 @@ class Fleet:
         """Watch the targets of *plans*, and no others.
 
         One that is planned as it was goes on as if nobody had asked. One that is planned
-        anew goes on where it was, by its new rules.
+        anew goes on where it was, by its new rules. Of those that others may watch, a new
+        one waits for `watch`.
         """
+        async with self._changing:
+            await self._take(plans)
+
+    async def watch(self, take: Iterable[str], leave: Iterable[str]) -> None:
+        """Begin to watch targets of the board, and leave others to other daemons."""
+        async with self._changing:
+            leaving = [self.patrols.pop(n) for n in leave if n in self.patrols]
+            await asyncio.gather(*(patrol.halt() for patrol in leaving))
+            for patrol in leaving:
+                patrol.board.rest()  # what its last round has told
+                self._dismiss(patrol)
+            for name in take:
+                target = self._board.targets.get(name)
+                if target is not None and name not in self.patrols:
+                    self.patrols[name] = self._patrol(target)
+                    if self._has_begun:
+                        self.patrols[name].start()
+
+    async def _take(self, plans: Iterable[TargetPlan]) -> None:
         wanted = {plan.name: plan for plan in plans}
         known = dict(self._board.targets)
         gone = [name for name in known if name not in wanted]
@@ -98,7 +135,8 @@ class Fleet:
         for name, plan in wanted.items():
             if name not in known or known[name].plan != plan:
                 coming[name] = board_of(plan, self._clock, {})
-                patrols[name] = self._patrol(coming[name])
+                if not self._rests or name in self.patrols:
+                    patrols[name] = self._patrol(coming[name])
                 await asyncio.sleep(0)  # a thousand of them take half a second
         # Whoever is on a round may still tell of the old board until it has stopped.
         leaving = [self.patrols[n] for n in (*coming, *gone) if n in self.patrols]
@@ -106,11 +144,13 @@ class Fleet:
         # From here to the end nothing waits: nobody sees half of it.
         for name in gone:
             self._board.remove(name)
-            del self.patrols[name]
+            self.patrols.pop(name, None)
         for name, target in coming.items():
             if name in known:
                 target.inherit(known[name])
             self._board.add(target)
+            if name not in patrols:
+                continue
             self.patrols[name] = patrols[name]
             if self._has_begun:
                 patrols[name].start()

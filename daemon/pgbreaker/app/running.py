@@ -22,12 +22,13 @@ from pgbreaker import config as files
 from pgbreaker.app.alerting import Alerting
 from pgbreaker.app.fleet import Fleet, board_of
 from pgbreaker.app.memories import Keeper
+from pgbreaker.app.peering import own_peers, peers_of
 from pgbreaker.app.renewal import Renewal, Source
 from pgbreaker.app.works import Works
 from pgbreaker.clock import Clock
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.metric import Shown
-from pgbreaker.core.plan import AdvicePlan, Config, OtlpPlan, StorePlan
+from pgbreaker.core.plan import AdvicePlan, Config, OtlpPlan, PeersPlan, StorePlan
 from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.outlook import OUTLOOK
@@ -57,11 +58,12 @@ from pgbreaker.sinks.metrics import (
     STREAMS,
     Metrics,
 )
+from pgbreaker.sinks.peers.peers import Peers
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
 from pgbreaker.sinks.traces import Traces, open_traces
-from pgbreaker.web.api.advising import AdviceFile, Advising
+from pgbreaker.web.api.advising import AdviceFile, Advising, Think
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.doors.limits import DEFAULT as LIMITS
 from pgbreaker.web.inside import Inside
@@ -158,20 +160,24 @@ async def running(
         ground = await _ground(config, clock, also, env, works, stack)
         board, history = ground.board, ground.history
         schedule, pulse = Schedule(clock), Pulse(clock)
-        fleet = Fleet(board, ground.hub, schedule, pulse, clock)
+        is_shared = config.peers is not None
+        fleet = Fleet(board, ground.hub, schedule, pulse, clock, rests=is_shared)
         desk = Desk(board, ground.hub, history, clock)
-        renewal = None
+        renewal, peers = None, _peers(ground, config.peers, fleet, desk)
         if source is not None:
 
             async def apply(new: Config) -> None:
                 await fleet.take(new.targets)
                 await ground.turn(new)
+                if peers is not None:
+                    peers.turn()
                 taken(new)
 
             renewal = Renewal(source, config, apply, history, clock)
         views = _views(ground, renewal)
         stream = Stream(history, views, clock)
-        advising = _advising(ground, config.advice, views.epoch, stream)
+        think = None if peers is None else peers.sights.thought_of
+        advising = _advising(ground, config.advice, views.epoch, stream, think)
         _own(ground, schedule, pulse, stream, renewal)
         await desk.restore(ground.restored.overrides, ground.restored.windows)
         _tell_restored(ground.restored, clock.now() - begun)
@@ -215,6 +221,11 @@ async def running(
         schedule.start()
         pulse.start()
         stack.callback(pulse.stop)
+        if peers is not None:
+            peers.sights.follow(advising.look_soon)
+            stack.push_async_callback(peers.close)
+            await peers.join()
+            works.begin(stack, "peers", peers.run())
         works.begin(stack, "desk", desk.run())
         file = None if config.advice.file is None else AdviceFile(config.advice.file)
         works.begin(stack, "advising", advising.run(file))
@@ -373,8 +384,28 @@ def _views(ground: _Ground, renewal: Renewal | None) -> Views:
     )
 
 
+def _peers(
+    ground: _Ground, plan: PeersPlan | None, fleet: Fleet, desk: Desk
+) -> Peers | None:
+    if plan is None:
+        return None
+    overrides = ground.restored.overrides
+    peers = peers_of(
+        plan,
+        ground.board,
+        ground.history,
+        ground.hub,
+        ground.clock,
+        fleet,
+        desk,
+        overrides,
+    )
+    own_peers(ground.metrics, peers)
+    return peers
+
+
 def _advising(
-    ground: _Ground, plan: AdvicePlan, epoch: str, stream: Stream
+    ground: _Ground, plan: AdvicePlan, epoch: str, stream: Stream, think: Think | None
 ) -> Advising:
     return Advising(
         ground.board,
@@ -383,6 +414,7 @@ def _advising(
         int(epoch),
         most=plan.followers,
         also=stream.advise,
+        think=think,
     )
 
 

@@ -8,7 +8,7 @@ from pgbreaker.config.show import Shown, shown, shown_target, to_yaml
 from pgbreaker.core.judge import PGBOUNCER
 from pgbreaker.core.plan import Config, TargetPlan
 
-LATER: Final = ("http", "advice", "store", "record", "otlp")
+LATER: Final = ("http", "advice", "peers", "store", "record", "otlp")
 """What only the next start takes over: sockets and files that are open already."""
 
 _LONGEST: Final = 60

@@ -26,6 +26,7 @@ from pgbreaker.config.files import (
     names_included,
 )
 from pgbreaker.config.lists import MOST_TARGETS, check_lists
+from pgbreaker.config.peers import peers_of
 from pgbreaker.config.target import CROWD, FAST, POOL, USUAL, Around, Draft
 from pgbreaker.config.wording import shaped
 from pgbreaker.config.words import read_address
@@ -225,6 +226,9 @@ class _Files:
             targets=tuple(plans),
             http=self._http(file.http),
             advice=self._advice(file.advice),
+            peers=None
+            if file.peers is None
+            else peers_of(file.peers, self.documents[0], self._folder),
             store=self._store(file.store),
             record=self._record(file.record, file.store),
             log=LogPlan(format=file.log.format, level=file.log.level),

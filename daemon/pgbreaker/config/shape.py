@@ -18,7 +18,8 @@ from pgbreaker.config.units import (
 )
 from pgbreaker.config.words import enum, listed, one_of, switched
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
-from pgbreaker.core.plan import AdvicePlan, RecordPlan, StorePlan
+from pgbreaker.core.plan import AdvicePlan, EnginePlan, RecordPlan, StorePlan
+from pgbreaker.core.secret import Secret
 from pgbreaker.probes import PROBES
 from pgbreaker.probes.probe import Place
 
@@ -26,6 +27,7 @@ _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FORMATS: Final = ("auto", "json", "console")
 _PROFILES: Final = ("default", "fast")
 _FOLLOWERS: Final = AdvicePlan().followers
+_ENGINE: Final = EnginePlan(url=Secret(""))
 _STORED: Final = StorePlan(path=Path()).max_size
 _RECORDED: Final = RecordPlan(path=Path()).max_size
 
@@ -305,6 +307,60 @@ class AdviceShape(Model):
     ] = None
 
 
+class PeersShape(Model):
+    url: Annotated[
+        words.EngineUrl,
+        Field(
+            description="the Redis or Valkey that the daemons share, such as `redis://pgbreaker@redis1:6379/0`; `rediss://...` for TLS, `unix:///PATH` for a socket"
+        ),
+    ]
+    password_file: Annotated[
+        words.File | None,
+        Field(description="file with its password, read at each connect"),
+    ] = None
+    ca_file: Annotated[
+        words.File | None,
+        Field(
+            description="certificates that its own is verified by; without it, the system's"
+        ),
+    ] = None
+    cert_file: Annotated[
+        words.File | None, Field(description="certificate that is shown to it")
+    ] = None
+    key_file: Annotated[
+        words.File | None, Field(description="the key of `cert_file`")
+    ] = None
+    prefix: Annotated[
+        words.Prefix,
+        Field(
+            description="first part of every key; the daemons of one prefix are one fleet"
+        ),
+    ] = _ENGINE.prefix
+    name: Annotated[
+        words.Name | None,
+        Field(
+            description="what this daemon is called among them; without it, the name of its host"
+        ),
+    ] = None
+    watchers: Annotated[Count, Field(description="daemons that watch each target")] = 1
+    quorum: Annotated[
+        Count | None,
+        Field(
+            description="of these, how many have to see a breaker open; without it, more than half"
+        ),
+    ] = None
+    timeout: Annotated[
+        Duration,
+        Field(description="time for the engine's answer; without one it is lost"),
+    ] = _ENGINE.timeout
+    lease: Annotated[
+        Duration,
+        Field(
+            description="time after which others watch what a daemon did that is not heard of"
+        ),
+    ] = _ENGINE.lease
+
+
 class StoreShape(Model):
     path: Annotated[
         words.File,
@@ -428,6 +484,12 @@ class FileShape(Model):
         AdviceShape,
         Field(description="what applications are told that follow it"),
     ] = AdviceShape()
+    peers: Annotated[
+        PeersShape | None,
+        Field(
+            description="the daemons that this one shares targets and decisions with, by an engine; without it, it is the only one"
+        ),
+    ] = None
     store: Annotated[
         StoreShape | None,
         Field(

@@ -13,6 +13,7 @@ import yaml
 
 from pgbreaker.config import shape
 from pgbreaker.config.document import escaped, resolved
+from pgbreaker.config.peers import shown_url
 from pgbreaker.config.target import USUAL
 from pgbreaker.config.units import written_duration, written_share, written_size
 from pgbreaker.core.judge import LATENCY, PGBOUNCER, PING
@@ -23,6 +24,7 @@ from pgbreaker.core.plan import (
     HttpPlan,
     LogPlan,
     OtlpPlan,
+    PeersPlan,
     ProbePlan,
     TargetPlan,
 )
@@ -47,6 +49,8 @@ def shown(config: Config) -> dict[str, Shown]:
         "http": _http(config.http),
         "advice": _advice(config.advice),
     }
+    if config.peers is not None:
+        found["peers"] = _peers(config.peers)
     for name, plan in (("store", config.store), ("record", config.record)):
         if plan is not None:
             found[name] = {
@@ -181,6 +185,21 @@ def _advice(plan: AdvicePlan) -> dict[str, Shown]:
     found: dict[str, Shown] = {"followers": plan.followers}
     if plan.file is not None:
         found["file"] = str(plan.file)
+    return found
+
+
+def _peers(plan: PeersPlan) -> dict[str, Shown]:
+    engine = plan.engine
+    found: dict[str, Shown] = {"url": shown_url(engine.url.reveal())}
+    for name in ("password_file", "ca_file", "cert_file", "key_file"):
+        path = getattr(engine, name)
+        if path is not None:
+            found[name] = str(path)
+    found |= {"prefix": engine.prefix, "name": plan.name, "watchers": plan.watchers}
+    if plan.quorum is not None:
+        found["quorum"] = plan.quorum
+    for name in ("timeout", "lease"):
+        found[name] = written_duration(getattr(engine, name))
     return found
 
 

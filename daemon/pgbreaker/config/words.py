@@ -261,6 +261,35 @@ def _job(value: object) -> str:
     return job
 
 
+_ENGINE: Final = (
+    r"rediss?://([^\s/?#@:]*(:[^\s/?#@]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)"
+    r"(:[0-9]{1,5})?(/[0-9]{0,5})?|unix:///[^\s?#]+(\?db=[0-9]{1,5})?"
+)
+_PREFIX: Final = "[A-Za-z0-9_.:-]{1,63}"
+
+
+def _engine(value: object) -> str:
+    url = text(value)
+    if not re.fullmatch(_ENGINE, url):  # which is not shown: a password may be in it
+        raise ValueError(
+            "not an engine's address; write it like redis://redis1:6379/0, rediss://..."
+            " for TLS, or unix:///PATH"
+        )
+    port = urlsplit(url).netloc.rpartition("@")[2].rpartition("]")[2].rpartition(":")[2]
+    if port.isdecimal() and not 0 < int(port) < 65536:
+        raise ValueError("the port is not a number from 1 to 65535")
+    return url
+
+
+def _prefix(value: object) -> str:
+    prefix = text(value)
+    if not re.fullmatch(_PREFIX, prefix):
+        raise ValueError(
+            f"{quoted(prefix)} is no prefix of keys; use 1 to 63 of A-Z a-z 0-9 _ . : -"
+        )
+    return prefix
+
+
 # -- Files -------------------------------------------------------------------------
 
 
@@ -342,6 +371,8 @@ Address: TypeAlias = Annotated[
     pattern(r"[^\s/]*:[0-9]{1,5}"),
 ]
 Host: TypeAlias = Annotated[str, BeforeValidator(_host), pattern(r"[^\s/*]+")]
+EngineUrl: TypeAlias = Annotated[str, BeforeValidator(_engine), pattern(_ENGINE)]
+Prefix: TypeAlias = Annotated[str, BeforeValidator(_prefix), pattern(_PREFIX)]
 Job: TypeAlias = Annotated[
     str,
     BeforeValidator(_job),

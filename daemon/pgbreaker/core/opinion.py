@@ -1,5 +1,6 @@
 """What a daemon thinks of a server, to advise others by: from its breakers alone."""
 
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from pgbreaker.core.advice import LONGEST_WORD, Advice, Opinion, Version, Word
@@ -31,32 +32,59 @@ def opinion_of(breaker: Breaker, *, is_fresh: bool) -> Opinion:
     return Opinion.HEALTHY if breaker.computed_state is State.CLOSED else Opinion.OPEN
 
 
-def mind_of(breaker: Breaker, *, is_fresh: bool) -> Mind:
-    """What is thought, as far as a change of it is news."""
-    opinion = opinion_of(breaker, is_fresh=is_fresh)
-    return opinion, _sqlstate(breaker, opinion) in DEFINITE, breaker.override
-
-
-def _sqlstate(breaker: Breaker, opinion: Opinion) -> str | None:
+def sqlstate_of(breaker: Breaker, opinion: Opinion) -> str | None:
     """What the server itself said of it, where it is open."""
     evidence = breaker.evidence if opinion is Opinion.OPEN else None
     return None if evidence is None else evidence.sqlstate
 
 
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What is thought of the work that a breaker stands for.
+
+    Attributes:
+        opinion: In one word.
+        reason: Why it is open, in one sentence. Empty: it is not.
+        sqlstate: What the server itself said of it. None: it did not speak.
+        is_definite: As `Advice.is_definite` has it.
+    """
+
+    opinion: Opinion
+    reason: str = ""
+    sqlstate: str | None = None
+    is_definite: bool = False
+
+
+def thought_of(breaker: Breaker, *, is_fresh: bool) -> Thought:
+    """What is thought of it by its own machine.
+
+    Args:
+        is_fresh: Whether somebody has looked of late.
+    """
+    opinion = opinion_of(breaker, is_fresh=is_fresh)
+    if opinion is not Opinion.OPEN:
+        return Thought(opinion)
+    sqlstate = sqlstate_of(breaker, opinion)
+    return Thought(opinion, breaker.reason, sqlstate, sqlstate in DEFINITE)
+
+
+def mind_of(thought: Thought, breaker: Breaker) -> Mind:
+    """What is thought, as far as a change of it is news."""
+    return thought.opinion, thought.is_definite, breaker.override
+
+
 def advice_of(
-    breaker: Breaker, version: Version, now: Seconds, lease: Seconds, *, is_fresh: bool
+    breaker: Breaker, thought: Thought, version: Version, now: Seconds, lease: Seconds
 ) -> Advice:
     """What is said of it."""
-    opinion = opinion_of(breaker, is_fresh=is_fresh)
-    sqlstate = _sqlstate(breaker, opinion)
     return Advice(
         breaker=breaker.name,
-        opinion=opinion,
+        opinion=thought.opinion,
         version=version,
         lease=lease,
-        reason=breaker.reason if opinion is Opinion.OPEN else "",
-        sqlstate=sqlstate,
-        is_definite=sqlstate in DEFINITE,
+        reason=thought.reason,
+        sqlstate=thought.sqlstate,
+        is_definite=thought.is_definite,
         word=None if breaker.override is None else _word(breaker.override, now),
     )
 

@@ -169,6 +169,48 @@ class RecordPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlan:
+    """The engine that daemons share: Redis, or what speaks its protocol.
+
+    Attributes:
+        url: Its address; may hold a password.
+        password_file: File that holds the password, read at each connect.
+        ca_file: Certificates that its own is verified by. None: the system's.
+        cert_file: Certificate that is shown to it.
+        key_file: The key of that.
+        prefix: First part of every key.
+        timeout: Seconds for a command, connecting included.
+        lease: Seconds of a daemon's lease, by the engine's clock.
+    """
+
+    url: Secret
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    prefix: str = "pgbreaker"
+    timeout: Seconds = 0.25
+    lease: Seconds = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersPlan:
+    """How this daemon shares what it knows with others.
+
+    Attributes:
+        engine: What they share it by.
+        name: What it is called among them.
+        watchers: Daemons that watch each target.
+        quorum: Of these, how many have to see a breaker open. None: more than half.
+    """
+
+    engine: EnginePlan
+    name: str
+    watchers: int = 1
+    quorum: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that the daemon was told.
 
@@ -176,6 +218,7 @@ class Config:
         targets: Servers to watch, in the order of the file.
         http: What it serves.
         advice: How applications are advised.
+        peers: The daemons that it is one of. None: it is the only one.
         store: Where it remembers. None: nowhere, with the process all is forgotten.
         record: Where readings are recorded. None: nowhere.
         log: How to log.
@@ -186,6 +229,7 @@ class Config:
     targets: tuple[TargetPlan, ...]
     http: HttpPlan = HttpPlan()
     advice: AdvicePlan = AdvicePlan()
+    peers: PeersPlan | None = None
     store: StorePlan | None = None
     record: RecordPlan | None = None
     log: LogPlan = LogPlan()

@@ -36,6 +36,8 @@ class Cause(StrEnum):
     RESUMED = "resumed"  # an operator, or an expiry, handed back
     ADVISED = "advised"  # a daemon says so, and own calls know no better
     WITHDRAWN = "withdrawn"  # it says so no longer, or own calls know better
+    AGREED = "agreed"  # enough daemons see it open
+    OUTVOTED = "outvoted"  # too few do, whatever this one sees
 
 
 # The whole state machine. The diagram in the README is drawn from this table and a

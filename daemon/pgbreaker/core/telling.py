@@ -60,6 +60,11 @@ def advised(name: str, counsel: "Counsel", by_itself: str) -> str:
     return f"breaker {name!r} is open, {counsel.because}; by itself: {by_itself}"
 
 
+def ruled(name: str, state: State, because: str, by_itself: str) -> str:
+    """Say what several daemons hold, and what the breaker of this one would do."""
+    return f"breaker {name!r} is {state.value}: {because}; by itself: {by_itself}"
+
+
 def snapshot(breaker: "Breaker", now: Seconds) -> dict[str, Any]:
     """All that can be said of a breaker now, fit for JSON."""
     counts = breaker.counts(now)

@@ -62,6 +62,7 @@ _Tell = Callable[[], Coroutine[Any, Any, None]]
 
 _LOOKS: Final[Seconds] = 1.0  # between two looks at most: wall time may jump
 _SOON: Final[Seconds] = 0.01  # between two looks at least
+_SAME_END: Final[Seconds] = 2.0  # what ends so much later ends at the same time
 
 
 class RefusedError(PgbreakerError):
@@ -264,6 +265,73 @@ class Desk:
             if move is not None:
                 self._hub.publish(move)
             return move
+
+    async def obey(
+        self,
+        name: str,
+        state: State | None,
+        *,
+        reason: str,
+        author: str,
+        daemon: str,
+        lasting: Seconds,
+    ) -> None:
+        """Have a word hold that was given to another daemon, or taken back there.
+
+        It holds even where it cannot be written down: it was, there.
+
+        Args:
+            name: Of the breaker; where there is none, nothing is done.
+            state: What stands before its own. None: nothing any more.
+            daemon: Who was asked.
+            lasting: Seconds that it holds.
+        """
+        lasting = min(lasting, LONGEST)
+        order = self._obey(name, state, reason, author, daemon, lasting)
+        await self._surely(order)
+
+    async def _obey(
+        self,
+        name: str,
+        state: State | None,
+        reason: str,
+        author: str,
+        daemon: str,
+        lasting: Seconds,
+    ) -> None:
+        async with self._deciding[name]:
+            there, now = self._board.breaker(name), self._clock.now()
+            if there is None or _is_so(there.override, state, reason, now + lasting):
+                return
+            text = f"{name} decides by itself again: {reason}"
+            if state is not None:
+                text = f"{name} is {state.value} for {lasting_of(lasting)}: {reason}"
+            await self._tell(
+                Kind.OVERRIDE,
+                f"{text} (asked of {daemon})",
+                target=self._board.home(name)[0],
+                breaker=name,
+                author=author,
+                details={
+                    "state": None if state is None else state.value,
+                    "reason": reason,
+                    "until": None if state is None else self._clock.wall() + lasting,
+                    "daemon": daemon,
+                },
+            )
+            there, now = self._board.breaker(name), self._clock.now()
+            if there is None:
+                return
+            move: Transition | None
+            if state is None:
+                self._held.pop(name, None)
+                move = there.resume(now, f"handed back by {author}, at {daemon}")
+            else:
+                self._held[name] = Override(state, reason, author, now + lasting)
+                self._changed.set()
+                move = there.force(self._held[name], now)
+            if move is not None:
+                self._hub.publish(move)
 
     def _check(self, name: str, still: _Still | None) -> None:
         there = self._board.breaker(name)
@@ -609,6 +677,17 @@ class Desk:
         self._board.targets[target].move(operation, move)
         self._changed.set()
         return None
+
+
+def _is_so(
+    override: Override | None, state: State | None, reason: str, until: Seconds
+) -> bool:
+    """Whether a breaker stands as somebody wants it."""
+    if override is None or state is None:
+        return override is None and state is None
+    is_same = (override.state, override.reason) == (state, reason)
+    ends = override.until
+    return is_same and ends is not None and abs(ends - until) < _SAME_END
 
 
 def _window(entry: Entry) -> Window | None:

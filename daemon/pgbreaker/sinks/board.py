@@ -1,11 +1,12 @@
 """What is true now: the one place that status, metrics and pages read from."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.condition import Condition as Condition
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
@@ -14,18 +15,22 @@ from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
 
-
-class Condition(StrEnum):
-    """How a target is, in one word; the label ``state`` of its state metric."""
-
-    UP = "up"
-    DEGRADED = "degraded"  # it answers, but some work on it fails
-    DOWN = "down"
-    UNKNOWN = "unknown"  # nothing seen yet, or not let in to look
-
-
+_FRESH: Final = 3  # intervals of a ping; older than that, nobody has looked
 _NOTHING_THERE: Final = (Finding.ABSENT, Finding.DENIED)
 _OF_ONE_SERVER: Final = ("started", "counters_since", "backend_pid")
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Who else watches a target, where this daemon does not.
+
+    Attributes:
+        daemons: Their names; empty: nobody, for the moment.
+        condition: How the target is, as they see it.
+    """
+
+    daemons: tuple[str, ...]
+    condition: Condition
 
 
 class TargetBoard:
@@ -49,6 +54,7 @@ class TargetBoard:
         intervals: Probe -> seconds between two runs at present: dear probes are asked
             less often when they take long.
         windows: Id -> window of maintenance, of this target or another.
+        elsewhere: Who watches it, where others do. None: this daemon does.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class TargetBoard:
         self.intervals = {name: probe.interval for name, probe in plan.probes.items()}
         self.notices: dict[str, Notice] = {}
         self.windows: Mapping[int, Window] = {}
+        self.elsewhere: Elsewhere | None = None
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -81,6 +88,8 @@ class TargetBoard:
     def condition(self) -> Condition:
         """How the target is. A server that is full is up; one that does not let
         us in to look is unknown, whatever it does for others."""
+        if self.elsewhere is not None:
+            return self.elsewhere.condition
         ping = self.readings.get(PING)
         if ping is None or ping.finding in SHUT_OUT:
             return Condition.UNKNOWN
@@ -117,18 +126,42 @@ class TargetBoard:
     @property
     def reason(self) -> str:
         """One sentence: why `condition` is what it is."""
-        ping = self.readings.get(PING)
-        if ping is None:
+        ping, now = self.readings.get(PING), self._clock.now()
+        if ping is None and self.elsewhere is None:
             return "no probe has come back yet"
-        now = self._clock.now()
         for breaker in self.breakers.values():
             if not breaker.passes:
                 return breaker.explain(now)
+        if self.elsewhere is not None or ping is None:
+            who = ", ".join(self.elsewhere.daemons if self.elsewhere else ())
+            return f"watched by {who}" if who else "nobody watches it at the moment"
         for probe, reading in self.readings.items():
             if probe in self._deciding and not reading.answered:
                 seen = reading.evidence or reading.finding.value
                 return f"probe {probe} ended {reading.finding.value}: {seen}"
         return f"answered the last ping in {lasting(ping.took)}"
+
+    def is_fresh(self, now: Seconds) -> bool:
+        """Whether this daemon has looked at it of late, by its ping."""
+        ping = self.readings.get(PING)
+        if ping is None:
+            return False
+        plan = self.plan.probes[PING]
+        every = self.intervals.get(PING, plan.interval)
+        return now - (ping.at + ping.took) <= _FRESH * every + plan.timeout
+
+    def rest(self) -> None:
+        """Know no more what was seen here: this daemon looks at it no more."""
+        for seen in (self.readings, self.facts, self._seen, self.notices):
+            seen.clear()
+        self.connections = 0
+
+    def mirror(self, operation: str) -> None:
+        """Note that a breaker is as another daemon has it."""
+        breaker = self.breakers[operation]
+        self.moved[operation] = self._clock.wall_of(breaker.since)
+        if breaker.left_closed is not None:
+            self.left_closed[operation] = self._clock.wall_of(breaker.left_closed)
 
     def take(self, reading: Reading) -> None:
         """Note what a probe saw."""
@@ -155,6 +188,7 @@ class TargetBoard:
         is kept where the server is the same by its address; nobody is told.
         """
         now = self._clock.now()
+        self.elsewhere = old.elsewhere
         for operation, breaker in self.breakers.items():
             before = old.breakers.get(operation)
             if before is None:

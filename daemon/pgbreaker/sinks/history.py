@@ -162,6 +162,27 @@ class History:
         is_ours = self._board.breaker(move.breaker) is not None
         return is_ours and move.cause not in BY_OPERATORS
 
+    def copy(
+        self,
+        kind: Kind,
+        text: str,
+        *,
+        at: float,
+        breaker: str,
+        details: Mapping[str, Any],
+    ) -> None:
+        """Take what another daemon saw, with its moment; it came about as what is seen
+        here does.
+
+        Raises:
+            KeyError: There is no such breaker.
+        """
+        target, _ = self._board.home(breaker)
+        entry = self._entry(
+            kind, text, at=at, target=target, breaker=breaker, details=details
+        )
+        self._bring(entry)
+
     async def decide(self, kind: Kind, text: str, **more: Any) -> Entry:  # noqa: ANN401 - Entry's
         """Write down what somebody decided, and only then tell of it.
 

@@ -124,6 +124,12 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         _B,
     ): Tally.left_closed_lines,
     Family(
+        "pgbreaker_breaker_disagreement",
+        "gauge",
+        "1 while several daemons rule over the breaker and this one's own sight of the server says otherwise, else 0. Only while several rule.",
+        _B,
+    ): Tally.disagreement_lines,
+    Family(
         "pgbreaker_breaker_evidence",
         "gauge",
         "Always 1; carries what was seen last against the breaker: the finding, the SQLSTATE where the server told one, the probe. Only while it would not be closed by itself.",
@@ -362,12 +368,50 @@ LOG_DROPPED: Final = Family(
     "Lines of the log that were left out: nobody took them in time.",
 )
 
+PEERS: Final = Family(
+    "pgbreaker_peers",
+    "gauge",
+    "Daemons that share the engine and are there, this one too; 0 while it is alone.",
+)
+ENGINE_UP: Final = Family(
+    "pgbreaker_engine_up",
+    "gauge",
+    "1 while the engine that daemons share answers, 0 while this one is alone. 0 where none is configured.",
+)
+ENGINE_LOSSES: Final = Family(
+    "pgbreaker_engine_losses_total",
+    "counter",
+    "Times that the engine was lost, and this daemon went on alone.",
+)
+WATCHED: Final = Family(
+    "pgbreaker_targets_watched",
+    "gauge",
+    "Targets that this daemon watches itself; the others are as its peers see them. 0 where no engine is configured.",
+)
+PEER_MESSAGES_TOLD: Final = Family(
+    "pgbreaker_peer_messages_told_total",
+    "counter",
+    "Messages that this daemon gave to the engine.",
+)
+PEER_MESSAGES_HEARD: Final = Family(
+    "pgbreaker_peer_messages_heard_total",
+    "counter",
+    "Messages of other daemons that came by the engine.",
+)
+PEER_MESSAGES_UNREAD: Final = Family(
+    "pgbreaker_peer_messages_unread_total",
+    "counter",
+    "Messages of other daemons that could not be read: of another version, or of none.",
+)
+
 # Counted by others, who take over with `Metrics.own`; 0 where they do not run.
 _ELSEWHERE: Final = (
     *(CLOCK_STEPS, SKIPPED, DROPPED, LOOP_LATE),
     *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
     *(STREAMS, REFUSED, STORE_DEGRADED, STORE_SIZE, STORE_LOST),
     *(RECORDING_DROPPED, RECORDING_FAILURES, LOG_DROPPED),
+    *(PEERS, ENGINE_UP, ENGINE_LOSSES, WATCHED),
+    *(PEER_MESSAGES_TOLD, PEER_MESSAGES_HEARD, PEER_MESSAGES_UNREAD),
 )
 
 OWN: Final[Mapping[str, Family]] = {

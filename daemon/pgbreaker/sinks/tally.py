@@ -12,6 +12,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import COMMIT, LATENCY, LOGIN, PING, deciding, judge
 from pgbreaker.core.policy import Policy
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import (
     BY_CALLS,
     MOVES,
@@ -361,6 +362,17 @@ class Tally:
             if b.breaker.override is not None
             for state, text in _COMPUTED
         ]
+
+    def disagreement_lines(self, name: str) -> list[str]:
+        lines = []
+        for b in self.breakers.values():
+            ruling = b.breaker.ruling if isinstance(b.breaker, RuledBreaker) else None
+            if ruling is not None:
+                is_open = ruling.state is not State.CLOSED
+                lines.append(
+                    f"{name}{b.labels}}} {+(is_open is b.breaker.computed_passes)}\n"
+                )
+        return lines
 
     def override_lines(self, name: str) -> list[str]:
         return [

@@ -22,8 +22,7 @@ from pgbreaker.clock import Clock, boot_id
 from pgbreaker.core.advice import Version
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry
-from pgbreaker.core.judge import PING
-from pgbreaker.core.opinion import Mind, advice_of, mind_of
+from pgbreaker.core.opinion import Mind, Thought, advice_of, mind_of, thought_of
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.history import History
@@ -54,9 +53,12 @@ _TAKES: Final = 256 * 1024  # bytes that wait for who reads nothing, beside all 
 _AT_ONCE: Final = 250  # followers that a beat is sent to before others have a turn
 _LOOKS_EVERY: Final[Seconds] = 0.1  # for those who come, where nothing else has looked
 _SAME_FOR: Final[Seconds] = 0.5  # that all of it is told as it was written last
-_FRESH: Final = 3  # intervals of a ping; older than that, nobody has looked
 _RETRY_AFTER: Final = "5"
 _GOODBYE: Final = b"event: bye\ndata: {}\n\n"
+
+
+Think = Callable[[TargetBoard, Breaker], Thought]
+"""What is thought of a breaker."""
 
 
 class AdviceFile:
@@ -103,8 +105,8 @@ class AdviceFile:
 class _Thought:
     """What is thought of the work of a breaker, and since when."""
 
+    target: TargetBoard
     breaker: Breaker
-    is_fresh: bool
     mind: Mind
     version: Version
 
@@ -126,6 +128,7 @@ class Advising:
         *,
         most: int = 5000,
         also: Callable[[bytes], None] = lambda _told: None,
+        think: Think | None = None,
         beat: Seconds = BEAT,
         lease: Seconds = LEASE,
     ) -> None:
@@ -135,6 +138,7 @@ class Advising:
             epoch: When the daemon began, in milliseconds of the wall clock.
             most: Followers that there may be at a time.
             also: Is told of every change of mind, too.
+            think: Says what is thought of a breaker. None: what its own machine does.
             beat: Seconds between two beats.
             lease: Seconds for which what nobody repeats holds.
         """
@@ -144,6 +148,7 @@ class Advising:
         self._clock = clock
         self._most = most
         self._also = also
+        self._think = think or self._by_itself
         self._beat = beat
         self._lease = lease
         self._said: dict[str, _Thought] = {}
@@ -164,7 +169,14 @@ class Advising:
 
     # What is thought.
 
+    def _by_itself(self, target: TargetBoard, breaker: Breaker) -> Thought:
+        return thought_of(breaker, is_fresh=target.is_fresh(self._clock.now()))
+
     def _hear(self, _entry: Entry) -> None:
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """Think anew in a moment: something may be otherwise."""
         # What is decided is told before it is done: a moment later, both are so.
         if not self._is_looking:
             self._is_looking = True
@@ -179,15 +191,14 @@ class Advising:
         news: list[_Thought] = []
         # There may be thousands, and nearly always all is as it was.
         for target in self._board.targets.values():
-            is_fresh = _is_fresh(target, self._clock.now())
             for breaker in target.breakers.values():
                 known = before.get(breaker.name)
-                mind = mind_of(breaker, is_fresh=is_fresh)
+                mind = mind_of(self._think(target, breaker), breaker)
                 if known is None or known.mind != mind:
-                    known = _Thought(breaker, is_fresh, mind, version)
+                    known = _Thought(target, breaker, mind, version)
                     news.append(known)
                 elif known.breaker is not breaker:  # of another configuration
-                    known = replace(known, breaker=breaker)
+                    known = replace(known, target=target, breaker=breaker)
                 said[breaker.name] = known
         self._said = said
         is_less = not before.keys() <= said.keys()
@@ -218,7 +229,11 @@ class Advising:
             "complete": complete,
             "advice": [
                 advice_of(
-                    *(one.breaker, one.version, now, self._lease), is_fresh=one.is_fresh
+                    one.breaker,
+                    self._think(one.target, one.breaker),
+                    one.version,
+                    now,
+                    self._lease,
                 ).written()
                 for one in said
             ],
@@ -356,16 +371,6 @@ def event(kind: str, data: Mapping[str, Any]) -> bytes:
     # JSON has no line breaks in it, so one line of data is enough.
     text = json.dumps(data, separators=(",", ":"))
     return f"event: {kind}\ndata: {text}\n\n".encode()
-
-
-def _is_fresh(target: TargetBoard, now: Seconds) -> bool:
-    """Whether somebody has looked at a target of late, by its ping."""
-    ping = target.readings.get(PING)
-    if ping is None:
-        return False
-    plan = target.plan.probes[PING]
-    every = target.intervals.get(PING, plan.interval)
-    return now - (ping.at + ping.took) <= _FRESH * every + plan.timeout
 
 
 def _batches(all_: list[asyncio.Transport]) -> Iterator[list[asyncio.Transport]]:

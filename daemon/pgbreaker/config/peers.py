@@ -1,0 +1,111 @@
+"""The block ``peers``: from its shape to what the daemon runs by."""
+
+import re
+import socket
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pgbreaker.config.document import Document
+from pgbreaker.config.files import CannotReadError, beside, content, password_size
+from pgbreaker.config.shape import PeersShape
+from pgbreaker.core.plan import EnginePlan, PeersPlan
+from pgbreaker.core.secret import Secret
+from pgbreaker.core.units import Seconds, lasting
+
+_MOST: Final = 100  # daemons that watch a target
+_LONGEST: Final[Seconds] = 60.0  # a lease
+_SHORTEST: Final = 4  # timeouts in a lease: a beat that is late must not end it
+
+
+def peers_of(peers: PeersShape, document: Document, folder: Path) -> PeersPlan:
+    """Make the plan; what is wrong is noted with its place in *document*.
+
+    Args:
+        folder: Where the paths in it begin.
+    """
+    engine = EnginePlan(
+        url=Secret(peers.url),
+        password_file=peers.password_file and beside(folder, peers.password_file),
+        ca_file=peers.ca_file and beside(folder, peers.ca_file),
+        cert_file=peers.cert_file and beside(folder, peers.cert_file),
+        key_file=peers.key_file and beside(folder, peers.key_file),
+        prefix=peers.prefix,
+        timeout=peers.timeout,
+        lease=peers.lease,
+    )
+    _check_files(engine, peers, document)
+    _check_times(engine, document)
+    _check_quorum(peers, document)
+    return PeersPlan(
+        engine=engine,
+        name=peers.name or _host(document),
+        watchers=peers.watchers,
+        quorum=peers.quorum,
+    )
+
+
+def shown_url(url: str) -> str:
+    """The engine's address, without the password in it."""
+    return re.sub(r"(?<=//)([^@/:]*):[^@]*@", r"\1@", url)
+
+
+def _check_files(engine: EnginePlan, peers: PeersShape, document: Document) -> None:
+    for key in ("ca_file", "cert_file", "key_file"):
+        path = getattr(engine, key)
+        if path is None or document.is_spoilt(("peers", key)):
+            continue
+        if urlsplit(peers.url).scheme != "rediss":
+            document.complain(("peers", key), "of no use without TLS; write rediss://")
+            continue
+        _complain_of(document, key, path, empty_is_wrong=False)
+    if (engine.cert_file is None) != (engine.key_file is None):
+        key = "cert_file" if engine.cert_file is not None else "key_file"
+        other = "key_file" if key == "cert_file" else "cert_file"
+        document.complain(("peers", key), f"of no use without {other}")
+    path = engine.password_file
+    if path is None or document.is_spoilt(("peers", "password_file")):
+        return
+    if urlsplit(peers.url).password:
+        text = "there is a password in the url already; write it in one place"
+        document.complain(("peers", "password_file"), text)
+    _complain_of(document, "password_file", path, empty_is_wrong=True)
+
+
+def _complain_of(
+    document: Document, key: str, path: Path, *, empty_is_wrong: bool
+) -> None:
+    said = f"{str(path)!r}" if "/" in str(path) else "the file"
+    try:
+        if empty_is_wrong and password_size(path) == 0:
+            document.complain(("peers", key), f"{said} is empty")
+        content(path, 0)
+    except CannotReadError as error:
+        document.complain(("peers", key), f"{said} cannot be read: {error}")
+
+
+def _check_times(engine: EnginePlan, document: Document) -> None:
+    least = _SHORTEST * engine.timeout
+    if not least <= engine.lease <= _LONGEST:
+        text = (
+            f"{lasting(engine.lease)} is not between {_SHORTEST} timeouts"
+            f" ({lasting(least)}) and {lasting(_LONGEST)}"
+        )
+        document.complain(("peers", "lease"), text)
+
+
+def _check_quorum(peers: PeersShape, document: Document) -> None:
+    if peers.watchers > _MOST:
+        text = f"{peers.watchers} watchers; at most {_MOST} are taken"
+        document.complain(("peers", "watchers"), text)
+    if peers.quorum is not None and peers.quorum > peers.watchers:
+        text = f"{peers.quorum} of {peers.watchers} watchers can never be reached"
+        document.complain(("peers", "quorum"), text)
+
+
+def _host(document: Document) -> str:
+    """What the host is called, as a name of ours."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:63]
+    if not host:
+        document.complain(("peers", "name"), "the host has no name; write one")
+    return host or "nameless"

@@ -1,0 +1,1 @@
+"""Several daemons that act as one, on an engine that people run anyway."""

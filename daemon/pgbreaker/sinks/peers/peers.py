@@ -1,0 +1,479 @@
+"""The daemons that share an engine, kept in touch with: what each sees, the others know.
+
+One task talks to the engine, one thing after the other, and nothing waits for it. While
+the engine does not answer, this daemon goes on alone by what it sees itself; when it
+answers again all is told and heard anew, so nobody has to know what the other missed.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Final
+
+from pgbreaker.clock import Clock
+from pgbreaker.core import view as views
+from pgbreaker.core.circle import Circle, Duties
+from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.states import Cause
+from pgbreaker.core.units import Seconds, counted
+from pgbreaker.sinks.board import Board
+from pgbreaker.sinks.history import History
+from pgbreaker.sinks.peers import words
+from pgbreaker.sinks.peers.engine import (
+    Beat,
+    Engine,
+    EngineLostError,
+    FencedError,
+    Heard,
+    Message,
+    MissedError,
+    Standing,
+)
+from pgbreaker.sinks.peers.sights import Sights
+from pgbreaker.sinks.peers.words import FleetWord, Words
+
+log = logging.getLogger(__name__)
+
+BEAT: Final[Seconds] = 0.2
+"""Seconds between two renewals of the lease: with the engine's timeout, half a second
+until it is known that the engine does not answer."""
+
+_LOOKS: Final[Seconds] = 1.0  # between two looks at all that is watched
+_LONGEST_WAIT: Final[Seconds] = 2.0  # between two tries while the engine is lost
+_OWED: Final = 2000  # entries at most that wait to be told
+_AT_ONCE: Final = 200  # messages that are told in one go
+_NOT_TOLD: Final = frozenset((Cause.AGREED, Cause.OUTVOTED))  # each daemon finds out
+
+Watch = Callable[[Duties], Awaitable[None]]
+"""Begins to watch targets, and leaves others."""
+
+Obey = Callable[[FleetWord, Seconds], Awaitable[None]]
+"""Has an operator's word hold here that was given to another daemon, for so long."""
+
+
+class Peers:
+    """Keeps in touch with the other daemons.
+
+    Attributes:
+        circle: What is known of them.
+        sights: What each of them sees.
+        why: Why the engine is not reached. Empty: it is.
+        losses: Times that it was lost.
+        told: Messages said, since the beginning.
+        heard: Messages heard of others, since the beginning.
+        unread: Of these, those that were none.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sights: Sights,
+        circle: Circle,
+        board: Board,
+        history: History,
+        clock: Clock,
+        *,
+        watch: Watch,
+        obey: Obey,
+        beat: Seconds = BEAT,
+    ) -> None:
+        """Begin to note what is to be told.
+
+        Args:
+            beat: Seconds between two renewals of the lease.
+        """
+        self.circle = circle
+        self.sights = sights
+        self.words = Words(circle.name)
+        self.why = "it has not been reached yet"
+        self.losses = self.told = self.heard = self.unread = 0
+        self._engine = engine
+        self._board = board
+        self._history = history
+        self._clock = clock
+        self._watch = watch
+        self._obey = obey
+        self._beat = beat
+        self._token: int | None = None
+        self._born = ""
+        self._last = 0  # number of the last message that was heard
+        self._lists: dict[str, frozenset[str]] = {}  # digest -> targets
+        self._targets = self._digest = ""
+        self._is_announced = False
+        self._owed: deque[Entry] = deque(maxlen=_OWED)
+        self._seen: dict[str, int] = {}  # daemon -> the last entry of it that is known
+        self._tries = 0
+        self._looked_at: Seconds = clock.now()
+        self._woken = asyncio.Event()
+        self._duties: asyncio.Queue[Duties] = asyncio.Queue()
+        self._orders: set[asyncio.Task[None]] = set()
+        for entry in history.entries:
+            self._know(entry)
+        self.turn()
+        self._unfollow = history.follow(self._note)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the others are heard of."""
+        return not self.circle.is_alone
+
+    def turn(self) -> None:
+        """Go on by the targets that the board has now."""
+        names = self._board.targets.keys()
+        self.circle.can_watch(names)
+        self._targets = json.dumps(sorted(names))
+        self._digest = blake2b(self._targets.encode(), digest_size=8).hexdigest()
+        self._lists[self._digest] = frozenset(names)
+        self._is_announced = False
+        self._woken.set()
+
+    # What is to be told.
+
+    def _know(self, entry: Entry) -> None:
+        """Know that an entry of another daemon is in the history already."""
+        daemon, of = entry.details.get("daemon"), entry.details.get("of")
+        if isinstance(daemon, str) and isinstance(of, int):
+            self._seen[daemon] = max(of, self._seen.get(daemon, 0))
+
+    def _note(self, entry: Entry) -> None:
+        """Take an entry of the history: the others shall know of it."""
+        if "daemon" in entry.details or entry.breaker is None:
+            return
+        if entry.kind is Kind.OVERRIDE:
+            ahead = self.sights.wall() - self._clock.wall()
+            self.words.note(entry, self.sights.wall(), ahead)
+        elif self._is_told(entry):
+            self._owed.append(entry)
+        else:
+            return
+        if entry.target is not None:
+            self.sights.look_at(entry.target)  # what it leads to goes before it
+        self._woken.set()
+
+    @staticmethod
+    def _is_told(entry: Entry) -> bool:
+        """Whether an entry is of the history of all daemons."""
+        is_move = entry.kind is Kind.TRANSITION and "daemon" not in entry.details
+        return is_move and entry.details.get("cause") not in _NOT_TOLD
+
+    # Running.
+
+    async def join(self) -> None:
+        """Try once to reach the others, so that what they know is there from the start;
+        then find out what is watched here."""
+        await self._talk()
+        await self._watch(self._decided())
+
+    async def run(self) -> None:
+        """Keep in touch, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(), name="peers, hints")
+            group.create_task(self._tend(), name="peers, duties")
+            while True:
+                begun = self._clock.now()
+                await self._talk()
+                duties = self._decided()
+                if duties.take or duties.leave:
+                    self._duties.put_nowait(duties)
+                await self._rest(begun)
+
+    async def close(self) -> None:
+        """Leave: the others need not wait for the end of the lease."""
+        self._unfollow()
+        if self._token is not None and self.is_joined:
+            with suppress(EngineLostError, FencedError):
+                await self._tell()
+                await self._engine.leave(self._token)
+        await self._engine.close()
+        for order in self._orders:
+            order.cancel()
+
+    async def _rest(self, begun: Seconds) -> None:
+        """Wait until there is something to tell or to hear, or a beat is due."""
+        wait = self._beat
+        if not self.is_joined:
+            # All lose the engine at one moment, and need not come back at one.
+            wait = min(_LONGEST_WAIT, wait * 2.0 ** min(self._tries, 6))
+            wait *= random.uniform(0.5, 1.0)
+        elif not self.circle.is_settled:
+            wait = 0.0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, begun + wait - self._clock.now())):
+                await self._woken.wait()
+                if not self.is_joined:  # nothing of it can be told
+                    await asyncio.Event().wait()
+
+    async def _listen(self) -> None:
+        """Hear at once that there is something to hear."""
+        while True:
+            with suppress(EngineLostError):
+                async for _number in self._engine.hints():
+                    self._woken.set()
+            await asyncio.sleep(_LONGEST_WAIT * random.uniform(0.25, 0.5))
+
+    async def _tend(self) -> None:
+        """Do what was decided, one thing after the other: a server may be slow to go."""
+        while True:
+            await self._watch(await self._duties.get())
+
+    def _decided(self) -> Duties:
+        duties = self.circle.decide(self._clock.now())
+        for name in duties.take:
+            self.sights.take(name)
+        for name in duties.leave:
+            self.sights.leave(name)
+        return duties
+
+    # Talking to the engine.
+
+    async def _talk(self) -> None:
+        """Tell what is to be told, and hear what there is; once."""
+        self._woken.clear()
+        now = self._clock.now()
+        if now - self._looked_at >= _LOOKS:
+            self._looked_at = now
+            self.sights.look()  # that nobody has looked of late is told by no entry
+        try:
+            await self._meet(await self._engine.beat(self._token, self._digest))
+            await self._tell()
+        except EngineLostError as error:
+            self._lose(error.why)
+        except FencedError:
+            self._token = (
+                None  # it is nobody's any more; the next beat asks for another
+            )
+            self._woken.set()
+        except MissedError:
+            self._born = ""  # all is heard anew
+            self._woken.set()
+
+    def _lose(self, why: str) -> None:
+        self._tries += 1
+        if self.is_joined:
+            self.losses += 1
+            log.warning("the engine is lost, this daemon goes on alone: %s", why)
+        elif self.why != why:
+            log.warning("the engine is not reached: %s", why)
+        self.why = why
+        if self.is_joined:
+            self.circle.lose(self._clock.now())
+            self.sights.untold.clear()  # all is told anew
+            self.sights.reckon_all()
+
+    async def _meet(self, beat: Beat) -> None:
+        """Know who is there; and where that is new, all that they know."""
+        self.sights.ahead = beat.now - self._clock.now()
+        is_new = beat.token != self._token or beat.born != self._born
+        if is_new or not self.is_joined:
+            await self._join(beat)
+            return
+        if not self._is_announced:
+            await self._announce(beat.token)
+        before = self.circle.live
+        self.circle.meet(await self._who(beat), self._clock.now())
+        if before != self.circle.live:
+            self._tell_who()
+            self.sights.reckon_all()
+        await self._hear(beat.last)
+
+    async def _join(self, beat: Beat) -> None:
+        """Hear all that stands, and have all told that is thought here."""
+        self._token = beat.token
+        await self._announce(beat.token)
+        standing = await self._engine.standing()
+        who = await self._who(beat)
+        # From here to the end nothing waits: nobody sees half of it.
+        self.circle.forget_all()
+        self.circle.meet(who, self._clock.now())
+        self._hear_standing(standing, who)
+        self.words.tell_all(self.sights.wall())
+        self._owe(standing.entries.get(self.circle.name, 0))
+        self.sights.tell_all(beat.token)
+        self.sights.reckon_all()
+        self.why, self._tries = "", 0
+        self._tell_who()
+        after = self._last if beat.born == self._born else 0
+        self._born, self._last = beat.born, standing.last
+        await self._catch_up(after, standing.last)
+
+    def _tell_who(self) -> None:
+        live = self.circle.live
+        log.info("%s here: %s", counted(len(live), "daemon"), ", ".join(live))
+
+    async def _announce(self, token: int) -> None:
+        await self._engine.announce(token, self._targets)
+        self._is_announced = True
+
+    async def _who(self, beat: Beat) -> Mapping[str, tuple[int, frozenset[str]]]:
+        """Daemon -> its token, and what it can watch."""
+        if any(peer.targets not in self._lists for peer in beat.peers.values()):
+            # A digest of what nobody has announced yet is of no target.
+            self._lists = {self._digest: self._lists[self._digest]}
+            for digest, text in (await self._engine.targets()).items():
+                self._lists[digest] = _names(text)
+        return {
+            name: (peer.token, self._lists.get(peer.targets, frozenset()))
+            for name, peer in beat.peers.items()
+        }
+
+    async def _tell(self) -> None:
+        """Tell what is to be told, in the order in which it came about."""
+        while self._token is not None and self.is_joined:
+            views = list(self.sights.untold.items())[:_AT_ONCE]
+            said, entries = self.words.untold()[:_AT_ONCE], list(self._owed)[:_AT_ONCE]
+            messages = [
+                *(_view(name, body) for name, body in views),
+                *(Message("word", word.breaker, word.written()) for word in said),
+                *(_entry(entry) for entry in entries),
+            ]
+            if not messages:
+                return
+            await self._engine.say(self._token, messages)
+            self.told += len(messages)
+            self._are_told(views, said, entries)
+
+    def _are_told(
+        self,
+        told: Iterable[tuple[str, str | None]],
+        said: list[FleetWord],
+        entries: Iterable[Entry],
+    ) -> None:
+        untold = self.sights.untold
+        for name, body in told:
+            if untold.get(name, "") is body:  # else there is a newer one by now
+                del untold[name]
+        self.words.are_told(said)
+        for entry in entries:
+            if self._owed and self._owed[0] is entry:
+                self._owed.popleft()
+
+    def _owe(self, last: int) -> None:
+        """Have told what this daemon has seen and the engine does not know, the oldest
+        first; *last* is the last entry of it that the engine knows."""
+        self._owed.clear()
+        self._owed.extend(
+            entry
+            for entry in self._history.entries
+            if entry.id > last and self._is_told(entry)
+        )
+
+    async def _hear(self, last: int) -> None:
+        """Hear what was said until number *last*, and what came after it meanwhile."""
+        while self._last < last:
+            heard = await self._engine.heard(self._last)
+            if not heard:
+                return
+            for one in heard:
+                self._last = one.number
+                self._take(one)
+
+    async def _catch_up(self, after: int, until: int) -> None:
+        """Hear what others did while this daemon did not hear them, as far as it is kept;
+        all else of it stands."""
+        async for one in self._engine.kept(after):
+            if one.number > until:
+                return
+            if one.kind == "entry":
+                self._take(one)
+
+    def _hear_standing(
+        self, standing: Standing, who: Mapping[str, tuple[int, frozenset[str]]]
+    ) -> None:
+        # Of one that is gone it is what was seen last, and counts where nobody is there.
+        for daemon, said in standing.views.items():
+            token = who[daemon][0] if daemon in who else 0
+            for body in said.values():
+                self._take(Heard(0, daemon, token, "view", "", body))
+        for name, body in standing.words.items():
+            self._take(Heard(0, "", 0, "word", name, body))
+
+    def _take(self, one: Heard) -> None:
+        """Take a message; one that is none is of a daemon that we do not know."""
+        if one.daemon == self.circle.name:
+            return
+        self.heard += 1
+        try:
+            match one.kind:
+                case "view":
+                    view = views.read(json.loads(one.body))
+                    self.sights.hear(one.daemon, one.token, view)
+                case "gone":
+                    self.sights.forget(one.daemon, one.key)
+                case "word":
+                    self._take_word(words.read(one.body))
+                case "entry":
+                    self._take_entry(one.daemon, int(one.key), json.loads(one.body))
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            self.unread += 1
+            if self.unread == 1:
+                log.warning("%s says what cannot be read: %s", one.daemon, error)
+
+    def _take_word(self, word: FleetWord) -> None:
+        left = word.until - self.sights.wall()
+        if word.daemon == self.circle.name or not self.words.hear(word) or left <= 0:
+            return
+        order = asyncio.create_task(self._carry_out(word, left), name="a peer's word")
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+
+    async def _carry_out(self, word: FleetWord, left: Seconds) -> None:
+        try:
+            await self._obey(word, left)
+        except Exception:
+            log.exception("the word of %s on %s", word.author, word.breaker)
+
+    def _take_entry(self, daemon: str, of: int, written: Mapping[str, object]) -> None:
+        """Put what another daemon saw into the history, once."""
+        if of <= self._seen.get(daemon, 0):
+            return
+        self._seen[daemon] = of
+        name = str(written["breaker"])
+        if self._board.breaker(name) is None:
+            return
+        details = written["details"]
+        if not isinstance(details, dict):
+            raise TypeError("an entry without details")
+        self._history.copy(
+            Kind(str(written["kind"])),
+            str(written["text"]),
+            at=float(str(written["at"])),
+            breaker=name,
+            details={**details, "daemon": daemon, "of": of},
+        )
+
+
+def _view(name: str, body: str | None) -> Message:
+    kind = "gone" if body is None else "view"
+    return Message(kind, name, body or "")
+
+
+def _entry(entry: Entry) -> Message:
+    body = {
+        "kind": entry.kind.value,
+        "text": entry.text,
+        "at": entry.at,
+        "breaker": entry.breaker,
+        "details": dict(entry.details),
+    }
+    return Message("entry", str(entry.id), json.dumps(body, separators=(",", ":")))
+
+
+def _names(text: str) -> frozenset[str]:
+    """The targets that a daemon has announced."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return frozenset()
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return frozenset(names) if is_list else frozenset()

@@ -1,0 +1,223 @@
+"""What this daemon sees, as it tells the others; and what they see, as it stands here.
+
+A breaker of a target that is watched here goes by what is seen here, and for callers by
+what enough daemons see. One of a target that others watch is as they have it, and goes on
+from there once it is watched here: nobody has to find out anew.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pgbreaker.clock import Clock
+from pgbreaker.core.advice import Opinion
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.circle import Circle
+from pgbreaker.core.condition import Condition
+from pgbreaker.core.opinion import DEFINITE, Thought, opinion_of, sqlstate_of
+from pgbreaker.core.ruled import RuledBreaker
+from pgbreaker.core.states import State
+from pgbreaker.core.units import Seconds
+from pgbreaker.core.view import View, target_of
+from pgbreaker.sinks.board import Board, Elsewhere, TargetBoard
+from pgbreaker.sinks.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class _Mind:
+    """What a change of is told."""
+
+    opinion: Opinion
+    is_definite: bool
+    era: int
+    condition: Condition
+
+
+class Sights:
+    """Has a board and the circle know of each other.
+
+    Attributes:
+        untold: Breaker -> what this daemon thinks of it by now, written; None: nothing
+            any more. Of those that were not told yet.
+    """
+
+    def __init__(
+        self,
+        circle: Circle,
+        board: Board,
+        hub: Hub,
+        clock: Clock,
+    ) -> None:
+        """Begin with nothing said."""
+        self.untold: dict[str, str | None] = {}
+        self.ahead: Seconds = clock.wall() - clock.now()
+        self.token = 0
+        self._circle = circle
+        self._board = board
+        self._hub = hub
+        self._clock = clock
+        self._changed: Callable[[], None] = _nobody
+        self._minds: dict[str, _Mind] = {}
+        self._mirrored: dict[str, View] = {}
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Have *changed* told whenever something may hold that did not before."""
+        self._changed = changed
+
+    def wall(self) -> float:
+        """Wall time of the engine, as far as it is known, in seconds."""
+        return self._clock.now() + self.ahead
+
+    # What is seen here.
+
+    def look(self) -> None:
+        """Look at every target that is watched here."""
+        for name in self._circle.watching:
+            self.look_at(name)
+
+    def look_at(self, name: str) -> None:
+        """Find out what is thought of a target's breakers otherwise than before."""
+        target = self._board.targets.get(name)
+        if target is None or name not in self._circle.watching:
+            return
+        now, news = self._clock.now(), False
+        is_fresh = target.is_fresh(now)
+        for breaker in target.breakers.values():
+            opinion = opinion_of(breaker, is_fresh=is_fresh)
+            is_definite = sqlstate_of(breaker, opinion) in DEFINITE
+            mind = _Mind(opinion, is_definite, breaker.era, target.condition)
+            if self._minds.get(breaker.name) != mind:
+                self._minds[breaker.name] = mind
+                self._think(target, breaker, mind, now)
+                news = True
+        if news:
+            self._changed()
+
+    def _think(
+        self, target: TargetBoard, breaker: Breaker, mind: _Mind, now: Seconds
+    ) -> None:
+        view = View(
+            breaker=breaker.name,
+            opinion=mind.opinion,
+            state=breaker.computed_state,
+            reason=breaker.reason,
+            sqlstate=sqlstate_of(breaker, mind.opinion),
+            is_definite=mind.is_definite,
+            condition=target.condition,
+            at=self.wall(),
+            memory=breaker.memory(now),
+        )
+        self.untold[breaker.name] = json.dumps(view.written(), separators=(",", ":"))
+        self._circle.hear(self._circle.name, self.token, view, now)
+        self._rule(breaker, now)
+
+    def tell_all(self, token: int) -> None:
+        """Have all that is thought here told anew, under a new lease."""
+        self.token = token
+        self.untold.clear()
+        self._minds.clear()
+        self.look()
+
+    def take(self, name: str) -> None:
+        """A target is watched here from now on; its breakers go on as they are."""
+        target = self._board.targets.get(name)
+        if target is None:
+            return
+        target.elsewhere = None
+        self.look_at(name)
+
+    def leave(self, name: str) -> None:
+        """A target is watched here no more."""
+        target = self._board.targets.get(name)
+        if target is None:
+            return
+        target.rest()
+        for breaker in target.breakers.values():
+            self._minds.pop(breaker.name, None)
+            self._mirrored.pop(breaker.name, None)
+            self.untold[breaker.name] = None
+            self._circle.forget(self._circle.name, breaker.name)
+        self.reckon(name)
+
+    # What others see.
+
+    def hear(self, daemon: str, token: int, view: View) -> None:
+        """Hear what another daemon thinks."""
+        if self._board.breaker(view.breaker) is None:
+            return
+        self._circle.hear(daemon, token, view, self._clock.now())
+        self.reckon(view.target)
+
+    def forget(self, daemon: str, breaker: str) -> None:
+        """Hear that another daemon watches a breaker's target no more."""
+        self._circle.forget(daemon, breaker)
+        target = target_of(breaker)
+        if target in self._board.targets:
+            self.reckon(target)
+
+    def reckon_all(self) -> None:
+        """Count everything anew: somebody came or went."""
+        for name in self._board.targets:
+            self.reckon(name)
+
+    def reckon(self, name: str) -> None:
+        """Count anew what is thought of a target's breakers."""
+        target, now = self._board.targets[name], self._clock.now()
+        for operation, breaker in target.breakers.items():
+            if name in self._circle.watching:
+                self._rule(breaker, now)
+            else:
+                self._mirror(target, operation, breaker, now)
+        self._changed()
+
+    def _rule(self, breaker: Breaker, now: Seconds) -> None:
+        """Have a breaker be, for callers, what enough daemons see."""
+        assert isinstance(breaker, RuledBreaker)
+        ballot, ruling = self._circle.ballot(breaker.name, now), breaker.ruling
+        state, because = None, ballot.told()
+        if not self._circle.rules(self._board.home(breaker.name)[0]):
+            because = "this daemon goes by what it sees itself"
+        elif ballot.opinion is Opinion.UNKNOWN:  # nobody knows better: as it was
+            state = None if ruling is None else ruling.state
+        else:
+            is_open = ballot.opinion is Opinion.OPEN
+            state = State.OPEN if is_open else State.CLOSED
+        move = breaker.rule(state, because, now)
+        if move is not None:
+            self._hub.publish(move)
+
+    def _mirror(
+        self, target: TargetBoard, operation: str, breaker: Breaker, now: Seconds
+    ) -> None:
+        """Have a breaker be as those have it who watch it."""
+        assert isinstance(breaker, RuledBreaker)
+        ballot, name = self._circle.ballot(breaker.name, now), target.plan.name
+        view = ballot.speaker or next(iter(ballot.views.values()), None)
+        if view is not None and view is not self._mirrored.get(breaker.name):
+            self._mirrored[breaker.name] = view
+            breaker.rule(None, "", now)
+            breaker.recall(view.memory, now, max(0.0, self.wall() - view.at))
+            target.mirror(operation)
+        known = target.elsewhere
+        who = tuple(d for d in self._circle.chosen(name) if d != self._circle.name)
+        was = Condition.UNKNOWN if known is None else known.condition
+        target.elsewhere = Elsewhere(who, was if view is None else view.condition)
+
+    # What holds.
+
+    def thought_of(self, target: TargetBoard, breaker: Breaker) -> Thought:
+        """What holds of a breaker, for whoever asks this daemon."""
+        ballot = self._circle.ballot(breaker.name, self._clock.now())
+        speaker = ballot.speaker
+        if speaker is None:
+            return Thought(ballot.opinion)
+        reason = speaker.reason if ballot.opinion is Opinion.OPEN else ""
+        if reason and ballot.need > 1:
+            reason = f"{ballot.told()}: {reason}"
+        return Thought(
+            ballot.opinion, reason, speaker.sqlstate, is_definite=speaker.is_definite
+        )
+
+
+def _nobody() -> None:
+    """Who is told while nobody follows."""
