@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterable
 
 from pgbreaker.clock import Clock
-from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Evidence, Outcome
 from pgbreaker.sinks.board import Board, TargetBoard
@@ -60,7 +60,7 @@ class Scene:
                         probes=PROBES,
                     ),
                     {
-                        operation: Breaker(
+                        operation: RuledBreaker(
                             f"{name}/{operation}",
                             DAEMON,
                             self.time.now,

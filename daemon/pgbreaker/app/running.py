@@ -160,8 +160,9 @@ async def running(
         ground = await _ground(config, clock, also, env, works, stack)
         board, history = ground.board, ground.history
         schedule, pulse = Schedule(clock), Pulse(clock)
-        is_shared = config.peers is not None
-        fleet = Fleet(board, ground.hub, schedule, pulse, clock, rests=is_shared)
+        fleet = Fleet(
+            *(board, ground.hub, schedule, pulse, clock), rests=config.peers is not None
+        )
         desk = Desk(board, ground.hub, history, clock)
         renewal, peers = None, _peers(ground, config.peers, fleet, desk)
         if source is not None:
@@ -208,24 +209,13 @@ async def running(
         stack.push_async_callback(stream.close)
         stack.callback(advising.close)
         await ground.alerting.take(config.alertmanager)
-        started = _started(config, ground.restored)
-        await ground.tell(started, phase="start", **_before(ground.restored))
-        if ground.store is not None:
-            if ground.store.quarantined is not None:
-                # An operator's word may be among what is lost: not for the log alone.
-                await ground.tell(_damaged(ground.store.quarantined))
-            works.do(
-                stack, "look at the audit log", _tell_audit_fault(ground, ground.store)
-            )
+        await _tell_start(ground, config, works, stack)
         fleet.start()
         schedule.start()
         pulse.start()
         stack.callback(pulse.stop)
         if peers is not None:
-            peers.sights.follow(advising.look_soon)
-            stack.push_async_callback(peers.close)
-            await peers.join()
-            works.begin(stack, "peers", peers.run())
+            await _join(peers, advising, works, stack)
         works.begin(stack, "desk", desk.run())
         file = None if config.advice.file is None else AdviceFile(config.advice.file)
         works.begin(stack, "advising", advising.run(file))
@@ -382,6 +372,30 @@ def _views(ground: _Ground, renewal: Renewal | None) -> Views:
     return Views(
         ground.board, ground.clock, epoch, stored=stored, last_reload=last_reload
     )
+
+
+async def _tell_start(
+    ground: _Ground, config: Config, works: Works, stack: AsyncExitStack
+) -> None:
+    started = _started(config, ground.restored)
+    await ground.tell(started, phase="start", **_before(ground.restored))
+    if ground.store is None:
+        return
+    if ground.store.quarantined is not None:
+        # An operator's word may be among what is lost: not for the log alone.
+        await ground.tell(_damaged(ground.store.quarantined))
+    looked = _tell_audit_fault(ground, ground.store)
+    works.do(stack, "look at the audit log", looked)
+
+
+async def _join(
+    peers: Peers, advising: Advising, works: Works, stack: AsyncExitStack
+) -> None:
+    """Keep in touch with the other daemons; what they know is there from the start."""
+    peers.sights.follow(advising.look_soon)
+    stack.push_async_callback(peers.close)
+    await peers.join()
+    works.begin(stack, "peers", peers.run())
 
 
 def _peers(

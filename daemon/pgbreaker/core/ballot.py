@@ -16,12 +16,15 @@ class Ballot:
         views: Daemon -> what it thinks, of those that have looked.
         need: How many have to think that it is open.
         voters: How many watch it, and could.
+        passes: Whether time alone may change it: somebody has not looked yet, or it is
+            what one thought last who is gone.
     """
 
     opinion: Opinion
     views: Mapping[str, View] = field(default_factory=dict)
     need: int = 1
     voters: int = 0
+    passes: bool = True
 
     @property
     def opens(self) -> tuple[str, ...]:
@@ -69,4 +72,5 @@ def count(
         opinion = Opinion.HEALTHY
     else:  # too few see it open, and nobody sees it well
         opinion = Opinion.UNKNOWN
-    return Ballot(opinion, known, need, max(voters, len(known)))
+    all_know = len(known) == len(views) >= voters
+    return Ballot(opinion, known, need, max(voters, len(known)), not all_know)

@@ -8,8 +8,8 @@ is watched here until that one has looked at it. A daemon that hears of nobody a
 goes on alone, by what it sees itself, and after a while watches all that it can.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from pgbreaker.core.advice import Opinion
@@ -171,11 +171,16 @@ class Circle:
             if not place[daemon]:
                 del place[daemon]
 
-    def forget_all(self) -> None:
-        """Know nothing of what others said: it is all told anew."""
+    def retain(self, standing: Mapping[str, Collection[str]]) -> None:
+        """Know no more of what others said than what stands: daemon -> breakers."""
         for place in self._places.values():
             for daemon in [name for name in place if name != self.name]:
-                del place[daemon]
+                stands = standing.get(daemon, ())
+                kept = {b: said for b, said in place[daemon].items() if b in stands}
+                if kept:
+                    place[daemon] = kept
+                else:
+                    del place[daemon]
 
     def _turn(self) -> None:
         self._chosen.clear()
@@ -270,7 +275,7 @@ class Circle:
         if any(view.opinion is not Opinion.UNKNOWN for view in views.values()):
             return count(views, voters, abstaining, self._quorum)
         held = self._held(place, breaker, now)
-        return count(held, len(held), 0, self._quorum)
+        return replace(count(held, len(held), 0, self._quorum), passes=bool(place))
 
     def _views(
         self, place: _Place, breaker: str, now: Seconds

@@ -1,6 +1,6 @@
 """What is true now: the one place that status, metrics and pages read from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -277,6 +277,11 @@ class Board:
         places = {name: self.targets[name] for name in names}
         self.targets.clear()
         self.targets.update(places)
+
+    @property
+    def breakers(self) -> Collection[str]:
+        """The names of all breakers."""
+        return self._homes.keys()
 
     def home(self, breaker: str) -> tuple[str, str]:
         """Name the target and the operation of a breaker, by its name.

@@ -26,6 +26,7 @@ from pgbreaker.core.metric import Family, Shown, counter, gauge
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Evidence, Outcome, Override, State
 from pgbreaker.sinks.board import Board, TargetBoard
@@ -89,7 +90,7 @@ def usual_target(
         probes={probe: ProbePlan(interval=5.0, timeout=1.0) for probe in USUAL} | more,
     )
     breakers = {
-        operation: Breaker(f"main/{operation}", DAEMON, clock.now())
+        operation: RuledBreaker(f"main/{operation}", DAEMON, clock.now())
         for operation in plan.operations
     }
     board = Board([TargetBoard(plan, breakers, clock)], clock)
@@ -163,6 +164,7 @@ async def test_every_family_is_written_when_everything_has_happened():
     opening(target, hub, "read", gone)
     override = Override(State.FORCED_OPEN, "failover", "ana")
     target.breakers["write"].force(override, 100.0)
+    target.breakers["connect"].rule(State.CLOSED, "0 of 2 daemons see it open", 100.0)
     target.windows = {1: WINDOW}
 
     text = await metrics.render()

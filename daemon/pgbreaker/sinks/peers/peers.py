@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Final
+from typing import Final, TypeAlias
 
 from pgbreaker.clock import Clock
 from pgbreaker.core import view as views
@@ -32,7 +32,6 @@ from pgbreaker.sinks.peers.engine import (
     Heard,
     Message,
     MissedError,
-    Standing,
 )
 from pgbreaker.sinks.peers.sights import Sights
 from pgbreaker.sinks.peers.words import FleetWord, Words
@@ -51,6 +50,9 @@ _NOT_TOLD: Final = frozenset((Cause.AGREED, Cause.OUTVOTED))  # each daemon find
 
 Watch = Callable[[Duties], Awaitable[None]]
 """Begins to watch targets, and leaves others."""
+
+_Who: TypeAlias = tuple[int, frozenset[str]]
+"""A daemon's token, and the targets that it can watch."""
 
 Obey = Callable[[FleetWord, Seconds], Awaitable[None]]
 """Has an operator's word hold here that was given to another daemon, for so long."""
@@ -102,6 +104,8 @@ class Peers:
         self._token: int | None = None
         self._born = ""
         self._last = 0  # number of the last message that was heard
+        self._hinted = 0  # of the last one that there is, as far as is known
+        self._beats_at: Seconds = clock.now()
         self._lists: dict[str, frozenset[str]] = {}  # digest -> targets
         self._targets = self._digest = ""
         self._is_announced = False
@@ -212,7 +216,8 @@ class Peers:
         """Hear at once that there is something to hear."""
         while True:
             with suppress(EngineLostError):
-                async for _number in self._engine.hints():
+                async for number in self._engine.hints():
+                    self._hinted = number
                     self._woken.set()
             await asyncio.sleep(_LONGEST_WAIT * random.uniform(0.25, 0.5))
 
@@ -237,12 +242,15 @@ class Peers:
         now = self._clock.now()
         if now - self._looked_at >= _LOOKS:
             self._looked_at = now
-            self.sights.look()  # that nobody has looked of late is told by no entry
+            await self.sights.look()  # that nobody looks any more is told by no entry
         try:
-            await self._meet(await self._engine.beat(self._token, self._digest))
+            if not self.is_joined or self._token is None or now >= self._beats_at:
+                self._beats_at = now + self._beat
+                await self._meet(await self._engine.beat(self._token, self._digest))
             await self._tell()
+            await self._hear(self._hinted)
         except EngineLostError as error:
-            self._lose(error.why)
+            await self._lose(error.why)
         except FencedError:
             self._token = (
                 None  # it is nobody's any more; the next beat asks for another
@@ -250,9 +258,10 @@ class Peers:
             self._woken.set()
         except MissedError:
             self._born = ""  # all is heard anew
+            self._beats_at = now
             self._woken.set()
 
-    def _lose(self, why: str) -> None:
+    async def _lose(self, why: str) -> None:
         self._tries += 1
         if self.is_joined:
             self.losses += 1
@@ -262,54 +271,52 @@ class Peers:
         self.why = why
         if self.is_joined:
             self.circle.lose(self._clock.now())
-            self.sights.untold.clear()  # all is told anew
-            self.sights.reckon_all()
+            await self.sights.reckon_all()
 
     async def _meet(self, beat: Beat) -> None:
-        """Know who is there; and where that is new, all that they know."""
+        """Know who is there; and where the engine knows us no more, or we it, all else
+        that there is to know."""
         self.sights.ahead = beat.now - self._clock.now()
         is_new = beat.token != self._token or beat.born != self._born
-        if is_new or not self.is_joined:
-            await self._join(beat)
-            return
-        if not self._is_announced:
-            await self._announce(beat.token)
-        before = self.circle.live
-        self.circle.meet(await self._who(beat), self._clock.now())
-        if before != self.circle.live:
-            self._tell_who()
-            self.sights.reckon_all()
-        await self._hear(beat.last)
-
-    async def _join(self, beat: Beat) -> None:
-        """Hear all that stands, and have all told that is thought here."""
-        self._token = beat.token
-        await self._announce(beat.token)
-        standing = await self._engine.standing()
+        was_joined, before = self.is_joined, self.circle.live
+        if is_new or not self._is_announced:
+            await self._engine.announce(beat.token, self._targets)
+            self._is_announced = True
         who = await self._who(beat)
-        # From here to the end nothing waits: nobody sees half of it.
-        self.circle.forget_all()
+        if is_new:
+            await self._hear_standing(beat, who)
+        else:
+            self.circle.meet(who, self._clock.now())
+            await self._hear(beat.last)
+        self.why, self._tries = "", 0
+        if is_new or not was_joined or before != self.circle.live:
+            live = self.circle.live
+            log.info("%s here: %s", counted(len(live), "daemon"), ", ".join(live))
+            await self.sights.reckon_all()
+
+    async def _hear_standing(self, beat: Beat, who: Mapping[str, _Who]) -> None:
+        """Hear all that stands, and have all told that is thought here."""
+        standing = await self._engine.standing()
+        for daemon, said in standing.views.items():
+            # Of one that is gone it is what was seen last, until somebody looks.
+            token = who[daemon][0] if daemon in who else 0
+            for number, body in enumerate(said.values(), 1):
+                self._take(Heard(0, daemon, token, "standing", "", body))
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        for name, body in standing.words.items():
+            self._take(Heard(0, "", 0, "word", name, body))
+        after = self._last if beat.born == self._born else 0
+        self._token, self._born = beat.token, beat.born
+        self._last = self._hinted = standing.last
+        self.circle.retain(standing.views)
         self.circle.meet(who, self._clock.now())
-        self._hear_standing(standing, who)
         self.words.tell_all(self.sights.wall())
         self._owe(standing.entries.get(self.circle.name, 0))
-        self.sights.tell_all(beat.token)
-        self.sights.reckon_all()
-        self.why, self._tries = "", 0
-        self._tell_who()
-        after = self._last if beat.born == self._born else 0
-        self._born, self._last = beat.born, standing.last
+        await self.sights.tell_all(beat.token)
         await self._catch_up(after, standing.last)
 
-    def _tell_who(self) -> None:
-        live = self.circle.live
-        log.info("%s here: %s", counted(len(live), "daemon"), ", ".join(live))
-
-    async def _announce(self, token: int) -> None:
-        await self._engine.announce(token, self._targets)
-        self._is_announced = True
-
-    async def _who(self, beat: Beat) -> Mapping[str, tuple[int, frozenset[str]]]:
+    async def _who(self, beat: Beat) -> Mapping[str, _Who]:
         """Daemon -> its token, and what it can watch."""
         if any(peer.targets not in self._lists for peer in beat.peers.values()):
             # A digest of what nobody has announced yet is of no target.
@@ -363,7 +370,7 @@ class Peers:
         )
 
     async def _hear(self, last: int) -> None:
-        """Hear what was said until number *last*, and what came after it meanwhile."""
+        """Hear what was said until number *last*, in order."""
         while self._last < last:
             heard = await self._engine.heard(self._last)
             if not heard:
@@ -381,17 +388,6 @@ class Peers:
             if one.kind == "entry":
                 self._take(one)
 
-    def _hear_standing(
-        self, standing: Standing, who: Mapping[str, tuple[int, frozenset[str]]]
-    ) -> None:
-        # Of one that is gone it is what was seen last, and counts where nobody is there.
-        for daemon, said in standing.views.items():
-            token = who[daemon][0] if daemon in who else 0
-            for body in said.values():
-                self._take(Heard(0, daemon, token, "view", "", body))
-        for name, body in standing.words.items():
-            self._take(Heard(0, "", 0, "word", name, body))
-
     def _take(self, one: Heard) -> None:
         """Take a message; one that is none is of a daemon that we do not know."""
         if one.daemon == self.circle.name:
@@ -402,6 +398,9 @@ class Peers:
                 case "view":
                     view = views.read(json.loads(one.body))
                     self.sights.hear(one.daemon, one.token, view)
+                case "standing":
+                    view, now = views.read(json.loads(one.body)), self._clock.now()
+                    self.circle.hear(one.daemon, one.token, view, now)
                 case "gone":
                     self.sights.forget(one.daemon, one.key)
                 case "word":

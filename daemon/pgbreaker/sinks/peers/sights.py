@@ -5,12 +5,15 @@ what enough daemons see. One of a target that others watch is as they have it, a
 from there once it is watched here: nobody has to find out anew.
 """
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.advice import Opinion
+from pgbreaker.core.ballot import Ballot
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition
@@ -21,6 +24,8 @@ from pgbreaker.core.units import Seconds
 from pgbreaker.core.view import View, target_of
 from pgbreaker.sinks.board import Board, Elsewhere, TargetBoard
 from pgbreaker.sinks.hub import Hub
+
+_AT_ONCE: Final = 50  # targets that are looked at before others have a turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,14 @@ class Sights:
         self._board = board
         self._hub = hub
         self._clock = clock
-        self._changed: Callable[[], None] = _nobody
+        self._changed: Callable[[str], None] = _nobody
         self._minds: dict[str, _Mind] = {}
+        self._thoughts: dict[str, Thought] = {}  # what holds
+        self._passing: set[str] = set()  # targets of which time alone may change that
         self._mirrored: dict[str, View] = {}
 
-    def follow(self, changed: Callable[[], None]) -> None:
-        """Have *changed* told whenever something may hold that did not before."""
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """Have *changed* told of each target of which something holds that did not."""
         self._changed = changed
 
     def wall(self) -> float:
@@ -70,10 +77,10 @@ class Sights:
 
     # What is seen here.
 
-    def look(self) -> None:
-        """Look at every target that is watched here."""
-        for name in self._circle.watching:
-            self.look_at(name)
+    async def look(self) -> None:
+        """Look at every target that is watched here; and at what time alone brings."""
+        await _each(tuple(self._circle.watching), self.look_at)
+        await _each(tuple(self._passing), self.reckon)
 
     def look_at(self, name: str) -> None:
         """Find out what is thought of a target's breakers otherwise than before."""
@@ -91,7 +98,7 @@ class Sights:
                 self._think(target, breaker, mind, now)
                 news = True
         if news:
-            self._changed()
+            self._changed(name)
 
     def _think(
         self, target: TargetBoard, breaker: Breaker, mind: _Mind, now: Seconds
@@ -109,14 +116,13 @@ class Sights:
         )
         self.untold[breaker.name] = json.dumps(view.written(), separators=(",", ":"))
         self._circle.hear(self._circle.name, self.token, view, now)
-        self._rule(breaker, now)
+        self._rule(target, breaker, now)
 
-    def tell_all(self, token: int) -> None:
+    async def tell_all(self, token: int) -> None:
         """Have all that is thought here told anew, under a new lease."""
         self.token = token
-        self.untold.clear()
         self._minds.clear()
-        self.look()
+        await self.look()
 
     def take(self, name: str) -> None:
         """A target is watched here from now on; its breakers go on as they are."""
@@ -155,27 +161,36 @@ class Sights:
         if target in self._board.targets:
             self.reckon(target)
 
-    def reckon_all(self) -> None:
+    async def reckon_all(self) -> None:
         """Count everything anew: somebody came or went."""
-        for name in self._board.targets:
-            self.reckon(name)
+        await _each(tuple(self._board.targets), self.reckon)
 
     def reckon(self, name: str) -> None:
         """Count anew what is thought of a target's breakers."""
-        target, now = self._board.targets[name], self._clock.now()
+        self._passing.discard(name)
+        target, now = self._board.targets.get(name), self._clock.now()
+        if target is None:
+            return
         for operation, breaker in target.breakers.items():
             if name in self._circle.watching:
-                self._rule(breaker, now)
+                self._rule(target, breaker, now)
             else:
                 self._mirror(target, operation, breaker, now)
-        self._changed()
+        self._changed(name)
 
-    def _rule(self, breaker: Breaker, now: Seconds) -> None:
+    def _count(self, target: TargetBoard, breaker: Breaker, now: Seconds) -> Ballot:
+        ballot = self._circle.ballot(breaker.name, now)
+        if ballot.passes:
+            self._passing.add(target.plan.name)
+        self._thoughts[breaker.name] = _thought(ballot)
+        return ballot
+
+    def _rule(self, target: TargetBoard, breaker: Breaker, now: Seconds) -> None:
         """Have a breaker be, for callers, what enough daemons see."""
         assert isinstance(breaker, RuledBreaker)
-        ballot, ruling = self._circle.ballot(breaker.name, now), breaker.ruling
+        ballot, ruling = self._count(target, breaker, now), breaker.ruling
         state, because = None, ballot.told()
-        if not self._circle.rules(self._board.home(breaker.name)[0]):
+        if not self._circle.rules(target.plan.name):
             because = "this daemon goes by what it sees itself"
         elif ballot.opinion is Opinion.UNKNOWN:  # nobody knows better: as it was
             state = None if ruling is None else ruling.state
@@ -191,7 +206,7 @@ class Sights:
     ) -> None:
         """Have a breaker be as those have it who watch it."""
         assert isinstance(breaker, RuledBreaker)
-        ballot, name = self._circle.ballot(breaker.name, now), target.plan.name
+        ballot, name = self._count(target, breaker, now), target.plan.name
         view = ballot.speaker or next(iter(ballot.views.values()), None)
         if view is not None and view is not self._mirrored.get(breaker.name):
             self._mirrored[breaker.name] = view
@@ -205,19 +220,33 @@ class Sights:
 
     # What holds.
 
-    def thought_of(self, target: TargetBoard, breaker: Breaker) -> Thought:
+    def thought_of(self, _target: TargetBoard, breaker: Breaker) -> Thought:
         """What holds of a breaker, for whoever asks this daemon."""
-        ballot = self._circle.ballot(breaker.name, self._clock.now())
-        speaker = ballot.speaker
-        if speaker is None:
-            return Thought(ballot.opinion)
-        reason = speaker.reason if ballot.opinion is Opinion.OPEN else ""
-        if reason and ballot.need > 1:
-            reason = f"{ballot.told()}: {reason}"
-        return Thought(
-            ballot.opinion, reason, speaker.sqlstate, is_definite=speaker.is_definite
-        )
+        return self._thoughts.get(breaker.name, _NOBODY_KNOWS)
 
 
-def _nobody() -> None:
+_NOBODY_KNOWS: Final = Thought(Opinion.UNKNOWN)
+
+
+def _thought(ballot: Ballot) -> Thought:
+    speaker = ballot.speaker
+    if speaker is None:
+        return Thought(ballot.opinion)
+    reason = speaker.reason if ballot.opinion is Opinion.OPEN else ""
+    if reason and ballot.need > 1:
+        reason = f"{ballot.told()}: {reason}"
+    return Thought(
+        ballot.opinion, reason, speaker.sqlstate, is_definite=speaker.is_definite
+    )
+
+
+async def _each(names: Iterable[str], do: Callable[[str], None]) -> None:
+    """Do something with each of ten thousand targets, with others in between."""
+    for number, name in enumerate(names, 1):
+        do(name)
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+def _nobody(_target: str) -> None:
     """Who is told while nobody follows."""

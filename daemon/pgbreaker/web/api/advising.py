@@ -156,7 +156,8 @@ class Advising:
         self._followers: dict[asyncio.Transport, bool] = {}  # -> whether in chunks
         self._all: tuple[Version, Seconds, bytes] | None = None  # as written last
         self._looked_at: Seconds = 0.0
-        self._is_looking = self._is_closed = False
+        self._is_closed = False
+        self._unsure: set[str] = set()  # targets that are to be thought of anew
         self._woken = asyncio.Event()
         self._over = asyncio.Event()
         self.look()
@@ -172,27 +173,45 @@ class Advising:
     def _by_itself(self, target: TargetBoard, breaker: Breaker) -> Thought:
         return thought_of(breaker, is_fresh=target.is_fresh(self._clock.now()))
 
-    def _hear(self, _entry: Entry) -> None:
-        self.look_soon()
-
-    def look_soon(self) -> None:
-        """Think anew in a moment: something may be otherwise."""
-        # What is decided is told before it is done: a moment later, both are so.
-        if not self._is_looking:
-            self._is_looking = True
+    def _hear(self, entry: Entry) -> None:
+        if entry.target is not None:
+            self.look_soon(entry.target)
+        else:  # of the daemon, or another configuration
             asyncio.get_running_loop().call_soon(self.look)
 
+    def look_soon(self, target: str) -> None:
+        """Think anew of a target in a moment: something may be otherwise."""
+        # What is decided is told before it is done: a moment later, both are so.
+        if not self._unsure:
+            asyncio.get_running_loop().call_soon(self._look_there)
+        self._unsure.add(target)
+
+    def _look_there(self) -> None:
+        unsure = [self._board.targets.get(name) for name in self._unsure]
+        self._unsure.clear()
+        said = dict(self._said)
+        self._turn(said, self._news(said, (t for t in unsure if t is not None)))
+
     def look(self) -> None:
-        """Think anew, and tell what is thought otherwise than before."""
-        self._is_looking = False
+        """Think anew of all, and tell what is thought otherwise than before."""
         self._looked_at = time.monotonic()
-        before, said = self._said, {}
+        said = dict(self._said)
+        news = self._news(said, self._board.targets.values())
+        for name in said.keys() - self._board.breakers:
+            del said[name]
+        self._turn(said, news)
+
+    def _news(
+        self, said: dict[str, _Thought], targets: Iterable[TargetBoard]
+    ) -> list[_Thought]:
+        """Put into *said* what is thought of these targets by now. Returns what is
+        otherwise than it was."""
         version = replace(self.version, seq=self.version.seq + 1)
         news: list[_Thought] = []
         # There may be thousands, and nearly always all is as it was.
-        for target in self._board.targets.values():
+        for target in targets:
             for breaker in target.breakers.values():
-                known = before.get(breaker.name)
+                known = said.get(breaker.name)
                 mind = mind_of(self._think(target, breaker), breaker)
                 if known is None or known.mind != mind:
                     known = _Thought(target, breaker, mind, version)
@@ -200,11 +219,15 @@ class Advising:
                 elif known.breaker is not breaker:  # of another configuration
                     known = replace(known, target=target, breaker=breaker)
                 said[breaker.name] = known
+        return news
+
+    def _turn(self, said: dict[str, _Thought], news: list[_Thought]) -> None:
+        """Think what is in *said* from now on, and tell it."""
+        is_less = not self._said.keys() <= said.keys()
         self._said = said
-        is_less = not before.keys() <= said.keys()
         if not news and not is_less:
             return
-        self.version = version
+        version = self.version = replace(self.version, seq=self.version.seq + 1)
         if is_less:
             self._removed = version.seq
         self._woken.set()
