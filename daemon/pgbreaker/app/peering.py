@@ -55,6 +55,7 @@ def peers_of(
         takeover=lease,
         holds=max(HOLDS, 3 * lease),
     )
+    board.share(circle)
     sights = Sights(circle, board, hub, clock)
 
     async def watch(duties: Duties) -> None:

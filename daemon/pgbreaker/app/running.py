@@ -175,7 +175,7 @@ async def running(
                 taken(new)
 
             renewal = Renewal(source, config, apply, history, clock)
-        views = _views(ground, renewal)
+        views = _views(ground, renewal, peers)
         stream = Stream(history, views, clock)
         think = None if peers is None else peers.sights.thought_of
         advising = _advising(ground, config.advice, views.epoch, stream, think)
@@ -356,7 +356,7 @@ def _traces(
     return traces
 
 
-def _views(ground: _Ground, renewal: Renewal | None) -> Views:
+def _views(ground: _Ground, renewal: Renewal | None, peers: Peers | None) -> Views:
     def stored() -> Stored | None:
         store = ground.store
         if store is None:
@@ -370,7 +370,10 @@ def _views(ground: _Ground, renewal: Renewal | None) -> Views:
 
     epoch = str(int(ground.clock.wall() * 1000))
     return Views(
-        ground.board, ground.clock, epoch, stored=stored, last_reload=last_reload
+        *(ground.board, ground.clock, epoch),
+        stored=stored,
+        last_reload=last_reload,
+        engine_problem=lambda: None if peers is None else peers.why,
     )
 
 

@@ -102,6 +102,9 @@ def _told(seen: Mapping[str, Any], now: datetime) -> Iterator[str]:
         yield f"the store cannot be written to: {store['problem']}"
     if store and store.get("audit_fault"):
         yield f"the audit log is not as it was written: {store['audit_fault']}"
+    peers = seen.get("peers")
+    if peers and not peers["joined"]:
+        yield f"the engine is lost, {peers['name']} goes on alone: {peers['problem']}"
     for target in seen["targets"]:
         window = target.get("maintenance")
         if window:
@@ -236,6 +239,7 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
         by = f"{override['author']} until {override['until'] or 'handed back'}"
         facts.append(("override", f"{override['state']} by {by}: {override['reason']}"))
         facts.append(("by itself", str(seen["computed_state"])))
+    facts += _of_daemons(seen.get("fleet"))
     facts += [
         (name, str(value))
         for name, value in seen["cause"].items()
@@ -249,6 +253,17 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
     facts += [(f"window {name}", _number(value)) for name, value in window.items()]
     facts += _passed(daemon, seen)
     _list_facts(facts)
+
+
+def _of_daemons(fleet: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """What several daemons think of a breaker; nothing where there is one."""
+    if fleet is None or fleet["voters"] < 2:
+        return
+    said = f"{fleet['open']} of {fleet['voters']} see it open"
+    yield "daemons", f"{said}, {fleet['needed']} are needed"
+    for view in fleet["views"]:
+        why_ = f": {view['reason']}" if view["opinion"] == "open" else ""
+        yield f"  {view['daemon']}", f"{view['opinion']}{why_}"
 
 
 def _passed(daemon: Asked, breaker: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

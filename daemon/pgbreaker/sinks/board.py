@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgbreaker.clock import Clock
+from pgbreaker.core.ballot import Ballot
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition as Condition
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.maintenance import Window
@@ -55,6 +57,7 @@ class TargetBoard:
             less often when they take long.
         windows: Id -> window of maintenance, of this target or another.
         elsewhere: Who watches it, where others do. None: this daemon does.
+        circle: The daemons that share the work. None: this one is the only one.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class TargetBoard:
         self.notices: dict[str, Notice] = {}
         self.windows: Mapping[int, Window] = {}
         self.elsewhere: Elsewhere | None = None
+        self.circle: Circle | None = None
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -140,6 +144,12 @@ class TargetBoard:
                 seen = reading.evidence or reading.finding.value
                 return f"probe {probe} ended {reading.finding.value}: {seen}"
         return f"answered the last ping in {lasting(ping.took)}"
+
+    def ballot(self, operation: str) -> Ballot | None:
+        """What the daemons think of a breaker. None: this one is the only one."""
+        if self.circle is None:
+            return None
+        return self.circle.ballot(self.breakers[operation].name, self._clock.now())
 
     def is_fresh(self, now: Seconds) -> bool:
         """Whether this daemon has looked at it of late, by its ping."""
@@ -234,11 +244,13 @@ class Board:
     Attributes:
         targets: Name -> what is true of it, in the order of the configuration.
         windows: Id -> window of maintenance, of those that are not over.
+        circle: The daemons that share the work. None: this one is the only one.
     """
 
     def __init__(self, targets: Iterable[TargetBoard], clock: Clock) -> None:
         self.targets: dict[str, TargetBoard] = {}
         self.windows: dict[int, Window] = {}
+        self.circle: Circle | None = None
         self._clock = clock
         self._homes: dict[str, tuple[TargetBoard, str]] = {}
         for target in targets:
@@ -250,9 +262,16 @@ class Board:
         if name in self.targets:
             self._leave(self.targets[name])
         target.windows = self.windows
+        target.circle = self.circle
         self.targets[name] = target
         for operation, breaker in target.breakers.items():
             self._homes[breaker.name] = (target, operation)
+
+    def share(self, circle: Circle) -> None:
+        """Know of the daemons that share the work from now on."""
+        self.circle = circle
+        for target in self.targets.values():
+            target.circle = circle
 
     def remove(self, name: str) -> None:
         """Know of a target no more.

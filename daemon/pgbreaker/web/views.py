@@ -68,10 +68,13 @@ class Views:
         *,
         stored: Callable[[], Stored | None] = _nothing,
         last_reload: Callable[[], LastReload | None] = _nothing,
+        engine_problem: Callable[[], str | None] = _nothing,
     ) -> None:
         """Look at a board.
 
         Args:
+            engine_problem: Why the engine that daemons share is not reached; None or
+                empty: it is, or there is none.
             stored: How the store is; None where there is none.
             last_reload: What came of reading the configuration anew; None before the
                 first time.
@@ -80,6 +83,7 @@ class Views:
         self._clock = clock
         self.stored = stored
         self.last_reload = last_reload
+        self.engine_problem = engine_problem
         self.epoch = epoch
 
     def status(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ class Views:
             "maintenance": [self.window(window) for window in windows],
             "store": self._store(),
             "reload": self._reload(),
+            "peers": self._peers(),
             "targets": [self.target(t) for t in self._board.targets.values()],
         }
 
@@ -111,6 +116,18 @@ class Views:
             "problem": stored.degraded,
             "size_bytes": stored.size,
             "audit_fault": stored.audit_fault,
+        }
+
+    def _peers(self) -> dict[str, Any] | None:
+        circle = self._board.circle
+        if circle is None:
+            return None
+        return {
+            "name": circle.name,
+            "joined": not circle.is_alone,
+            "problem": self.engine_problem() or None,
+            "daemons": list(circle.live),
+            "watching": len(circle.watching),
         }
 
     def _reload(self) -> dict[str, Any] | None:
@@ -198,6 +215,7 @@ class Views:
             "connections": target.connections,
             "facts": dict(target.facts),
             "maintenance": None if window is None else self.window(window),
+            "watched": _watchers(target),
             "breakers": [self.breaker(target, name) for name in target.breakers],
             "probes": [self._probe(target, probe) for probe in target.plan.probes],
         }
@@ -265,6 +283,7 @@ class Views:
             "version": {"epoch": self.epoch, "seq": breaker.era},
             "window": seen["window"],
             "totals": seen["totals"],
+            "fleet": _fleet(target, operation),
         }
 
     def _override(self, breaker: Breaker) -> Mapping[str, Any] | None:
@@ -278,6 +297,42 @@ class Views:
             "author": override.author,
             "until": None if until is None else moment(self._clock.wall_of(until)),
         }
+
+
+def _fleet(target: TargetBoard, operation: str) -> dict[str, Any] | None:
+    """What the daemons think of a breaker. None: this one is the only one."""
+    ballot = target.ballot(operation)
+    if ballot is None:
+        return None
+    return {
+        "opinion": ballot.opinion.value,
+        "open": len(ballot.opens),
+        "voters": ballot.voters,
+        "needed": ballot.need,
+        "minority": list(ballot.minority),
+        "views": [
+            {
+                "daemon": daemon,
+                "opinion": view.opinion.value,
+                "state": view.state.value,
+                "reason": view.reason,
+                "sqlstate": view.sqlstate,
+            }
+            for daemon, view in ballot.views.items()
+        ],
+    }
+
+
+def _watchers(target: TargetBoard) -> dict[str, Any] | None:
+    """Who watches a target. None: this daemon, which is the only one."""
+    circle = target.circle
+    if circle is None:
+        return None
+    is_here = target.elsewhere is None
+    others = () if target.elsewhere is None else target.elsewhere.daemons
+    if is_here and not circle.is_alone:
+        others = tuple(n for n in circle.chosen(target.plan.name) if n != circle.name)
+    return {"here": is_here, "others": list(others)}
 
 
 def _cause(breaker: Breaker) -> dict[str, Any]:

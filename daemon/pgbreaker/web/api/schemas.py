@@ -147,6 +147,26 @@ SCHEMAS: Final[dict[str, Schema]] = {
             slow_ratio=NUMBER,
         ),
         totals=by_name(COUNT),
+        fleet=nullable(ref("Ballot")),
+    ),
+    "Ballot": shape(
+        "What the daemons that share an engine think of the breaker; null where this one"
+        " is the only one.",
+        opinion=one_of(Opinion),
+        open={**COUNT, "description": "Daemons that see it open."},
+        voters={**COUNT, "description": "Daemons that watch it."},
+        needed={**COUNT, "description": "That have to see it open."},
+        minority=some(TEXT),
+        views=some(
+            shape(
+                "What one daemon thinks.",
+                daemon=TEXT,
+                opinion=one_of(Opinion),
+                state=_COMPUTED,
+                reason=TEXT,
+                sqlstate=nullable(TEXT),
+            )
+        ),
     ),
     "Override": shape(
         "An operator's word, which goes before the breaker's own.",
@@ -221,6 +241,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
         connections=COUNT,
         facts=by_name({}),
         maintenance=nullable(ref("Window")),
+        watched=nullable(
+            shape(
+                "Which daemons watch it; null where this one is the only one.",
+                here=YES,
+                others=some(TEXT),
+            )
+        ),
         breakers=some(ref("Breaker")),
         probes=some(ref("Probe")),
     ),
@@ -252,6 +279,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 ok=YES,
                 at=TIME,
                 problem=nullable(TEXT),
+            )
+        ),
+        peers=nullable(
+            shape(
+                "The daemons that share an engine; null where none is configured.",
+                name={**TEXT, "description": "What this one is called among them."},
+                joined={**YES, "description": "Whether it hears of the others."},
+                problem=nullable(TEXT),
+                daemons=some(TEXT),
+                watching={**COUNT, "description": "Targets that this one watches."},
             )
         ),
         targets=some(ref("Target")),

@@ -6,8 +6,10 @@ from typing import Final
 from urllib.parse import quote
 
 from pgbreaker.clock import Clock
+from pgbreaker.core.advice import Opinion
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.policy import NEVER
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import percent
 from pgbreaker.sinks.board import TargetBoard
@@ -36,6 +38,7 @@ class BreakerSight:
         override: Somebody's word. None: it decides by itself.
         override_ends: Wall time at which that ends. None: only by hand.
         verbs: What can be done to it.
+        daemons: What several daemons think of it, a line each. Empty: there is one.
     """
 
     name: str
@@ -51,6 +54,7 @@ class BreakerSight:
     override: Override | None
     override_ends: float | None
     verbs: tuple[str, ...]
+    daemons: tuple[str, ...] = ()
 
     @property
     def is_well(self) -> bool:
@@ -90,6 +94,7 @@ def sight_of(target: TargetBoard, operation: str, clock: Clock) -> BreakerSight:
         override=override,
         override_ends=None if until is None else wall + until,
         verbs=tuple(_verbs(breaker)),
+        daemons=tuple(_daemons(target, operation)),
     )
 
 
@@ -108,10 +113,25 @@ def why(breaker: Breaker) -> str:
     override = breaker.override
     if override is not None:
         return f"{override.reason} ({override.author})"
+    ruling = breaker.ruling if isinstance(breaker, RuledBreaker) else None
+    if ruling is not None and ruling.state is not breaker.computed_state:
+        return ruling.because
     if breaker.computed_state is State.CLOSED:
         counts = breaker.counts()
         return f"{counts.failed} of {counts.total} calls failed lately"
     return breaker.reason
+
+
+def _daemons(target: TargetBoard, operation: str) -> Iterator[str]:
+    """What each of several daemons thinks of a breaker, and what holds."""
+    ballot = target.ballot(operation)
+    if ballot is None or (ballot.voters < 2 and target.elsewhere is None):
+        return
+    yield ballot.told()
+    for daemon, view in ballot.views.items():
+        why_ = f": {view.reason}" if view.opinion is Opinion.OPEN else ""
+        differs = " (of another mind)" if daemon in ballot.minority else ""
+        yield f"{daemon} sees it {view.opinion.value}{differs}{why_}"
 
 
 def _verbs(breaker: Breaker) -> Iterator[str]:

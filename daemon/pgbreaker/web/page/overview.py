@@ -168,6 +168,16 @@ class Overview:
             yield Banner("starting", "warn", f"Not ready yet: {waiting}")
         yield from self._refused_reload()
         yield from self._store()
+        yield from self._engine()
+
+    def _engine(self) -> Iterator[Banner]:
+        circle, why = self._inside.board.circle, self._inside.views.engine_problem()
+        if circle is not None and circle.is_alone:
+            says = (
+                f"The engine that daemons share is lost: {why}. {circle.name} goes on"
+                " alone, by what it sees itself"
+            )
+            yield Banner("engine", "warn", says)
 
     def _maintenance(self) -> Iterator[Banner]:
         now = self._inside.clock.wall()

@@ -41,6 +41,7 @@ class Row:
         changed: Wall time of the last move of any of its breakers.
         window: Whether maintenance is done on it now.
         group: What it is grouped by: its first label. Empty where it has none.
+        watchers: The daemons that watch it. None: this one does.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Row:
     role: str | None
     changed: float
     window: bool
+    watchers: tuple[str, ...] | None = None
 
     @property
     def overridden(self) -> bool:
@@ -118,6 +120,7 @@ def row_of(inside: Inside, target: TargetBoard) -> Row:
         role=_role(target),
         changed=max(target.moved.values(), default=0.0),
         window=inside.desk.window_of(name) is not None,
+        watchers=None if target.elsewhere is None else target.elsewhere.daemons,
     )
 
 
@@ -145,6 +148,7 @@ def stamp_of(inside: Inside, target: TargetBoard) -> tuple[object, ...]:
         target.condition,
         *((b.state, b.computed_state, b.era) for b in target.breakers.values()),
         inside.desk.window_of(target.plan.name) is not None,
+        target.elsewhere,
     )
 
 
