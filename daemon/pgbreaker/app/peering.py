@@ -1,9 +1,8 @@
 """The daemons of one engine, as this one is one of them: put together."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
-from pgbreaker.app.fleet import Fleet
 from pgbreaker.clock import Clock
 from pgbreaker.core.circle import HOLDS, Circle, Duties
 from pgbreaker.core.plan import PeersPlan
@@ -27,6 +26,8 @@ from pgbreaker.sinks.peers.peers import Peers
 from pgbreaker.sinks.peers.sights import Sights
 from pgbreaker.sinks.peers.words import FleetWord
 
+Watch: TypeAlias = Callable[[Iterable[str], Iterable[str]], Awaitable[None]]
+
 
 def peers_of(
     plan: PeersPlan,
@@ -34,13 +35,14 @@ def peers_of(
     history: History,
     hub: Hub,
     clock: Clock,
-    fleet: Fleet,
     desk: Desk,
+    watch: Watch,
     overrides: Mapping[str, Mapping[str, Any]],
 ) -> Peers:
     """Be ready to keep in touch with the others.
 
     Args:
+        watch: Begins to watch targets, and leaves others.
         overrides: What was decided before the process began, as it was written down.
 
     Raises:
@@ -58,8 +60,8 @@ def peers_of(
     board.share(circle)
     sights = Sights(circle, board, hub, clock)
 
-    async def watch(duties: Duties) -> None:
-        await fleet.watch(duties.take, duties.leave)
+    async def heed(duties: Duties) -> None:
+        await watch(duties.take, duties.leave)
 
     async def obey(word: FleetWord, left: Seconds) -> None:
         await desk.obey(
@@ -72,7 +74,7 @@ def peers_of(
         )
 
     engine = Engine(plan.engine, plan.name)
-    peers = Peers(engine, sights, circle, board, history, clock, watch=watch, obey=obey)
+    peers = Peers(engine, sights, circle, board, history, clock, watch=heed, obey=obey)
     peers.words.restore(overrides, 0.0)
     return peers
 

@@ -406,16 +406,11 @@ def _peers(
 ) -> Peers | None:
     if plan is None:
         return None
-    overrides = ground.restored.overrides
     peers = peers_of(
-        plan,
-        ground.board,
-        ground.history,
-        ground.hub,
-        ground.clock,
-        fleet,
-        desk,
-        overrides,
+        *(plan, ground.board, ground.history, ground.hub, ground.clock),
+        desk=desk,
+        watch=fleet.watch,
+        overrides=ground.restored.overrides,
     )
     own_peers(ground.metrics, peers)
     return peers

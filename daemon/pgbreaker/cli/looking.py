@@ -260,7 +260,7 @@ def _of_daemons(fleet: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     if fleet is None or fleet["voters"] < 2:
         return
     said = f"{fleet['open']} of {fleet['voters']} see it open"
-    yield "daemons", f"{said}, {fleet['needed']} are needed"
+    yield "daemons", f"{said} ({fleet['needed']} needed)"
     for view in fleet["views"]:
         why_ = f": {view['reason']}" if view["opinion"] == "open" else ""
         yield f"  {view['daemon']}", f"{view['opinion']}{why_}"

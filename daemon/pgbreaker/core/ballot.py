@@ -48,7 +48,7 @@ class Ballot:
     def told(self) -> str:
         """Say in half a sentence how it came out."""
         seen = f"{len(self.opens)} of {self.voters} daemons see it open"
-        return seen if self.need <= 1 else f"{seen}, {self.need} are needed"
+        return seen if self.need <= 1 else f"{seen} ({self.need} needed)"
 
 
 def count(

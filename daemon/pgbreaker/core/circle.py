@@ -10,6 +10,7 @@ goes on alone, by what it sees itself, and after a while watches all that it can
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, TypeAlias
 
 from pgbreaker.core.advice import Opinion
@@ -32,6 +33,7 @@ class _Peer:
     """Another daemon, or this one."""
 
     token: int
+    since: Seconds  # that it has this lease
     met: Seconds
     seed: int
     targets: frozenset[str] = frozenset()
@@ -44,6 +46,7 @@ class _Said:
     view: View
     token: int
     since: Seconds  # that it is the opinion, or none
+    before: View | None  # what it thought under another lease, until it knows again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +103,18 @@ class Circle:
         self._live: dict[str, _Peer] = {}
         self._dead: dict[str, _Peer] = {}
         self._places: dict[str, _Place] = {}
-        self._open: set[str] = set()  # targets whose duty may change
+        self._open: dict[str, None] = {}  # targets whose duty may change, in turn
         self._seeds: dict[str, int] = {}
         self._chosen: dict[str, tuple[str, ...]] = {}
+        # (daemon, breaker) -> since when somebody waits for its first word.
+        self._awaited: dict[tuple[str, str], Seconds] = {}
 
     # What is heard.
 
     def can_watch(self, targets: Iterable[str]) -> None:
         """Know what this daemon is configured to watch."""
-        self._targets = frozenset(targets)
-        self._seeds = {target: seed_of(target) for target in self._targets}
+        self._seeds = {target: seed_of(target) for target in targets}
+        self._targets = frozenset(self._seeds)
         self.watching &= self._targets
         for target in self._places.keys() - self._targets:
             del self._places[target]
@@ -122,23 +127,23 @@ class Circle:
     ) -> None:
         """Hear who is there: daemon -> its token, and what it can watch. Its own is
         among them."""
-        before = self._live
+        before, roll = self._live, self._roll(self._live)
         live: dict[str, _Peer] = {}
         for name, (token, targets) in peers.items():
             known = before.get(name)
             if known is None or known.token != token:
-                live[name] = _Peer(token, now, seed_of(name), targets)
+                live[name] = _Peer(token, now, now, seed_of(name), targets)
             else:
                 known.met, known.targets = now, targets
                 live[name] = known
-        self._dead = {
-            name: peer
-            for name, peer in (self._dead | before).items()
-            if name not in live and now - peer.met < self._holds
-        }
+        gone = {n: p for n, p in (self._dead | before).items() if n not in live}
+        self._dead = {n: p for n, p in gone.items() if now - p.met < self._holds}
         self._live = live
+        for name in gone.keys() - self._dead.keys() - {self.name}:
+            for place in self._places.values():
+                place.pop(name, None)
         was_alone, self.is_alone = self.is_alone, False
-        if was_alone or self._roll(before) != self._roll(live):
+        if was_alone or roll != self._roll(live):
             self._turn()
 
     @staticmethod
@@ -160,8 +165,13 @@ class Circle:
         known = mine.get(view.breaker)
         is_same = known is not None and known.view.opinion is view.opinion
         since = known.since if known is not None and is_same else now
-        mine[view.breaker] = _Said(view, token, since)
-        self._open.add(view.target)
+        before = None
+        if known is not None and view.opinion is Opinion.UNKNOWN:
+            is_new = known.token != token and known.view.opinion is not Opinion.UNKNOWN
+            before = known.view if is_new else known.before
+        mine[view.breaker] = _Said(view, token, since, before)
+        self._awaited.pop((daemon, view.breaker), None)
+        self._open[view.target] = None
 
     def forget(self, daemon: str, breaker: str) -> None:
         """Hear that a daemon watches a breaker's target no more."""
@@ -184,7 +194,8 @@ class Circle:
 
     def _turn(self) -> None:
         self._chosen.clear()
-        self._open = set(self._targets)
+        self._awaited.clear()
+        self._open = dict.fromkeys(self._seeds)
 
     # What follows from it.
 
@@ -215,22 +226,23 @@ class Circle:
             at_most: Targets that are looked at; the others the next time.
         """
         take, leave = set[str](), set[str]()
-        for target in tuple(self._open)[:at_most]:
+        for target in tuple(islice(self._open, at_most)):
+            del self._open[target]
             is_ours = target in self.watching
             wanted = self._is_wanted(target, now)
             if wanted and not is_ours:
                 take.add(target)
             elif is_ours and not wanted:
                 leave.add(target)
-            if self._is_settled(target, wanted):
-                self._open.discard(target)
+            if self.is_alone and not wanted:  # it will be, in time
+                self._open[target] = None
         self.watching |= take
         self.watching -= leave
         return Duties(frozenset(take), frozenset(leave))
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is nothing to decide."""
+        """Whether there is nothing to decide until something is heard."""
         return not self._open
 
     def _is_wanted(self, target: str, now: Seconds) -> bool:
@@ -240,11 +252,6 @@ class Circle:
         if self.name in self.chosen(target):
             return True
         return target in self.watching and not self._is_relieved(target)
-
-    def _is_settled(self, target: str, wanted: bool) -> bool:
-        if self.is_alone:
-            return wanted
-        return wanted == (self.name in self.chosen(target))
 
     def _is_relieved(self, target: str) -> bool:
         """Whether all who shall watch it have looked at it."""
@@ -275,7 +282,8 @@ class Circle:
         if any(view.opinion is not Opinion.UNKNOWN for view in views.values()):
             return count(views, voters, abstaining, self._quorum)
         held = self._held(place, breaker, now)
-        return replace(count(held, len(held), 0, self._quorum), passes=bool(place))
+        ballot = count(held, max(voters, len(held)), 0, self._quorum)
+        return replace(ballot, passes=bool(place))
 
     def _views(
         self, place: _Place, breaker: str, now: Seconds
@@ -293,19 +301,32 @@ class Circle:
             if counts:
                 assert said is not None
                 views[name] = said.view
-            since = said.since if said is not None and counts else None
-            is_mute = since is None or views[name].opinion is Opinion.UNKNOWN
-            begun = since if since is not None else peer.met if peer else now
-            if name in who and is_mute and now - begun >= self._holds:
-                abstaining += 1
+            if name not in who:
+                continue
+            begun = now
+            if not counts:
+                begun = self._awaited.setdefault((name, breaker), now)
+            elif views[name].opinion is Opinion.UNKNOWN:
+                assert said is not None
+                begun = said.since
+            abstaining += now - begun >= self._holds
         return views, abstaining
 
     def _held(self, place: _Place, breaker: str, now: Seconds) -> dict[str, View]:
-        """What those thought last who were there a moment ago."""
+        """What those thought last who were there a moment ago; and those, before, who
+        have another lease since a moment ago."""
         held = {}
-        known = self._dead | self._live if self.is_alone else self._dead
-        for name, peer in known.items():
-            said = place.get(name, {}).get(breaker)
-            if said is not None and now - peer.met < self._holds:
-                held[name] = said.view
+        for name, all_said in place.items():
+            said, peer = all_said.get(breaker), self._live.get(name)
+            if said is None:
+                continue
+            view: View | None = said.view
+            if peer is None or self.is_alone:
+                peer = peer or self._dead.get(name)
+                until = now if peer is None else peer.met + self._holds
+            else:
+                view = said.view if said.token != peer.token else said.before
+                until = peer.since + self._holds
+            if view is not None and now < until:
+                held[name] = view
         return held

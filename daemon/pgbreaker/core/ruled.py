@@ -72,10 +72,10 @@ class RuledBreaker(Breaker):
 
     def explain(self, now: Seconds) -> str:
         """Say in one sentence what the breaker does and why."""
-        ruling, text = self._ruled, super().explain(now)
+        ruling = self._ruled
         if ruling is None:
-            return text
-        return telling.ruled(self.name, ruling.state, ruling.because, text)
+            return super().explain(now)
+        return telling.ruled(self, ruling.state, ruling.because, now)
 
     def refusing_because(self, now: Seconds) -> str:
         """Why calls are refused, where they are, in one sentence."""

@@ -59,6 +59,9 @@ MOVES: Final = {
 BY_CALLS: Final = frozenset((Cause.HANGING, Cause.POOL_EXHAUSTED))
 """Causes that only calls bring about; who observes a server never sees them."""
 
+BY_DAEMONS: Final = frozenset((Cause.AGREED, Cause.OUTVOTED))
+"""Causes of what several daemons rule, whatever the machine of this one does."""
+
 OVERRIDES: Final = (
     State.CLOSED,
     State.FORCED_OPEN,

@@ -60,9 +60,12 @@ def advised(name: str, counsel: "Counsel", by_itself: str) -> str:
     return f"breaker {name!r} is open, {counsel.because}; by itself: {by_itself}"
 
 
-def ruled(name: str, state: State, because: str, by_itself: str) -> str:
+def ruled(breaker: "Breaker", state: State, because: str, now: Seconds) -> str:
     """Say what several daemons hold, and what the breaker of this one would do."""
-    return f"breaker {name!r} is {state.value}: {because}; by itself: {by_itself}"
+    by_itself = _by_itself(breaker, now)
+    return (
+        f"breaker {breaker.name!r} is {state.value}: {because}; here it is {by_itself}"
+    )
 
 
 def snapshot(breaker: "Breaker", now: Seconds) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Several daemons that act as one, on an engine that people run anyway."""
+"""What several daemons share, by an engine that is there already: Redis or Valkey."""

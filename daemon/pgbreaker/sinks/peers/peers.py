@@ -19,8 +19,9 @@ from pgbreaker.clock import Clock
 from pgbreaker.core import view as views
 from pgbreaker.core.circle import Circle, Duties
 from pgbreaker.core.entry import Entry, Kind
-from pgbreaker.core.states import Cause
+from pgbreaker.core.states import BY_DAEMONS
 from pgbreaker.core.units import Seconds, counted
+from pgbreaker.core.view import target_of
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.peers import words
@@ -46,7 +47,6 @@ _LOOKS: Final[Seconds] = 1.0  # between two looks at all that is watched
 _LONGEST_WAIT: Final[Seconds] = 2.0  # between two tries while the engine is lost
 _OWED: Final = 2000  # entries at most that wait to be told
 _AT_ONCE: Final = 200  # messages that are told in one go
-_NOT_TOLD: Final = frozenset((Cause.AGREED, Cause.OUTVOTED))  # each daemon finds out
 
 Watch = Callable[[Duties], Awaitable[None]]
 """Begins to watch targets, and leaves others."""
@@ -131,7 +131,7 @@ class Peers:
         names = self._board.targets.keys()
         self.circle.can_watch(names)
         self._targets = json.dumps(sorted(names))
-        self._digest = blake2b(self._targets.encode(), digest_size=8).hexdigest()
+        self._digest = _digest(self._targets)
         self._lists[self._digest] = frozenset(names)
         self._is_announced = False
         self._woken.set()
@@ -163,7 +163,7 @@ class Peers:
     def _is_told(entry: Entry) -> bool:
         """Whether an entry is of the history of all daemons."""
         is_move = entry.kind is Kind.TRANSITION and "daemon" not in entry.details
-        return is_move and entry.details.get("cause") not in _NOT_TOLD
+        return is_move and entry.details.get("cause") not in BY_DAEMONS
 
     # Running.
 
@@ -202,7 +202,8 @@ class Peers:
         wait = self._beat
         if not self.is_joined:
             # All lose the engine at one moment, and need not come back at one.
-            wait = min(_LONGEST_WAIT, wait * 2.0 ** min(self._tries, 6))
+            longest = _LONGEST_WAIT if self.circle.is_settled else wait
+            wait = min(longest, wait * 2.0 ** min(self._tries, 6))
             wait *= random.uniform(0.5, 1.0)
         elif not self.circle.is_settled:
             wait = 0.0
@@ -321,8 +322,8 @@ class Peers:
         if any(peer.targets not in self._lists for peer in beat.peers.values()):
             # A digest of what nobody has announced yet is of no target.
             self._lists = {self._digest: self._lists[self._digest]}
-            for digest, text in (await self._engine.targets()).items():
-                self._lists[digest] = _names(text)
+            for text in (await self._engine.targets()).values():
+                self._lists[_digest(text)] = _names(text)
         return {
             name: (peer.token, self._lists.get(peer.targets, frozenset()))
             for name, peer in beat.peers.items()
@@ -443,12 +444,16 @@ class Peers:
         details = written["details"]
         if not isinstance(details, dict):
             raise TypeError("an entry without details")
+        kind, text = Kind.TRANSITION, str(written["text"])
+        if target_of(name) in self.circle.watching:
+            # The breaker here goes by its own machine, and by what is ruled.
+            kind, text = Kind.NOTICE, f"{name} of {daemon}: {details['to']}: {text}"
         self._history.copy(
-            Kind(str(written["kind"])),
-            str(written["text"]),
+            kind,
+            text,
             at=float(str(written["at"])),
             breaker=name,
-            details={**details, "daemon": daemon, "of": of},
+            details={**details, "daemon": daemon, "of": of, "code": "peer"},
         )
 
 
@@ -459,13 +464,16 @@ def _view(name: str, body: str | None) -> Message:
 
 def _entry(entry: Entry) -> Message:
     body = {
-        "kind": entry.kind.value,
         "text": entry.text,
         "at": entry.at,
         "breaker": entry.breaker,
         "details": dict(entry.details),
     }
     return Message("entry", str(entry.id), json.dumps(body, separators=(",", ":")))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _names(text: str) -> frozenset[str]:

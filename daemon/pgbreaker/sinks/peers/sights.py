@@ -188,15 +188,15 @@ class Sights:
     def _rule(self, target: TargetBoard, breaker: Breaker, now: Seconds) -> None:
         """Have a breaker be, for callers, what enough daemons see."""
         assert isinstance(breaker, RuledBreaker)
-        ballot, ruling = self._count(target, breaker, now), breaker.ruling
-        state, because = None, ballot.told()
+        ballot, because = self._count(target, breaker, now), ""
+        state: State | None = None
         if not self._circle.rules(target.plan.name):
             because = "this daemon goes by what it sees itself"
-        elif ballot.opinion is Opinion.UNKNOWN:  # nobody knows better: as it was
-            state = None if ruling is None else ruling.state
         else:
             is_open = ballot.opinion is Opinion.OPEN
-            state = State.OPEN if is_open else State.CLOSED
+            if ballot.opinion is Opinion.UNKNOWN:  # too few know yet: as it was
+                is_open = not breaker.passes
+            state, because = State.OPEN if is_open else State.CLOSED, ballot.told()
         move = breaker.rule(state, because, now)
         if move is not None:
             self._hub.publish(move)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
-from pgbreaker.core.states import State
+from pgbreaker.core.states import BY_DAEMONS, State
 from pgbreaker.sinks.history import History
 
 MOST: Final = 10_000
@@ -148,6 +148,8 @@ def _after(
     if entry.kind is Kind.TRANSITION:
         hidden = entry.details.get("override")
         after = State(entry.details["to"])
+        if entry.details.get("cause") in BY_DAEMONS:  # the machine has not moved
+            return computed, after
         return after, None if hidden is None else State(hidden)
     asked = entry.details.get("state")
     return computed, None if asked is None else State(asked)

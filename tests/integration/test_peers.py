@@ -1,0 +1,283 @@
+"""Daemons that share a real engine: each sees what the others see, and goes on alone."""
+
+import asyncio
+import random
+
+import pytest
+
+from pgbreaker.core.advice import Opinion
+from pgbreaker.core.entry import Kind
+from pgbreaker.core.states import State
+from support.crew import Hand, crew, settled, until
+from support.engines import RedisServer, running_redis
+
+
+@pytest.fixture
+def redis():
+    with running_redis() as server:
+        yield server
+
+
+def moves(hand: Hand) -> list[tuple[str, str, str]]:
+    """What callers of this daemon have felt of its breakers."""
+    return [
+        (entry.breaker, entry.details["from"], entry.details["to"])
+        for entry in hand.history.entries
+        if entry.kind is Kind.TRANSITION and entry.details["override"] is None
+    ]
+
+
+def watchers(hands: list[Hand], target: str) -> list[Hand]:
+    return [hand for hand in hands if target in hand.watching]
+
+
+async def test_each_target_is_watched_by_one_and_known_to_all(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        for target in hands[0].board.targets:
+            (one,) = watchers(hands, target)
+            for other in hands:
+                ballot = other.peers.circle.ballot(f"{target}/read", other.clock.now())
+                assert ballot.opinion is Opinion.HEALTHY
+                assert tuple(ballot.views) == (one.name,)
+
+
+async def test_a_move_is_known_to_all_at_once_and_in_everybodys_history(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        (one,) = watchers(hands, "t00")
+
+        one.fail("t00")
+
+        took = await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        assert took < 0.5
+        for hand in hands:
+            await until(lambda hand=hand: ("t00/read", "closed", "open") in moves(hand))
+            thought = hand.peers.sights.thought_of(
+                hand.board.targets["t00"], hand.breaker("t00")
+            )
+            assert (thought.opinion, thought.reason) == (
+                Opinion.OPEN,
+                "connection refused",
+            )
+
+
+async def test_what_a_dead_daemon_watched_is_watched_by_others_and_goes_on_as_it_was(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        (dead,) = watchers(hands, "t00")
+        dead.fail("t00")
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        its = set(dead.watching)
+        left = [hand for hand in hands if hand is not dead]
+        for hand in left:
+            hand.unwell.add("t00")
+
+        await dead.kill()
+
+        took = await until(lambda: its <= left[0].watching | left[1].watching)
+        assert took < 3.0
+        await settled(left)
+        for hand in left:
+            felt = [move for move in moves(hand) if move[0] != "t00/read"]
+            assert felt == []
+            assert moves(hand)[0] == ("t00/read", "closed", "open")
+            assert ("t00/read", "half_open", "closed") not in moves(hand)
+
+
+async def test_who_leaves_in_order_is_replaced_without_waiting(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b") as hands:
+        gone, stays = hands
+        its = set(gone.watching)
+
+        await gone.close()
+
+        assert await until(lambda: its <= stays.watching) < 1.0
+
+
+async def test_a_frozen_engine_leaves_each_alone_and_moves_nothing(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        (one,) = watchers(hands, "t00")
+        one.fail("t00")
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        for hand in hands:
+            hand.unwell.add("t00")
+        before = [moves(hand) for hand in hands]
+
+        redis.freeze()
+        try:
+            alone = await until(lambda: not any(h.peers.is_joined for h in hands))
+            everything = set(one.board.targets)
+            await until(lambda: all(h.watching == everything for h in hands))
+        finally:
+            redis.thaw()
+        await settled(hands)
+
+        assert alone < 0.5
+        for hand, known in zip(hands, before, strict=True):
+            felt = [m for m in moves(hand)[len(known) :] if "closed" in m]
+            assert felt == []
+            assert hand.peers.losses == 1
+
+
+async def test_an_engine_that_lost_everything_is_told_all_of_it_again(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        (one,) = watchers(hands, "t00")
+        one.fail("t00")
+        await hands[0].desk.override(
+            hands[0].breaker("t01"),
+            State.FORCED_OPEN,
+            reason="failing over",
+            author="ana",
+        )
+        await until(lambda: all(h.states()["t01"] == "forced_open" for h in hands))
+
+        redis.kill()
+        redis.lose()
+        await until(lambda: not any(h.peers.is_joined for h in hands))
+        redis.start()
+        await settled(hands)
+
+        for hand in hands:
+            await until(lambda hand=hand: hand.states()["t00"] != "closed")
+            assert hand.states()["t01"] == "forced_open"
+        assert "ana" in redis.tell("HGET", "{pgbreaker}:words", "t01/read")
+
+
+async def test_an_operators_word_reaches_all_and_is_taken_back_by_anybody(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b", "c") as hands:
+        a, b, _ = hands
+        await a.desk.override(
+            a.breaker("t01"), State.DISABLED, reason="let them try", author="ana"
+        )
+        await until(lambda: all(h.states()["t01"] == "disabled" for h in hands))
+        late = Hand(redis.plan(), "d", a.board.targets)
+        await late.join()
+        await until(lambda: late.states()["t01"] == "disabled")
+
+        await b.desk.hand_back(b.breaker("t01"), author="ben", reason="they have")
+
+        await until(lambda: all(h.states()["t01"] == "closed" for h in (*hands, late)))
+        told = [e for e in a.history.entries if e.kind is Kind.OVERRIDE][-1]
+        assert (told.author, told.details["daemon"]) == ("ben", "b")
+        assert "they have" in told.text
+        await late.close()
+
+
+async def test_one_of_three_opens_nothing_and_is_shown(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b", "c", targets=3, watchers=3) as hands:
+        a, b, _ = hands
+
+        a.fail("t00")
+
+        minority = [("a",)] * 3
+
+        def seen() -> list[tuple[str, ...]]:
+            return [
+                h.peers.circle.ballot("t00/read", h.clock.now()).minority for h in hands
+            ]
+
+        await until(lambda: seen() == minority)
+        assert [h.states()["t00"] for h in hands] == ["closed"] * 3
+        assert a.breaker("t00").computed_state is not State.CLOSED
+        assert "1 of 3 daemons see it open (2 needed)" in a.breaker("t00").explain(
+            a.clock.now()
+        )
+
+        b.fail("t00")
+
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        b.unwell.clear()
+        await until(lambda: all(h.states()["t00"] == "closed" for h in hands))
+        # Callers have felt one opening, and its end.
+        for hand in hands:
+            assert moves(hand) == [
+                ("t00/read", "closed", "open"),
+                ("t00/read", "open", "closed"),
+            ]
+
+
+async def test_without_the_engine_a_minority_goes_by_what_it_sees(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b", "c", targets=1, watchers=3) as hands:
+        a, b, c = hands
+        a.fail("t00")
+
+        redis.freeze()
+        try:
+            await until(lambda: not any(h.peers.is_joined for h in hands))
+            await until(lambda: a.states()["t00"] != "closed")
+            assert [b.states()["t00"], c.states()["t00"]] == ["closed", "closed"]
+        finally:
+            redis.thaw()
+
+        await settled(hands)
+        await until(lambda: a.states()["t00"] == "closed")
+
+
+async def test_two_of_one_name_are_not_taken_for_one(redis: RedisServer):
+    async with crew(redis.plan(), "a", targets=3) as hands:
+        twin = Hand(redis.plan(), "a", hands[0].board.targets)
+        await twin.join()
+
+        assert not twin.peers.is_joined
+        assert twin.peers.why == "another daemon is called 'a'"
+        assert twin.watching == set(twin.board.targets), "it goes on alone"
+        await twin.close()
+        assert hands[0].peers.is_joined
+
+
+async def test_no_transition_is_lost_or_out_of_order_whatever_is_killed(
+    redis: RedisServer,
+):
+    """The engine keeps what it has on disk, and loses it every third time."""
+    redis.settings |= {"appendonly": "yes", "appendfsync": "always"}
+    redis.stop()
+    redis.start()
+    rng = random.Random(8)
+    async with crew(redis.plan(), "a", "b", "c", targets=6) as hands:
+        for turn in range(6):
+            for _ in range(5):
+                flap(hands, f"t{rng.randrange(6):02}")
+                await asyncio.sleep(rng.uniform(0.0, 0.05))
+            redis.kill()
+            if turn % 3 == 2:
+                redis.lose()
+            flap(hands, f"t{turn:02}")
+            await until(lambda: not any(h.peers.is_joined for h in hands))
+            redis.start()
+            await until(lambda: all(h.is_settled for h in hands))
+        await settled(hands)
+
+        for one in hands:
+            made = own(one)
+            assert made
+            for other in hands:
+                if other is not one:
+                    await until(lambda o=other, n=one.name, m=made: heard(o, n) == m)
+
+
+def flap(hands: list[Hand], target: str) -> None:
+    """Have those who watch a target see it fail, for a moment."""
+    for hand in watchers(hands, target):
+        hand.see(target, False)
+
+
+def own(hand: Hand) -> list[int]:
+    """What a daemon saw itself."""
+    return [
+        entry.id
+        for entry in hand.history.entries
+        if entry.kind is Kind.TRANSITION and "daemon" not in entry.details
+    ]
+
+
+def heard(hand: Hand, of: str) -> list[int]:
+    """What it has of another, by the numbers that this one gave it."""
+    return [
+        e.details["of"] for e in hand.history.entries if e.details.get("daemon") == of
+    ]
