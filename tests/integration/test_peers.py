@@ -36,9 +36,14 @@ async def test_each_target_is_watched_by_one_and_known_to_all(redis: RedisServer
         for target in hands[0].board.targets:
             (one,) = watchers(hands, target)
             for other in hands:
-                ballot = other.peers.circle.ballot(f"{target}/read", other.clock.now())
-                assert ballot.opinion is Opinion.HEALTHY
-                assert tuple(ballot.views) == (one.name,)
+                seen = Opinion.HEALTHY, (one.name,)
+                await until(lambda o=other, t=target, s=seen: ballot(o, t) == s)
+
+
+def ballot(hand: Hand, target: str) -> tuple[Opinion, tuple[str, ...]]:
+    """What holds of a target's breaker, and whose views are counted."""
+    found = hand.peers.circle.ballot(f"{target}/read", hand.clock.now())
+    return found.opinion, tuple(found.views)
 
 
 async def test_a_move_is_known_to_all_at_once_and_in_everybodys_history(

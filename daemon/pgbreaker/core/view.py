@@ -3,6 +3,7 @@
 What a daemon told holds while its lease does, without being said again.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -85,15 +86,23 @@ def read(written: object) -> View:
             else _text(written["sqlstate"]),
             is_definite=written["authoritative"] is True,
             condition=Condition(written["condition"]),
-            at=float(written["at"]),
+            at=_time(written["at"]),
             memory=written["memory"],
         )
         memories.read(view.memory)  # whoever takes it over must be able to
     except KeyError as error:
         raise ValueError(f"no view: {error} is missing") from None
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"no view: {error}") from None
     return view
+
+
+def _time(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no time")
+    if not math.isfinite(value):
+        raise ValueError(f"no view: {value!r} is no time")
+    return float(value)
 
 
 def _text(value: object) -> str:

@@ -137,7 +137,6 @@ class Sights:
         target = self._board.targets.get(name)
         if target is None:
             return
-        target.rest()
         for breaker in target.breakers.values():
             self._minds.pop(breaker.name, None)
             self._mirrored.pop(breaker.name, None)

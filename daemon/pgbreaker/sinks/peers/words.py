@@ -13,7 +13,9 @@ from typing import Any, Final, TypeAlias
 from pgbreaker.core.entry import Entry
 from pgbreaker.core.states import OVERRIDES, State
 
-_KEPT: Final = 31 * 86400.0  # seconds that it is known that one was taken back
+# Seconds that a word is known: no older one that somebody has not heard it after
+# holds for so long.
+_KEPT: Final = 31 * 86400.0
 _LONGEST: Final = 500  # characters of a text
 
 Version: TypeAlias = tuple[int, str]
@@ -45,6 +47,10 @@ class FleetWord:
         """Who was asked."""
         return self.version[1]
 
+    def is_over(self, now: float) -> bool:
+        """Whether neither it nor an older one can still hold anywhere."""
+        return max(self.until, self.version[0] / 1000 + _KEPT) <= now
+
     def written(self) -> str:
         """Write it, as JSON."""
         return json.dumps(
@@ -72,7 +78,7 @@ def read(text: str) -> FleetWord:
         state = None if written["state"] is None else State(written["state"])
         until = float(written["until"])
         texts = [written[name] for name in ("breaker", "reason", "author")]
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"no word: {error!r}") from None
     is_read = isinstance(ms, int) and not isinstance(ms, bool) and 0 <= ms < 2**53
     if not is_read or not math.isfinite(until):
@@ -168,8 +174,9 @@ class Words:
         self._known[word.breaker] = word
 
     def tell_all(self, now: float) -> None:
-        """Have every word told anew that still holds: the engine may have lost them."""
-        over = [name for name, word in self._known.items() if word.until <= now]
+        """Have every word told anew: the engine may have lost them. Also one that has run
+        out, for somebody may have heard only what it took the place of."""
+        over = [name for name, word in self._known.items() if word.is_over(now)]
         for name in over:
             del self._known[name]
         self._untold = set(self._known)
