@@ -44,6 +44,7 @@ GONE: Final = Evidence(
 LEASE, TIMEOUT, TELLS, HEARS = 2.0, 0.25, 200, 500
 LOOKS, LONGEST_WAIT, OWED = 1.0, 2.0, 2000
 RTT = 0.0005
+LATER = 4.0  # until it is told of what others shall watch, and have not looked at yet
 
 GRACE = 5.0
 """Seconds after the end of a fault in which breakers may still be open."""
@@ -397,11 +398,15 @@ class Fleet:
         costs: Costs = COSTS,
         all_of_it: int = 0,
         timed: bool = True,
+        apart: bool = True,
+        sparing: bool = True,
     ) -> None:
         """
         Args:
             all_of_it: Bytes that a follower is sent first, when it comes.
             timed: Whether processor time is taken.
+            apart: Whether leases are renewed beside all else.
+            sparing: Whether a daemon that comes back tells first what it shall watch.
         """
         self.random = random.Random(seed)
         self.timeline = Timeline()
@@ -414,13 +419,12 @@ class Fleet:
         self.unwatched: dict[str, float] = {}
         self.tally = Tally()
         self.spent: dict[str, Spent] = defaultdict(Spent)
-        self.timed = timed
+        self.timed, self.apart, self.sparing = timed, apart, sparing
+        self.followers = followers
         self.told: dict[tuple[str, int], float] = {}  # entries that have been told
         self.memory = MappingProxyType(self._usual_memory())
         self.daemons = [Daemon(self, f"daemon-{n}") for n in range(daemons)]
-        for number, daemon in enumerate(self.daemons):
-            share = range(number, followers, daemons)
-            daemon.followers = len(share)
+        for daemon in self.daemons:
             self.timeline.at(self.random.uniform(0.0, 1.0), daemon.start)
 
     def _usual_memory(self) -> dict[str, Any]:
@@ -471,6 +475,11 @@ class Fleet:
         for name in targets:
             if self.down.pop(name, None) is not None:
                 self.mended[name] = self.now
+
+    def follow(self) -> None:
+        """Have all who follow come, each daemon's share to it."""
+        for number, daemon in enumerate(self.daemons):
+            daemon.welcome(len(range(number, self.followers, len(self.daemons))))
 
     def looks(self, target: str, more: int) -> None:
         """Know that one more, or one less, looks at a target."""
@@ -595,6 +604,7 @@ class Daemon:
         self.minds: dict[str, tuple[Any, ...]] = {}
         self.fresh: set[str] = set()  # targets that a ping has come back from
         self.to_look: dict[str, None] = {}  # of which the next look brings news
+        self.later: dict[str, float] = {}
         self.passing: dict[str, None] = {}
         self.touched: dict[str, None] = {}
         self.felt: dict[str, Opinion] = {}
@@ -605,7 +615,10 @@ class Daemon:
         self._rests = itertools.count()
         self._steps: Steps = self._run()
         self._engine.listen(self.name, self._hint)
+        self.leased: int | None = None
         self._beat_followers(self._run_number)
+        if self._fleet.apart:
+            self._renew(self._run_number)
         self._go(self._run_number)
 
     def kill(self) -> None:
@@ -636,6 +649,16 @@ class Daemon:
         self.flush()
         if took is not None:
             self._timeline.at(self._fleet.now + took, lambda: self._go(run))
+
+    def _renew(self, run: int) -> None:
+        """Keep the lease while something else takes long."""
+        if run != self._run_number:
+            return
+        now = self._fleet.now
+        if self.leased is not None and self._engine.is_up and now > self.beats_at:
+            self.beats_at = now
+            self.leased = self._engine.beat(self.name, self.leased).token
+        self._timeline.at(now + BEAT, lambda: self._renew(run))
 
     def _rest(self, until: float) -> None:
         self._resting = number = next(self._rests)
@@ -698,13 +721,15 @@ class Daemon:
 
     def _leave(self, target: str) -> None:
         self.to_look.pop(target, None)
+        self.later.pop(target, None)
         if target in self.fresh:
             self.fresh.discard(target)
             self._fleet.looks(target, -1)
         for name in _breakers(target):
-            self.minds.pop(name, None)
+            is_known = self.minds.pop(name, None) is not None
             self.breakers.pop(name, None)
-            self.untold[name] = None
+            if is_known or not self._fleet.sparing:
+                self.untold[name] = None
             self.circle.forget(self.name, name)
             self.touched[name] = None
 
@@ -731,6 +756,7 @@ class Daemon:
                 beat = yield from self._ask(
                     lambda: self._engine.beat(self.name, self.token)
                 )
+                self.leased = beat.token
                 yield from self._meet(beat)
             yield from self._tell()
             yield from self._hear(self.hinted)
@@ -800,8 +826,11 @@ class Daemon:
         self.owed.clear()
         self.owed.extend(entry for entry in self.history if entry[0] > known)
         self.minds.clear()
-        for target in self.circle.watching:
-            self.to_look[target] = None
+        for target in sorted(self.circle.watching):
+            if not fleet.sparing or self.name in self.circle.chosen(target):
+                self.to_look[target] = None
+            else:
+                self.later[target] = fleet.now + LATER
         yield self._look()
         for some in self._engine.kept(after):
             if some[0].number > last:
@@ -878,6 +907,11 @@ class Daemon:
 
     def _look(self) -> float:
         watched = len(self.circle.watching)
+        late = [t for t, when in self.later.items() if self._fleet.now >= when]
+        for target in late:
+            del self.later[target]
+        for target in (*self.to_look, *late):
+            self.to_look[target] = None
         for target in list(self.to_look):
             del self.to_look[target]
             self.look_at(target)

@@ -10,6 +10,15 @@ if [ "$1 $2" = "export alerts" ]; then # files that name others are read here
   exit
 fi
 [ "$1" = run ] || exec {program} "$@"
+if [[ "$*" == *--listen* ]]; then # another one beside the first
+  {program} "$@" </dev/null >{root}/other.log 2>&1 &
+  pid=$!
+  until grep -q 'listening on' {root}/other.log; do
+    kill -0 $pid 2>/dev/null || {{ cat {root}/other.log; wait $pid; exit; }}
+    sleep 0.05
+  done
+  exit
+fi
 if [ -e {root}/daemon.pid ]; then
   kill $(cat {root}/daemon.pid) || true
   while [ -e /proc/$(cat {root}/daemon.pid)/fd/0 ]; do sleep 0.05; done
@@ -89,7 +98,7 @@ targets:
     operations: [connect, read]
 store: {path: /var/lib/pgbreaker/state.db}
 """
-USUAL = (9432, 9090, 9093, 9095, 8000, 5000, 5001, 5433)
+USUAL = (9432, 9433, 6379, 9090, 9093, 9095, 8000, 5000, 5001, 5433)
 """Ports that pages name."""
 PLACES = "etc|opt|run|usr/local|var"
 """Where pages write; below a reader's folder here."""

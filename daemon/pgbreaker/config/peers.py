@@ -51,33 +51,32 @@ def shown_url(url: str) -> str:
 
 
 def _check_files(engine: EnginePlan, peers: PeersShape, document: Document) -> None:
+    parts, is_told = urlsplit(peers.url), not document.is_spoilt(("peers", "url"))
     for key in ("ca_file", "cert_file", "key_file"):
         path = getattr(engine, key)
         if path is None or document.is_spoilt(("peers", key)):
             continue
-        if urlsplit(peers.url).scheme != "rediss":
+        other = {"cert_file": "key_file", "key_file": "cert_file"}.get(key, key)
+        if is_told and parts.scheme != "rediss":
             document.complain(("peers", key), "of no use without TLS; write rediss://")
-            continue
-        _complain_of(document, key, path, empty_is_wrong=False)
-    if (engine.cert_file is None) != (engine.key_file is None):
-        key = "cert_file" if engine.cert_file is not None else "key_file"
-        other = "key_file" if key == "cert_file" else "cert_file"
-        document.complain(("peers", key), f"of no use without {other}")
+        elif getattr(engine, other) is None:
+            document.complain(("peers", key), f"of no use without {other}")
+        else:
+            _complain_of(document, key, path)
     path = engine.password_file
     if path is None or document.is_spoilt(("peers", "password_file")):
         return
-    if urlsplit(peers.url).password:
+    if is_told and parts.password:
         text = "there is a password in the url already; write it in one place"
         document.complain(("peers", "password_file"), text)
-    _complain_of(document, "password_file", path, empty_is_wrong=True)
+    _complain_of(document, "password_file", path, holds="password")
 
 
-def _complain_of(
-    document: Document, key: str, path: Path, *, empty_is_wrong: bool
-) -> None:
+def _complain_of(document: Document, key: str, path: Path, holds: str = "") -> None:
+    """Note what is wrong with a file, by whose name nothing else is shown."""
     said = f"{str(path)!r}" if "/" in str(path) else "the file"
     try:
-        if empty_is_wrong and password_size(path) == 0:
+        if holds and password_size(path) == 0:
             document.complain(("peers", key), f"{said} is empty")
         content(path, 0)
     except CannotReadError as error:

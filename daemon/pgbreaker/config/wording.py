@@ -23,9 +23,6 @@ from pgbreaker.config.document import (
 from pgbreaker.config.hints import hint
 from pgbreaker.config.units import quoted
 
-# In the contract, but not built yet: better refused than taken for granted.
-_NOT_YET: Final = frozenset(("peers",))
-
 # A value of every required key, which takes the place of one that is missing or wrong.
 _STAND_INS: Final[Mapping[str, Data]] = {
     "version": 1,
@@ -102,9 +99,7 @@ def _explain_key(document: Document, model: type[shape.Model], path: Path) -> No
     place = next((str(p) for p in reversed(path[:-1]) if isinstance(p, str)), "")
     is_probe = path[-2:-1] == ("probes",)
     better = None if is_probe else hint(place, key)
-    if key in _NOT_YET and len(path) == 1:
-        text = "not supported by this version"
-    elif key == "<<":
+    if key == "<<":
         text = "merge keys are not supported; write the keys out"
     elif better is not None:
         text = f"no such key; {better}"
@@ -183,7 +178,7 @@ def _mend(model: type[shape.Model], data: dict[str, Data], path: Path) -> None:
     fields = _model_at(model, tuple(above)).model_fields
     field = fields.get(key) if _has_shape(model, tuple(above)) else None
     if field is not None and field.is_required():
-        parent[key] = copy.deepcopy(_STAND_INS[key])
+        parent[key] = _stand_in_of(_model_at(model, tuple(above)), key)
     else:
         parent.pop(key, None)
 
@@ -199,9 +194,15 @@ def _has_shape(model: type[shape.Model], path: Path) -> bool:
     return True
 
 
+def _stand_in_of(model: type[shape.Model], key: str) -> Data:
+    if model is shape.PeersShape:
+        return "redis://stand-in.invalid"
+    return copy.deepcopy(_STAND_INS[key])
+
+
 def _stand_in(model: type[shape.Model]) -> Data:
     return {
-        name: copy.deepcopy(_STAND_INS[name])
+        name: _stand_in_of(model, name)
         for name, field in model.model_fields.items()
         if field.is_required()
     }

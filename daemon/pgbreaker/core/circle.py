@@ -274,9 +274,10 @@ class Circle:
         """Count what is thought of a breaker."""
         target = target_of(breaker)
         place = self._places.get(target, {})
-        if self.is_alone and target in self.watching:
-            own = place.get(self.name, {}).get(breaker)
-            return count({} if own is None else {self.name: own.view}, 1, 0, 1)
+        own = place.get(self.name, {}).get(breaker)
+        is_mine = self.is_alone and target in self.watching
+        if is_mine and own is not None and own.view.opinion is not Opinion.UNKNOWN:
+            return count({self.name: own.view}, 1, 0, 1)
         views, abstaining = self._views(place, breaker, now)
         voters = len(self.chosen(target))
         if any(view.opinion is not Opinion.UNKNOWN for view in views.values()):

@@ -13,12 +13,19 @@ SEEDS = [seed_of(target) for target in TARGETS]
 
 # What every version that was released decides. A daemon that decides otherwise, in a
 # fleet of several versions, leaves targets to nobody: these never change.
+SEEN_SEEDS = {
+    "": 0xE4A6A0577479B2B4,
+    "main": 0x026E63CB9E60D1EF,
+    "orders-ü": 0x05F83C8B8D31A5B5,
+    "pgbreaker-0": 0xB041488C6EF37033,
+}
+GREEKS = ("alpha", "beta", "gamma", "delta")
 SEEN = {
-    "seeds": {
-        "": 0xE4A6A0577479B2B4,
-        "main": 0x0E5DAE52D1D1D2AB,
-        "orders-ü": 0,
-    },
+    "main": ("beta", "delta", "alpha", "gamma"),
+    "replica": ("delta", "beta", "alpha", "gamma"),
+    "orders": ("gamma", "delta", "beta", "alpha"),
+    "orders-ü": ("gamma", "alpha", "delta", "beta"),
+    "shop-00042": ("gamma", "alpha", "delta", "beta"),
 }
 
 
@@ -102,3 +109,8 @@ def test_every_process_decides_the_same():
 
     here = [chosen(f"t{n}", ["a", "b", "c", "ü"], 2) for n in range(50)]
     assert said == {f"{here}\n".encode()}
+
+
+def test_every_version_decides_the_same():
+    assert {name: seed_of(name) for name in SEEN_SEEDS} == SEEN_SEEDS
+    assert {target: chosen(target, GREEKS, 4) for target in SEEN} == SEEN
