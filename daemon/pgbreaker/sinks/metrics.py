@@ -371,37 +371,37 @@ LOG_DROPPED: Final = Family(
 PEERS: Final = Family(
     "pgbreaker_peers",
     "gauge",
-    "Daemons that share the engine and are there, this one too; 0 while it is alone.",
+    "Daemons that share the engine and are there, this one too; 0 while it is alone. Only where an engine is configured.",
 )
 ENGINE_UP: Final = Family(
     "pgbreaker_engine_up",
     "gauge",
-    "1 while the engine that daemons share answers, 0 while this one is alone. 0 where none is configured.",
+    "1 while the engine that daemons share answers, 0 while this one is alone. Only where one is configured.",
 )
 ENGINE_LOSSES: Final = Family(
     "pgbreaker_engine_losses_total",
     "counter",
-    "Times that the engine was lost, and this daemon went on alone.",
+    "Times that the engine was lost, and this daemon went on alone. Only where one is configured.",
 )
 WATCHED: Final = Family(
     "pgbreaker_targets_watched",
     "gauge",
-    "Targets that this daemon watches itself; the others are as its peers see them. 0 where no engine is configured.",
+    "Targets that this daemon watches itself; the others are as its peers see them. Only where an engine is configured.",
 )
 PEER_MESSAGES_TOLD: Final = Family(
     "pgbreaker_peer_messages_told_total",
     "counter",
-    "Messages that this daemon gave to the engine.",
+    "Messages that this daemon gave to the engine. Only where one is configured.",
 )
 PEER_MESSAGES_HEARD: Final = Family(
     "pgbreaker_peer_messages_heard_total",
     "counter",
-    "Messages of other daemons that came by the engine.",
+    "Messages of other daemons that came by the engine. Only where one is configured.",
 )
 PEER_MESSAGES_UNREAD: Final = Family(
     "pgbreaker_peer_messages_unread_total",
     "counter",
-    "Messages of other daemons that could not be read: of another version, or of none.",
+    "Messages of other daemons that could not be read: of another version, or of none. Only where one is configured.",
 )
 
 # Counted by others, who take over with `Metrics.own`; 0 where they do not run.
@@ -410,15 +410,20 @@ _ELSEWHERE: Final = (
     *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
     *(STREAMS, REFUSED, STORE_DEGRADED, STORE_SIZE, STORE_LOST),
     *(RECORDING_DROPPED, RECORDING_FAILURES, LOG_DROPPED),
+)
+
+SHARED: Final = (
     *(PEERS, ENGINE_UP, ENGINE_LOSSES, WATCHED),
     *(PEER_MESSAGES_TOLD, PEER_MESSAGES_HEARD, PEER_MESSAGES_UNREAD),
 )
+"""Of a daemon that shares an engine with others, and of no other."""
 
 OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
         *(BUILD, RELOADED, RELOADED_AT, TARGETS, OVERRIDES, LATE, SERIES, SCRAPE),
         *_ELSEWHERE,
+        *SHARED,
     )
 }
 """Of the daemon itself, without a target."""
