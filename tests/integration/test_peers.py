@@ -224,6 +224,36 @@ async def test_without_the_engine_a_minority_goes_by_what_it_sees(redis: RedisSe
         await until(lambda: a.states()["t00"] == "closed")
 
 
+RUBBISH = (
+    ("view", "t00/read", "no JSON"),
+    ("view", "t00/read", '{"breaker": "t00/read"}'),
+    ("view", "t00/read", "[" * 5000),
+    ("gone", "", ""),
+    ("entry", "1", "[]"),
+    ("entry", "2", '{"breaker": "t00/read", "text": "x", "at": "nan", "details": 1}'),
+    ("word", "t00/read", '{"version": [1, "z"], "state": "half_open"}'),
+    ("dance", "t00/read", "{}"),
+)
+
+
+async def test_what_is_no_message_is_counted_and_left_out(redis: RedisServer):
+    """Of a later version, or of somebody else who has the daemons' user."""
+    async with crew(redis.plan(), "a", "b") as hands:
+        a, b = hands
+        (one,) = watchers(hands, "t00")
+        for kind, key, body in RUBBISH:
+            last = redis.tell("HINCRBY", "{pgbreaker}:fleet", "last", 1)
+            fields = ("daemon", "z", "token", 1, "kind", kind, "key", key, "body", body)
+            redis.tell("XADD", "{pgbreaker}:said", f"{last}-0", *fields)
+        redis.tell("PUBLISH", "{pgbreaker}:said", str(last))
+
+        one.fail("t00")
+
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        assert a.peers.unread == b.peers.unread == len(RUBBISH) - 2
+        assert all(h.peers.is_joined and h.peers.losses == 0 for h in hands)
+
+
 async def test_two_of_one_name_are_not_taken_for_one(redis: RedisServer):
     async with crew(redis.plan(), "a", targets=3) as hands:
         twin = Hand(redis.plan(), "a", hands[0].board.targets)

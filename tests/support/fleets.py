@@ -543,6 +543,8 @@ class Fleet:
         first = live[0].circle if live else None
         if first is None or any(d.circle.is_alone or d.untold for d in live):
             return False
+        if any(d.last != self.engine.last for d in live):
+            return False
         here = {d.name: d.circle.watching for d in live}
         whole = sum(map(len, here.values()))
         wanted = len(self.names) * min(self.watchers, len(live))
@@ -826,6 +828,8 @@ class Daemon:
         self.owed.clear()
         self.owed.extend(entry for entry in self.history if entry[0] > known)
         self.minds.clear()
+        if fleet.sparing:
+            self.untold = dict.fromkeys(views.get(self.name, ()))  # until told anew
         for target in sorted(self.circle.watching):
             if not fleet.sparing or self.name in self.circle.chosen(target):
                 self.to_look[target] = None

@@ -293,12 +293,16 @@ class Circle:
         who shall watch have been unable to look for long."""
         if self.is_alone:
             return {}, 0
-        who = self.chosen(target_of(breaker))
+        target = target_of(breaker)
+        who = self.chosen(target)
         views: dict[str, View] = {}
         abstaining = 0
         for name in (*who, *(n for n in place if n not in who)):
             peer, said = self._live.get(name), place.get(name, {}).get(breaker)
-            counts = peer is not None and said is not None and said.token == peer.token
+            counts = False
+            if peer is not None and said is not None:
+                # Who is not configured for it any more has left what it said behind.
+                counts = said.token == peer.token and target in peer.targets
             if counts:
                 assert said is not None
                 views[name] = said.view

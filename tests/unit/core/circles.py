@@ -89,6 +89,7 @@ class Daemon:
         self.shadow &= targets
         for target in self.looks_at.keys() - targets:
             self._stop(target)
+            del self.untold[target]  # nobody is left here who would say so
         self.hears_anew = True
 
     def _stop(self, target: str) -> None:

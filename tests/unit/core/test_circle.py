@@ -297,6 +297,18 @@ def test_who_has_just_got_a_target_is_waited_for_though_it_is_there_for_long():
     assert one.ballot(READ, 206.0 + HOLDS).opinion is HEALTHY
 
 
+def test_who_comes_back_is_waited_for_anew():
+    one = seen(OPEN, watchers=2)
+    assert one.ballot(READ, 101.0).opinion is UNKNOWN
+    one.meet(there(FIRST), 103.0)
+    assert one.ballot(READ, 103.0).opinion is OPEN
+
+    one.meet(there("a", "b", "c", **{SECOND: 2}), 200.0)
+
+    assert one.ballot(READ, 200.0).opinion is UNKNOWN
+    assert one.ballot(READ, 200.0 + HOLDS).opinion is OPEN
+
+
 def test_whoever_ceases_to_watch_is_waited_for_like_one_that_has_not_looked():
     one = seen(OPEN, HEALTHY, watchers=2, now=101.0)
     one.ballot(READ, 101.0)
@@ -316,6 +328,17 @@ def test_a_view_counts_with_the_present_token_alone():
 
     one.hear(FIRST, 1, view(READ, OPEN), 110.0)  # late, and of the lease before
     assert one.ballot(READ, 110.0 + HOLDS).opinion is UNKNOWN
+
+
+def test_who_is_configured_for_it_no_more_has_no_say():
+    """Its lease is the same, and what it said last was that it is open."""
+    one = seen(OPEN, watchers=1)
+    one.hear(SECOND, 1, view(READ, HEALTHY), 101.0)
+
+    other = frozenset(("other",))
+    one.meet(there(SECOND, THIRD) | there(FIRST, targets=other), 102.0)
+
+    assert one.ballot(READ, 102.0).opinion is HEALTHY
 
 
 def test_what_one_thought_that_died_holds_for_a_while():

@@ -13,6 +13,7 @@ from pgbreaker.monitor.desk import LONGEST, MOST_WINDOWS, Desk, RefusedError
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.history import History, NotKeptError
 from support.boards import Scene
+from support.storing import until
 
 WHO = {"reason": "the disk is being changed", "author": "mia"}
 
@@ -732,3 +733,106 @@ async def test_windows_are_taken_up_and_what_is_over_is_told():
     assert later.desk.windows == {long.id: long, ahead.id: ahead}
     assert later.told == ["maintenance of main is over: the disk is being changed"]
     assert later.paper.written[0].details == {"ended": over.id}
+
+
+# Words that were given to another daemon.
+
+
+async def obeyed(office: Office, state: State | None, lasting: float = 60.0, **more):
+    given = WHO | {"daemon": "b", "lasting": lasting} | more
+    await office.desk.obey("main/read", state, **given)
+
+
+async def test_a_word_that_another_daemon_was_given_holds_here_too():
+    office = Office()
+
+    await obeyed(office, State.FORCED_OPEN)
+
+    override = office.breaker.override
+    assert override is not None
+    assert (override.state, override.author) == (State.FORCED_OPEN, "mia")
+    assert override.until == office.time.now + 60
+    assert [move.cause for move in office.moves] == [Cause.OVERRIDDEN]
+    assert office.told == [
+        "main/read is forced_open for 1 min 0 s: the disk is being changed (asked of b)"
+    ]
+    (kept,) = office.paper.written
+    assert kept.details["daemon"] == "b"
+    assert kept.details["until"] == office.scene.clock.wall() + 60
+    assert kept.author == "mia"
+
+
+async def test_that_it_was_taken_back_there_holds_here_too():
+    office = Office()
+    await obeyed(office, State.DISABLED)
+
+    await obeyed(office, None, reason="as agreed")
+
+    assert office.breaker.override is None
+    assert office.moves[-1].cause is Cause.RESUMED
+    assert (
+        office.told[-1] == "main/read decides by itself again: as agreed (asked of b)"
+    )
+    assert office.kept == {"main/read": None}
+
+
+async def test_what_stands_already_is_not_told_again():
+    office = Office()
+    await obeyed(office, None)
+    await obeyed(office, State.DISABLED)
+    office.time.now += 10
+
+    await obeyed(office, State.DISABLED, 50.0)
+
+    assert len(office.told) == len(office.moves) == 1
+
+
+async def test_another_end_is_news():
+    office = Office()
+    await obeyed(office, State.DISABLED)
+
+    await obeyed(office, State.DISABLED, 600.0)
+
+    assert office.breaker.override is not None
+    assert office.breaker.override.until == office.time.now + 600
+    assert len(office.told) == 2
+
+
+async def test_it_holds_here_though_it_cannot_be_written_down():
+    """It was, where it was given."""
+    office = Office()
+    office.paper.full = True
+
+    await obeyed(office, State.FORCED_OPEN)
+
+    assert office.breaker.state is State.FORCED_OPEN
+    assert office.paper.written == []
+
+
+async def test_a_word_about_what_is_not_here_does_nothing():
+    office = Office()
+
+    await office.desk.obey("no/read", State.DISABLED, **WHO, daemon="b", lasting=1.0)
+
+    assert office.told == []
+
+
+async def test_nobody_elsewhere_is_obeyed_for_longer_than_anybody_here():
+    office = Office()
+
+    await obeyed(office, State.DISABLED, 10 * LONGEST)
+
+    assert office.breaker.override is not None
+    assert office.breaker.override.until == office.time.now + LONGEST
+
+
+async def test_a_word_from_elsewhere_ends_by_itself_as_one_given_here():
+    office = Office()
+    await obeyed(office, State.FORCED_OPEN)
+    office.time.now += 60
+
+    running = asyncio.create_task(office.desk.run())
+    await until(lambda: office.breaker.override is None)
+    running.cancel()
+
+    assert office.moves[-1].cause is Cause.RESUMED

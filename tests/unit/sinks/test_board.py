@@ -9,9 +9,9 @@ from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Outcome, Override, State
-from pgbreaker.sinks.board import Condition, TargetBoard
+from pgbreaker.sinks.board import Condition, Elsewhere, TargetBoard
 from pgbreaker.sinks.hub import Notice
-from support.boards import Scene
+from support.boards import PROBES, Scene
 
 
 def anew(scene: Scene, **changes) -> TargetBoard:
@@ -125,3 +125,91 @@ def test_a_breaker_that_was_recalled_shows_when_it_moved_and_left_closed():
 
     assert target.moved["read"] == opened
     assert target.left_closed == {"read": opened}
+
+
+def test_of_a_target_that_others_watch_the_condition_is_theirs():
+    scene = Scene()
+    target = scene.board.targets["main"]
+    scene.read("ping", Finding.REFUSED, confirmed=True)
+    assert target.condition is Condition.DOWN
+
+    target.elsewhere = Elsewhere(("b", "c"), Condition.UP)
+
+    assert target.condition is Condition.UP
+    assert target.is_up
+    assert target.reason == "watched by b, c"
+
+
+def test_a_breaker_that_is_shut_goes_before_who_watches():
+    scene = Scene()
+    scene.open("read")
+    target = scene.board.targets["main"]
+
+    target.elsewhere = Elsewhere(("b",), Condition.DEGRADED)
+
+    assert target.reason == target.breakers["read"].explain(scene.time.now)
+
+
+def test_a_target_that_nobody_watches_for_the_moment_says_so():
+    scene = Scene()
+    target = scene.board.targets["main"]
+
+    target.elsewhere = Elsewhere((), Condition.UNKNOWN)
+
+    assert target.reason == "nobody watches it at the moment"
+    assert not target.is_up
+
+
+def test_what_was_seen_of_a_target_that_is_left_is_known_no_more_but_breakers_are():
+    scene = Scene()
+    scene.read(values={"version": 170010, "started": 7.0})
+    scene.open("read")
+    scene.hub.publish(Notice("main", "restarted", "it was", scene.time.now))
+    target = scene.board.targets["main"]
+    target.connections = 1
+
+    target.rest()
+    scene.read(values={"version": 180001})
+
+    assert (target.notices, target.connections) == ({}, 0)
+    assert target.facts == {"version": 180001}
+    assert target.breakers["read"].state is State.OPEN
+    assert target.moved["read"] == target.left_closed["read"]
+
+
+def test_a_breaker_that_is_as_another_daemon_has_it_moved_when_it_did_there():
+    scene, there = Scene(), Breaker("main/read", DAEMON, 90.0)
+    there.observe(Outcome.FAILURE, 95.0, confirmed=True)
+    target = scene.board.targets["main"]
+
+    target.breakers["read"].recall(there.memory(97.0), scene.time.now, away=1.0)
+    target.mirror("read")
+
+    at = scene.clock.wall_of(scene.time.now - 3.0)
+    assert (target.moved["read"], target.left_closed["read"]) == (at, at)
+    assert "write" not in target.left_closed
+
+
+def test_whether_somebody_looked_of_late_goes_by_how_often_it_is_asked():
+    scene = Scene()
+    target = scene.board.targets["main"]
+    assert not target.is_fresh(scene.time.now)
+    scene.read()
+    read_at = scene.time.now
+
+    longest = 3 * PROBES["ping"].interval + PROBES["ping"].timeout
+    assert target.is_fresh(read_at + longest)
+    assert not target.is_fresh(read_at + longest + 0.01)
+    target.intervals["ping"] = 10.0
+    assert target.is_fresh(read_at + 30.0)
+
+
+def test_who_watches_a_target_stays_known_when_it_is_configured_anew():
+    scene = Scene()
+    old = scene.board.targets["main"]
+    old.elsewhere = Elsewhere(("b",), Condition.UP)
+    new = anew(scene, policy=replace(DAEMON, window=20.0))
+
+    new.inherit(old)
+
+    assert new.elsewhere == old.elsewhere

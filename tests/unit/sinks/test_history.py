@@ -358,3 +358,32 @@ async def test_without_a_store_the_audit_log_is_what_memory_has():
         ("two", None),
     ]
     assert [line.entry.text for line in await witness.history.audit(1)] == ["two"]
+
+
+async def test_what_another_daemon_saw_is_kept_with_its_moment_and_told_as_our_own():
+    paper = Paper()
+    witness = Witness(paper)
+    details = {"to": "open", "daemon": "b", "of": 17}
+
+    witness.history.copy(
+        Kind.TRANSITION, "it opened", at=12.5, breaker="main/read", details=details
+    )
+    witness.notice("one")
+    await witness.history.close()
+
+    first, second = witness.told
+    assert (first.at, first.target, first.breaker) == (12.5, "main", "main/read")
+    assert (first.text, first.author, first.details) == ("it opened", None, details)
+    assert first.id < second.id
+    assert paper.written == witness.told
+
+
+def test_of_a_breaker_that_is_not_here_nothing_is_kept():
+    witness = Witness()
+
+    with pytest.raises(KeyError):
+        witness.history.copy(
+            Kind.TRANSITION, "it opened", at=1.0, breaker="no/read", details={}
+        )
+
+    assert witness.told == []
