@@ -89,7 +89,7 @@ targets:
     operations: [connect, read]
 store: {path: /var/lib/pgbreaker/state.db}
 """
-USUAL = (9432, 9090, 9093, 9095, 8000, 5000, 5001, 5433)
+USUAL = (9432, 9433, 9090, 9093, 9095, 8000, 5000, 5001, 5433)
 """Ports that pages name."""
 PLACES = "etc|opt|run|usr/local|var"
 """Where pages write; below a reader's folder here."""

@@ -33,6 +33,7 @@ from pgbreaker.core.plan import (
     AdvicePlan,
     AlertmanagerPlan,
     Config,
+    HaproxyPlan,
     HttpPlan,
     LogPlan,
     OtlpPlan,
@@ -224,6 +225,9 @@ class _Files:
         return Config(
             targets=tuple(plans),
             http=self._http(file.http),
+            haproxy=None
+            if file.haproxy is None
+            else HaproxyPlan(listen=file.haproxy.listen),
             advice=self._advice(file.advice),
             store=self._store(file.store),
             record=self._record(file.record, file.store),

@@ -254,6 +254,15 @@ def url_like(example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _database(value: object) -> str:
+    name = text(value)
+    if not 0 < len(name.encode()) <= 63 or not name.isprintable():
+        raise ValueError("not the name of a database; use 1 to 63 bytes")
+    if name == "pgbouncer":
+        raise ValueError("that is its console, which cannot be paused")
+    return name
+
+
 def _job(value: object) -> str:
     job = text(value)
     if not 0 < len(job) <= 128 or not job.isprintable():
@@ -342,6 +351,11 @@ Address: TypeAlias = Annotated[
     pattern(r"[^\s/]*:[0-9]{1,5}"),
 ]
 Host: TypeAlias = Annotated[str, BeforeValidator(_host), pattern(r"[^\s/*]+")]
+Database: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_database),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 63}),
+]
 Job: TypeAlias = Annotated[
     str,
     BeforeValidator(_job),

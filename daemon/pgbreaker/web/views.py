@@ -265,6 +265,7 @@ class Views:
             "version": {"epoch": self.epoch, "seq": breaker.era},
             "window": seen["window"],
             "totals": seen["totals"],
+            "applications": _applications(target, operation),
         }
 
     def _override(self, breaker: Breaker) -> Mapping[str, Any] | None:
@@ -278,6 +279,11 @@ class Views:
             "author": override.author,
             "until": None if until is None else moment(self._clock.wall_of(until)),
         }
+
+
+def _applications(target: TargetBoard, operation: str) -> dict[str, Any] | None:
+    crowd = target.crowd(operation)
+    return None if crowd is None else crowd.written()
 
 
 def _cause(breaker: Breaker) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.policy import NEVER
+from pgbreaker.core.report import Crowd
 from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import percent
 from pgbreaker.sinks.board import TargetBoard
@@ -36,6 +37,7 @@ class BreakerSight:
         override: Somebody's word. None: it decides by itself.
         override_ends: Wall time at which that ends. None: only by hand.
         verbs: What can be done to it.
+        crowd: What applications report of it. None: none does.
     """
 
     name: str
@@ -51,6 +53,16 @@ class BreakerSight:
     override: Override | None
     override_ends: float | None
     verbs: tuple[str, ...]
+    crowd: Crowd | None
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether applications find that it fails, though the daemon does not."""
+        return (
+            self.look is STATES[State.CLOSED]
+            and self.crowd is not None
+            and self.crowd.is_troubled
+        )
 
     @property
     def is_well(self) -> bool:
@@ -90,6 +102,7 @@ def sight_of(target: TargetBoard, operation: str, clock: Clock) -> BreakerSight:
         override=override,
         override_ends=None if until is None else wall + until,
         verbs=tuple(_verbs(breaker)),
+        crowd=target.crowd(operation),
     )
 
 

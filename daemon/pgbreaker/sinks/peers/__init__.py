@@ -1,0 +1,1 @@
+"""What several daemons share, by an engine that is there already: Redis or Valkey."""
