@@ -7,7 +7,7 @@ collector cannot be combined.
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import (
@@ -138,7 +138,8 @@ LIBRARY: Final = {
         Family(
             "pgbreaker_follower_connected",
             "gauge",
-            "1 while the daemon that is followed is heard. Here `daemon` is its address.",
+            "1 while a daemon is heard. Here `daemon` is the address of the one that is, or"
+            " was last.",
             ("daemon",),
         ),
         Family(
@@ -204,8 +205,12 @@ class BreakerCollector(Collector):
             if target in targets:
                 _fill_pool(made, target, use)
         # Two may follow one daemon, and one may have been stopped: it is one series.
-        for where, some in groupby(followers(), lambda follower: follower.where):
-            _fill_followers(made, where, list(some))
+        # Where one listens is asked once, for it may go elsewhere meanwhile.
+        by_where: dict[str, list[Follower]] = {}
+        for follower in followers():
+            by_where.setdefault(follower.where, []).append(follower)
+        for where, some in by_where.items():
+            _fill_followers(made, where, some)
         yield from made.values()
 
 

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from . import board as boards
 from . import links, panels, shared
 from .board import Line, Section
-from .limits import FAILURE_RATE, FLAPPING, RECOVERY
+from .limits import DISAGREE, FAILURE_RATE, FLAPPING, RECOVERY
 from .panels import Column, Panel
 from .queries import (
     ANY,
@@ -44,7 +44,10 @@ def board() -> Dashboard:
         "How do the breakers behave?",
         [
             Section("Now, and in the time shown", [Line(4, _now())]),
-            Section("States", [Line(7, [_of_daemon()]), Line(7, [_of_applications()])]),
+            Section(
+                "States",
+                [Line(7, [_of_daemon()]), Line(7, [_of_applications(), _reported()])],
+            ),
             Section("Why they move", [Line(8, _moves())]),
             Section("When they open, and for how long", [Line(8, _openings())]),
             Section("Each of them", [Line(10, [_each()])]),
@@ -131,6 +134,31 @@ def _of_applications() -> Panel:
         (state(_APPLICATIONS), _LEGEND),
         none=shared.NO_APPLICATION,
         words=panels.STATE_WORDS,
+    )
+
+
+def _reported() -> Panel:
+    reported = by(EACH, pick("pgbreaker_application_processes", _DAEMON))
+    opened = by(EACH, pick("pgbreaker_application_processes_open", _DAEMON))
+    own = by(EACH, pick("pgbreaker_application_processes_open", _DAEMON, 'by="calls"'))
+    return panels.graph(
+        "Processes that have it open, of those that report",
+        "Share of the processes that take a breaker's advice in which calls do not pass,"
+        " and of these the share by their own calls, the five highest. By their own while"
+        " the daemon's breaker is closed: applications fail where the probe does not."
+        f" {DISAGREE.alert} fires at the line then; pgbreaker explain BREAKER says why.",
+        (
+            top(5, f"{by('breaker', f'{opened} / {reported}', 'max')} > 0"),
+            "{{breaker}}",
+        ),
+        (
+            top(5, f"{by('breaker', f'{own} / {reported}', 'max')} > 0"),
+            "{{breaker}} by own calls",
+        ),
+        none="no process reports, or none has it open",
+        unit="percentunit",
+        most=1,
+        limits=(DISAGREE,),
     )
 
 

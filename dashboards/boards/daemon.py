@@ -22,7 +22,10 @@ def board() -> Dashboard:
         "Does the watcher itself work?",
         [
             Section("Is it there?", [Line(4, _now())]),
-            Section("What it remembers, and who is served", [Line(4, _kept())]),
+            Section(
+                "What it remembers, and who is served",
+                [Line(4, _kept(), spans=(4, 4, 4, 3, 3, 3, 3))],
+            ),
             Section("Is it in time?", [Line(8, _punctual())]),
             Section("Does it get through?", [Line(8, _told())]),
             Section("What it takes", [Line(8, _resources())]),
@@ -139,6 +142,14 @@ def _kept() -> list[Panel]:
             steps=((None, "blue"),),
         ),
         panels.number(
+            "Followers",
+            "Processes of applications that follow the advice; advice.followers says how"
+            " many there may be.",
+            f"sum({pick('pgbreaker_followers', ANY)})",
+            none=_NONE,
+            steps=((None, "blue"),),
+        ),
+        panels.number(
             "Turned away",
             "Requests that were not let in, of a second: nobody known, not allowed, too many"
             " or malformed. A few are mistakes; many are somebody who tries.",
@@ -156,6 +167,9 @@ def _punctual() -> list[Panel]:
     lost = {
         "pgbreaker_schedule_skipped_total": "runs left out",
         "pgbreaker_events_dropped_total": "events dropped",
+        "pgbreaker_followers_dropped_total": "followers hung up on",
+        "pgbreaker_recording_dropped_total": "not recorded",
+        "pgbreaker_log_dropped_total": "lines of the log",
         "pgbreaker_clock_steps_total": "clock steps",
     }
     return [
@@ -188,7 +202,9 @@ def _punctual() -> list[Panel]:
         panels.graph(
             "Left out and dropped",
             "What was not done: runs whose predecessor had not ended, events that a"
-            " listener could not take, jumps of the clock. 0 is good.",
+            " listener could not take, applications that took no advice, readings and"
+            " moves that the recording lacks, lines that the log lacks; and jumps of the"
+            " clock. 0 is good.",
             *((f"sum({lately(metric, ANY)})", name) for metric, name in lost.items()),
             none=_NONE,
             unit="none",

@@ -34,6 +34,7 @@ PROBE_STALE: Final = Limit("ProbeStale", 75, CRITICAL)
 FAILURE_RATE: Final = Limit("FailureRateHigh", 0.7, CRITICAL)
 RECOVERY: Final = Limit("RecoverySlow", 300, CRITICAL)
 FLAPPING: Final = Limit("BreakerFlapping", 2.5)
+DISAGREE: Final = Limit("ApplicationsDisagree", 0.25)
 
 POOL_FULL: Final = Limit("PoolExhausted", 1, CRITICAL)
 POOL_SATURATED: Final = Limit("PoolSaturated", 0.9)

@@ -5,10 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
-from pgbreaker import PostgreSQLCircuitBreaker, PostgreSQLCircuitBreakerConfig, State
+from pgbreaker import (
+    CircuitOpenError,
+    PostgreSQLCircuitBreaker,
+    PostgreSQLCircuitBreakerConfig,
+    State,
+)
 from pgbreaker.core.states import Cause
 from pgbreaker.guard.follow import Follower
 from pgbreaker.guard.target import Target
@@ -46,8 +52,10 @@ def follow():
     """Follows, and ends that with the test."""
     started = []
 
-    def start(url: str, **more) -> Follower:
-        follower = Follower(url, **more)
+    def start(*urls: str, **more) -> Follower:
+        follower = Follower(urls, **more)
+        if follower.reporter is not None:
+            follower.reporter.every = 0.2  # until the daemon says otherwise
         follower.start()
         started.append(follower)
         return follower
@@ -91,8 +99,9 @@ def test_who_has_seen_nothing_opens_with_the_daemon_and_closes_with_it(
     follower = follow(running.url)
     until(lambda: follower.is_connected)
 
+    told = [target.breaker(operation) for operation in ("read", "write", "report")]
     server.kill()
-    took = until(lambda: target.breaker("read").state is State.OPEN)
+    took = until(lambda: all(breaker.state is State.OPEN for breaker in told))
     states = {b.name: b.state for b in target.breakers}
     reason = target.breaker("report").explain()
     server.start()
@@ -141,6 +150,60 @@ def test_a_daemon_that_is_started_again_moves_nothing(watching, follow, target):
     assert again.url == running.url
     assert follower.reconnects == 2
     assert [b.transitions for b in target.breakers] == [{}, {}, {}, {}]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_where_there_is_another_daemon_nothing_is_felt_of_one_that_is_gone(
+    how, daemon, config, server, follow, target
+):
+    dsn = f"'{server.dsn(user='pgbreaker')}'\n    interval: 200ms"
+    path = str(config(("main", dsn)))
+    pair = [daemon("--config", path, "--listen", "127.0.0.1:0") for _ in range(2)]
+    for one in pair:
+        one.until(lambda s: s["targets"][0]["state"] == "up")
+    follower = follow(*(one.url for one in pair))
+    until(lambda: follower.is_connected)
+    server.kill()
+    until(lambda: target.breaker("read").state is State.OPEN)
+    (lost,) = (one for one in pair if one.url == follower.where)
+    (other,) = (one for one in pair if one is not lost)
+
+    lost.process.send_signal(how)
+    leases = []
+    took = until(lambda: leases.append(follower.lease) or follower.where == other.url)
+    explained = target.breaker("read").explain()
+    moves = dict(target.breaker("read").transitions)
+    server.start()
+    until(lambda: target.breaker("read").state is State.CLOSED, 15.0)
+
+    assert took < 0.65 * LEASE
+    assert min(leases) > 0.3 * LEASE
+    assert list(moves.values()) == [1]
+    assert explained.endswith(f"; advised by {other.url}")
+    assert target.breaker("read").transitions == OPENED_AND_CLOSED
+
+
+def test_what_an_application_reports_is_shown_and_moves_nothing(
+    watching, follow, target
+):
+    breaker = target.breaker("write")
+    for _ in range(10):
+        with suppress(ConnectionRefusedError, CircuitOpenError), breaker:
+            raise ConnectionRefusedError(111, "Connection refused")
+    running = watching()
+    follower = follow(running.url, report="shop")
+    until(lambda: follower.reporter.sent == 1)
+
+    shown = running.get("/api/v1/reports")
+    (crowd,) = (b for b in shown["breakers"] if b["breaker"] == "main/write")
+    (instance,) = shown["instances"]
+    theirs = running.get("/api/v1/breakers/main/write")
+
+    assert follower.reporter.every == 5.0
+    assert shown["processes"] == 1
+    assert (crowd["open"], crowd["by_calls"]) == (1, 1)
+    assert (instance["application"], len(instance["breakers"])) == ("shop", 4)
+    assert theirs["state"] == "closed"
 
 
 def test_the_word_of_an_operator_reaches_every_application(watching, follow, target):

@@ -32,7 +32,7 @@ class Table:
         self.missed = 0
         self._unit = unit
         print(f"\n{title} [{unit}]   ({machine()})")
-        print(f"{'':<34}{'p50':>9}{'p99':>9}{'max':>9}{'n':>5}   goal")
+        print(f"{'':<34}{'p50':>9}{'p99':>9}{'max':>9}{'n':>8}   goal")
 
     def row(
         self,
@@ -52,7 +52,7 @@ class Table:
         met = all(goal[1] for goal in goals if goal)
         self.missed += not met
         print(
-            f"{name:<34}{middle:>9.1f}{high:>9.1f}{max(values):>9.1f}{len(values):>5}"
+            f"{name:<34}{middle:>9.1f}{high:>9.1f}{max(values):>9.1f}{len(values):>8}"
             f"   {said}{'' if met else '   MISSED'}"
         )
         sys.stdout.flush()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import asyncpg
+import pytest
 
 from pgbreaker.clock import Clock
 from pgbreaker.config.load import USUAL
@@ -64,6 +65,31 @@ async def test_what_is_mended_as_it_says_is_no_longer_complained_of(fresh_server
     assert len(typed) > 10
     # What a restart would need stays.
     assert {one.code for one in left.values()} <= {"pg_stat_statements"}
+
+
+@one_breakable_server
+@pytest.mark.parametrize(
+    ("whose", "helps"),
+    [
+        ("ROLE pgbreaker", "ALTER ROLE pgbreaker RESET {};"),
+        (
+            "ROLE pgbreaker IN DATABASE app",
+            "ALTER ROLE pgbreaker IN DATABASE app RESET {};",
+        ),
+        ("DATABASE app", None),
+    ],
+)
+async def test_a_role_that_is_read_only_alone_is_told(whose, helps, fresh_server):
+    """Its probe `commit` would say of a server that takes writes that it does not; where
+    applications are read-only as well, it is right."""
+    name = "default_transaction_read_only"
+    psql(fresh_server, f"ALTER {whose} SET {name} = on")
+
+    found = codes(await ask(plan_of(fresh_server)))
+
+    psql(fresh_server, f"ALTER {whose} RESET {name}")
+    told = found["read_only_role"].helps if "read_only_role" in found else None
+    assert told == (None if helps is None else (helps.format(name),))
 
 
 @one_breakable_server

@@ -157,7 +157,20 @@ async def watching(primary):
                     starts=0.0,
                     ends=float("inf"),
                 )
+                await reporting(daemon)
                 yield daemon
+
+
+async def reporting(daemon) -> None:
+    """Report as an application does."""
+    host, port = daemon.address
+    told = {"name": "orders", "follows": "replica/read", "state": "open"}
+    report = {"instance": "web-1:1:00000000", "breakers": [told]}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"http://{host}:{port}/api/v1/reports", json=report) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
 
 
 async def scraped(daemon, *, until) -> str:

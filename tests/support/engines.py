@@ -1,6 +1,7 @@
 """Real engines that daemons share, a Redis each, and what tests do to them."""
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -13,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pgbreaker.core.plan import EnginePlan
 from pgbreaker.core.secret import Secret
+from support.authority import Authority
 from support.process import free_port
 from support.tools import missing, need
 
@@ -89,15 +89,19 @@ class RedisServer:
 
     def tell(self, *words: str | int) -> Any:
         """Give it a command as the user that may do everything; returns its answer."""
-        import redis
-
         if self._console is None:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+
             self._console = redis.Redis(
                 unix_socket_path=str(self.socket),
                 decode_responses=True,
                 socket_timeout=_READY_WITHIN,
                 protocol=2,
+                retry=Retry(NoBackoff(), 0),
             )
+            self._console.response_callbacks.clear()  # as the engine says it
         return self._console.execute_command(*words)
 
     def clients(self, name: str) -> int:
@@ -171,7 +175,10 @@ class RedisServer:
 
 @contextlib.contextmanager
 def running_redis(
-    *, tls: bool = False, env: Mapping[str, str] | None = None, **settings: str
+    *,
+    authority: Authority | None = None,
+    env: Mapping[str, str] | None = None,
+    **settings: str,
 ) -> Iterator[RedisServer]:
     """A redis-server for the time of the block.
 
@@ -179,23 +186,24 @@ def running_redis(
     it fails.
 
     Args:
-        tls: Whether it speaks TLS; *settings* name its certificates then.
+        authority: Who signed its certificate and signs those of its clients; it speaks
+            TLS alone then.
         env: What it is started with, besides our own environment.
         settings: Lines of its configuration, with _ for -.
     """
     program = need("redis-server", "redis-server")
-    if not _has_client():
-        missing("redis is missing: pip install redis")
+    need_client()
     home = Path(tempfile.mkdtemp(prefix="redis-", dir="/tmp"))
     own = {name.replace("_", "-"): value for name, value in settings.items()}
-    port, tls_port = (0, free_port()) if tls else (free_port(), 0)
-    if tls:
-        own["tls-port"] = str(tls_port)
+    port, tls_port = (free_port(), 0) if authority is None else (0, free_port())
     server = RedisServer(home, port, tls_port, own, env or {}, program)
     try:
+        if authority is not None:
+            own |= _certified(authority, home) | {"tls-port": str(tls_port)}
         home.chmod(0o755)
         if os.geteuid() == 0:
-            os.chown(home, **_ids())
+            for path in (home, *home.iterdir()):
+                os.chown(path, **_ids())
         server.start()
         yield server
     finally:
@@ -203,12 +211,18 @@ def running_redis(
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _has_client() -> bool:
-    try:
-        import redis
-    except ModuleNotFoundError:
-        return False
-    return bool(redis)
+def need_client() -> None:
+    """Skip without redis-py; in CI, where everything has to be there, fail."""
+    if importlib.util.find_spec("redis") is None:
+        missing("redis is missing: pip install redis")
+
+
+def _certified(authority: Authority, home: Path) -> dict[str, str]:
+    """Put its certificates into *home*; returns the settings that name them."""
+    names = {"cert": "server.crt", "key": "server.key", "ca-cert": "root.crt"}
+    for name in names.values():
+        shutil.copy(authority.home / name, home / name)
+    return {f"tls-{what}-file": str(home / name) for what, name in names.items()}
 
 
 def _errors() -> tuple[type[Exception], ...]:
@@ -228,10 +242,3 @@ def _demoted() -> dict[str, Any]:
         return {}
     ids = _ids()
     return {"user": ids["uid"], "group": ids["gid"], "extra_groups": []}
-
-
-@pytest.fixture(scope="module")
-def shared_redis() -> Iterator[RedisServer]:
-    """One for a whole file of tests, which leave it running."""
-    with running_redis() as server:
-        yield server

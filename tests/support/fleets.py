@@ -249,7 +249,16 @@ class Engine:
         live = self.leases.items()
         keys = ("fleet", "leases", "seen", "said", "entries", "words")
         digest, stamp = "0" * 16, int((WALL + now) * 1000)
-        args = (daemon, _WHO, token or "", 2000, _WHO, digest, scripts.DAY, scripts.LONG)
+        args = (
+            daemon,
+            _WHO,
+            token or "",
+            2000,
+            _WHO,
+            digest,
+            scripts.DAY,
+            scripts.LONG,
+        )
         whose = (f"views:{daemon}", f"targets:{daemon}")
         answer = 4 + command("ok", self.last, _WHO) + len(f":{held.token}:{stamp}") + 4
         answer += sum(command(n, digest) + len(f":{x.token}:2000") for n, x in live)
@@ -276,7 +285,9 @@ class Engine:
             asked = command("GET", f"{_PREFIX}targets:{daemon}")
             self._count("targets", asked, bulk(self._names_size))
 
-    def say(self, daemon: str, token: int, what: list[tuple[str, str, Any, int]]) -> None:
+    def say(
+        self, daemon: str, token: int, what: list[tuple[str, str, Any, int]]
+    ) -> None:
         """Say something; whoever listens is hinted at it."""
         keys = ("fleet", "leases", "said", "entries", "words", f"views:{daemon}")
         asked = script(

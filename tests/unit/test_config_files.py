@@ -319,3 +319,22 @@ def test_a_secret_that_others_can_read_is_cautioned_of(main, tmp_path):
     for path in (secret, noted):
         path.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert config.cautions(found, env) == ()
+
+
+def test_what_will_not_be_done_and_who_may_ask_is_cautioned_of(main):
+    pooler = "postgresql://boss:x@db1:6432/pgbouncer"
+    pause = f", pgbouncer: {{dsn: '{pooler}', pause: {{database: app}}}}"
+    text = f"version: 1\ntargets:\n{target('a', pause)}"
+    env = {"PGPASSWORD": CANARY}
+
+    def said(more: str, **besides: str) -> list[str]:
+        main.write_text(text + more)
+        lines = config.cautions(config.load(main, env=env), env | besides)
+        return [line.partition(":")[0] for line in lines]
+
+    assert said("haproxy: {listen: 0.0.0.0:9433}\n") == [
+        "haproxy.listen",
+        "targets.a.pgbouncer.pause",
+    ]
+    assert said("haproxy: {listen: 127.0.0.1:9433}\n", STATE_DIRECTORY="/var/x") == []
+    assert said("haproxy: {listen: localhost:9433}\nstore: {path: s.db}\n") == []

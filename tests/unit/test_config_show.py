@@ -65,6 +65,54 @@ def test_what_is_shown_is_a_configuration_that_is_the_same(name):
     assert json.loads(json.dumps(config.shown(before))) == config.shown(before)
 
 
+def test_what_is_shown_of_load_balancers_and_poolers_is_read_as_the_same():
+    pause = f"""
+      pause:
+        {{database: "my app", while_open: read, max_time: 1m30s,
+         dsn: "postgresql://boss:{CANARY}@db1:6432/pgbouncer"}}"""
+    before = parsed(
+        BASE.replace(
+            f'{{dsn: "postgresql://stats:{CANARY}@db1:6432/pgbouncer"}}',
+            f'\n      dsn: "postgresql://stats:{CANARY}@db1:6432/pgbouncer"{pause}',
+        )
+        + "haproxy: {listen: '[::1]:9433'}\n"
+    )
+
+    again = parsed(config.written(before))
+
+    assert CANARY not in config.written(before)
+    assert config.shown(again) == config.shown(before)
+    assert before.haproxy == again.haproxy
+    plan = again.targets[0].pause
+    assert plan is not None
+    assert (plan.database, plan.while_open, plan.max_time) == ("my app", "read", 90.0)
+
+
+def test_a_pause_goes_by_the_probes_console_unless_it_has_its_own():
+    usual = f'"postgresql://stats:{CANARY}@db1:6432/pgbouncer"'
+    plain = parsed(BASE.replace(f"{usual}}}", f"{usual}, pause: {{database: app}}}}"))
+
+    (pooler, pause) = plain.targets[0].probes["pgbouncer"], plain.targets[0].pause
+
+    assert pause is not None
+    assert pause.address == pooler.address
+    assert pause.max_time == 30.0
+
+
+def test_a_password_of_a_pause_that_changed_is_said_to_have():
+    usual = f'"postgresql://stats:{CANARY}@db1:6432/pgbouncer"'
+    own = "pause: {database: app, dsn: 'postgresql://boss:one@db1:6432/pgbouncer'}"
+    before = BASE.replace(f"{usual}}}", f"{usual}, {own}}}")
+    after = before.replace("boss:one", "boss:two")
+
+    assert config.diff(parsed(before), parsed(after)) == (
+        "targets.main.pgbouncer.pause.dsn: changed",
+    )
+    assert config.later(
+        config.diff(parsed(BASE), parsed(f"{BASE}haproxy: {{listen: ':1'}}"))
+    ) == ("haproxy: added",)
+
+
 @pytest.mark.parametrize(
     ("dsn", "shown"),
     [

@@ -48,6 +48,7 @@ SUFFIXES = ("_bucket", "_sum", "_count")
 GUARDS = {
     "PgbreakerProbeStale": {3},  # intervals, which panels take off beforehand
     "PgbreakerFailureRateHigh": {0.05},  # calls a second, below which nothing is said
+    "PgbreakerApplicationsDisagree": {4},  # processes, below which nothing is said
     "PgbreakerQuerySlow": {0.05, 1},  # the same, seconds, and times the threshold
     "PgbreakerPoolExhaustionPredicted": {0.6},  # use below which nothing is said
     "PgbreakerPoolerExhausted": {60},  # seconds since pgbouncer last answered

@@ -33,6 +33,7 @@ from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.monitor.desk import Desk
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
+from pgbreaker.monitor.pausing import Pausing
 from pgbreaker.monitor.pulse import Pulse
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.probes import probe_called
@@ -63,6 +64,7 @@ from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.record import Recorder, recording
 from pgbreaker.sinks.store import Restored, Rollup, Store
 from pgbreaker.sinks.traces import Traces, open_traces
+from pgbreaker.web.agent import answering
 from pgbreaker.web.api.advising import AdviceFile, Advising, Think
 from pgbreaker.web.api.stream import Stream
 from pgbreaker.web.doors.limits import DEFAULT as LIMITS
@@ -201,8 +203,7 @@ async def running(
             store=ground.store,
             grafana_url=_grafana(config),
         )
-        limits = replace(LIMITS, followers=config.advice.followers)
-        address = await stack.enter_async_context(serve(config.http, inside, limits))
+        address = await _serve(config, inside, stack)
         stack.push_async_callback(fleet.close)
         stack.push_async_callback(schedule.close)
         # Before the server hangs up, whoever listens is told that it will.
@@ -217,6 +218,7 @@ async def running(
         if peers is not None:
             await _join(peers, advising, works, stack)
         works.begin(stack, "desk", desk.run())
+        await _pause(config, ground, works, stack)
         file = None if config.advice.file is None else AdviceFile(config.advice.file)
         works.begin(stack, "advising", advising.run(file))
         if renewal is not None:
@@ -237,6 +239,7 @@ class _Ground:
     recent: Recent
     alerting: Alerting
     recorder: Recorder | None
+    pausing: Pausing
     hub: Hub
     store: Store | None
     restored: Restored
@@ -252,6 +255,7 @@ class _Ground:
         self.recent.keep(frozenset(self.board.targets))
         if self.recorder is not None:
             self.recorder.turn(config.targets)
+        await self.pausing.take(config.targets)
         await self.alerting.take(config.alertmanager)
         self.alerting.look()
 
@@ -268,6 +272,7 @@ async def _ground(
     restored = Restored() if store is None else store.restored()
     memories = restored.memories
     board = Board((board_of(plan, clock, memories) for plan in config.targets), clock)
+    board.reports.most = config.advice.followers
     metrics = Metrics(board, __version__, _shown(config))
     history = History(
         board,
@@ -295,6 +300,8 @@ async def _ground(
         history.follow(traces.heed)
     if recorder is not None:
         sinks.append(recorder)
+    pausing = Pausing(board, history, clock, is_kept=store is not None)
+    sinks.append(pausing)
     if store is not None:
         sinks += _keeping(board, store, metrics, clock, works, stack)
     return _Ground(
@@ -305,6 +312,7 @@ async def _ground(
         recent=recent,
         alerting=alerting,
         recorder=recorder,
+        pausing=pausing,
         hub=Hub([*sinks, history, *also]),
         store=store,
         restored=restored,
@@ -428,6 +436,28 @@ def _advising(
         also=stream.advise,
         think=think,
     )
+
+
+async def _serve(
+    config: Config, inside: Inside, stack: AsyncExitStack
+) -> tuple[str, int]:
+    """Serve HTTP, and answer HAProxy where that is wanted. Returns host and port of the
+    first."""
+    limits = replace(LIMITS, followers=config.advice.followers)
+    address = await stack.enter_async_context(serve(config.http, inside, limits))
+    if config.haproxy is not None:
+        agent = answering(config.haproxy, inside.board, inside.clock.now)
+        await stack.enter_async_context(agent)
+    return address
+
+
+async def _pause(
+    config: Config, ground: _Ground, works: Works, stack: AsyncExitStack
+) -> None:
+    """Have poolers hold clients back, from now on and until shortly before the end."""
+    await ground.pausing.take(config.targets)
+    works.begin(stack, "pausing", ground.pausing.run())
+    stack.push_async_callback(ground.pausing.close)
 
 
 def _own(

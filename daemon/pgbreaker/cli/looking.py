@@ -16,6 +16,7 @@ from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import EndError
 from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
 from pgbreaker.core import wall
+from pgbreaker.core.entry import Kind
 from pgbreaker.core.units import Seconds, duration, hundredths, lasting
 
 if TYPE_CHECKING:
@@ -249,6 +250,8 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
         facts.append(("cause", str(seen["cause"]["code"])))
     if seen["retry_after_seconds"]:
         facts.append(("tried again in", lasting(seen["retry_after_seconds"])))
+    if seen.get("applications") is not None:  # an older daemon hears none
+        facts.append(("applications", str(seen["applications"]["text"])))
     window = seen.get("window") or {}
     facts += [(f"window {name}", _number(value)) for name, value in window.items()]
     facts += _passed(daemon, seen)
@@ -357,8 +360,7 @@ def place_of(breaker: str) -> str:
     "kinds",
     multiple=True,
     metavar="KIND",
-    help="Of this kind alone: transition, override, maintenance, notice, reload, note,"
-    " daemon. May be said several times.",
+    help=f"Of this kind alone: {', '.join(Kind)}. May be said several times.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="The last so many.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
@@ -468,9 +470,7 @@ def _follow(
         click.echo()
 
 
-_KINDS: Final = frozenset(
-    ("transition", "override", "maintenance", "notice", "reload", "note", "daemon")
-)
+_KINDS: Final = frozenset(kind.value for kind in Kind)
 
 
 def _as_table(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:

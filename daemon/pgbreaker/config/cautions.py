@@ -1,9 +1,10 @@
 """What is no mistake and yet not as it should be: secrets that others can read, and those
-that are there and not used."""
+that are there and not used; a door without a lock; what will not be done."""
 
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,8 +16,26 @@ from pgbreaker.core.secret import Secret
 
 def cautions(config: Config, env: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Say it, a line each, such as ``targets.primary.password_file: ...``."""
-    lines = (line for plan in config.targets for line in _of_target(plan, env))
+    lines = [line for plan in config.targets for line in _of_target(plan, env)]
+    lines += _of_the_rest(config, env)
     return tuple(dict.fromkeys(lines))
+
+
+def _of_the_rest(config: Config, env: Mapping[str, str]) -> Iterator[str]:
+    if config.haproxy is not None and not _is_here(config.haproxy.listen[0]):
+        yield "haproxy.listen: other machines reach it, and nobody has to log in; let HAProxy alone through"
+    if config.store is None and not env.get("STATE_DIRECTORY"):
+        for plan in config.targets:
+            if plan.pause is not None:
+                yield f"targets.{plan.name}.pgbouncer.pause: nothing is paused without a store, unless the service manager makes room for one ($STATE_DIRECTORY)"
+
+
+def _is_here(host: str) -> bool:
+    """Whether *host* is this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _of_target(plan: TargetPlan, env: Mapping[str, str]) -> Iterator[str]:
@@ -29,6 +48,9 @@ def _of_target(plan: TargetPlan, env: Mapping[str, str]) -> Iterator[str]:
     if pooler is not None and pooler.address is not None:
         place = f"{where}.pgbouncer"
         yield from _of_address(place, pooler.address, pooler.password_file, env)
+    if plan.pause is not None:
+        place = f"{where}.pgbouncer.pause"
+        yield from _of_address(place, plan.pause.address, plan.pause.password_file, env)
 
 
 def _of_address(

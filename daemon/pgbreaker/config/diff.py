@@ -8,7 +8,7 @@ from pgbreaker.config.show import Shown, shown, shown_target, to_yaml
 from pgbreaker.core.judge import PGBOUNCER
 from pgbreaker.core.plan import Config, TargetPlan
 
-LATER: Final = ("http", "advice", "peers", "store", "record", "otlp")
+LATER: Final = ("http", "haproxy", "advice", "peers", "store", "record", "otlp")
 """What only the next start takes over: sockets and files that are open already."""
 
 _LONGEST: Final = 60
@@ -69,11 +69,14 @@ def _of_target(old: TargetPlan, new: TargetPlan) -> Iterator[str]:
     if old.dsn != new.dsn and before["dsn"] == after["dsn"]:
         yield "dsn: changed"
     poolers = old.probes.get(PGBOUNCER), new.probes.get(PGBOUNCER)
-    if poolers[0] is None or poolers[1] is None:
+    if None in poolers or before[PGBOUNCER] != after[PGBOUNCER]:
         return
-    is_shown = before[PGBOUNCER] != after[PGBOUNCER]
-    if poolers[0].address != poolers[1].address and not is_shown:
-        yield "pgbouncer.dsn: changed"
+    for where, one, other in (
+        ("pgbouncer.dsn", *poolers),
+        ("pgbouncer.pause.dsn", old.pause, new.pause),
+    ):
+        if one is not None and other is not None and one.address != other.address:
+            yield f"{where}: changed"
 
 
 def _by_name(target: dict[str, Shown]) -> Shown:

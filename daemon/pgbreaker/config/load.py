@@ -34,6 +34,7 @@ from pgbreaker.core.plan import (
     AdvicePlan,
     AlertmanagerPlan,
     Config,
+    HaproxyPlan,
     HttpPlan,
     LogPlan,
     OtlpPlan,
@@ -225,6 +226,9 @@ class _Files:
         return Config(
             targets=tuple(plans),
             http=self._http(file.http),
+            haproxy=None
+            if file.haproxy is None
+            else HaproxyPlan(listen=file.haproxy.listen),
             advice=self._advice(file.advice),
             peers=None
             if file.peers is None

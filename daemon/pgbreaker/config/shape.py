@@ -18,7 +18,13 @@ from pgbreaker.config.units import (
 )
 from pgbreaker.config.words import enum, listed, one_of, switched
 from pgbreaker.core.judge import LATENCY, OPERATIONS, PING, REPLICATION, SERVED
-from pgbreaker.core.plan import AdvicePlan, EnginePlan, RecordPlan, StorePlan
+from pgbreaker.core.plan import (
+    AdvicePlan,
+    EnginePlan,
+    PausePlan,
+    RecordPlan,
+    StorePlan,
+)
 from pgbreaker.core.secret import Secret
 from pgbreaker.probes import PROBES
 from pgbreaker.probes.probe import Place
@@ -28,6 +34,7 @@ _FORMATS: Final = ("auto", "json", "console")
 _PROFILES: Final = ("default", "fast")
 _FOLLOWERS: Final = AdvicePlan().followers
 _ENGINE: Final = EnginePlan(url=Secret(""))
+_PAUSE: Final = PausePlan(address=Secret(""), database="")
 _STORED: Final = StorePlan(path=Path()).max_size
 _RECORDED: Final = RecordPlan(path=Path()).max_size
 
@@ -126,6 +133,33 @@ class CustomShape(ProbeShape):
     ]
 
 
+class PauseShape(Model):
+    database: Annotated[
+        words.Database,
+        Field(description="what pgbouncer calls the database; no other is touched"),
+    ]
+    while_open: Annotated[
+        Annotated[str, one_of(SERVED, "operation"), enum(SERVED)],
+        Field(description="the operation by whose breaker it goes"),
+    ] = _PAUSE.while_open
+    max_time: Annotated[
+        Duration,
+        Field(
+            description="time after which it is resumed, whatever the breaker says; up to 10m"
+        ),
+    ] = _PAUSE.max_time
+    dsn: Annotated[
+        words.Dsn | None,
+        Field(
+            description="its console for one of its `admin_users`; unless given, the `dsn` above"
+        ),
+    ] = None
+    password_file: Annotated[
+        words.File | None,
+        Field(description="file with the password, read each time"),
+    ] = None
+
+
 class PgbouncerShape(ProbeShape):
     dsn: Annotated[
         words.Dsn,
@@ -138,6 +172,12 @@ class PgbouncerShape(ProbeShape):
     max_wait: Annotated[
         Duration | None,
         Field(description="time that clients may wait before `pool` fails"),
+    ] = None
+    pause: Annotated[
+        PauseShape | None,
+        Field(
+            description="has clients wait at it while a breaker is open (`PAUSE`, `RESUME`); needs a store"
+        ),
     ] = None
 
 
@@ -293,6 +333,15 @@ class HttpShape(Model):
             description="names by which browsers may reach it, besides those of this machine"
         ),
     ] = ()
+
+
+class HaproxyShape(Model):
+    listen: Annotated[
+        words.Address,
+        Field(
+            description="address to answer on, such as `127.0.0.1:9433`; nobody logs in there, and it says no more than `up` or `down`"
+        ),
+    ]
 
 
 class AdviceShape(Model):
@@ -480,6 +529,12 @@ class FileShape(Model):
     http: Annotated[HttpShape, Field(description="what the daemon serves")] = (
         HttpShape()
     )
+    haproxy: Annotated[
+        HaproxyShape | None,
+        Field(
+            description="answers HAProxy's `agent-check`; without it, nothing listens for them"
+        ),
+    ] = None
     advice: Annotated[
         AdviceShape,
         Field(description="what applications are told that follow it"),

@@ -24,6 +24,7 @@ from pgbreaker.core.plan import (
     HttpPlan,
     LogPlan,
     OtlpPlan,
+    PausePlan,
     PeersPlan,
     ProbePlan,
     TargetPlan,
@@ -47,8 +48,10 @@ def shown(config: Config) -> dict[str, Shown]:
         "version": 1,
         "targets": [shown_target(plan) for plan in config.targets],
         "http": _http(config.http),
-        "advice": _advice(config.advice),
     }
+    if config.haproxy is not None:
+        found["haproxy"] = {"listen": _address(*config.haproxy.listen)}
+    found["advice"] = _advice(config.advice)
     if config.peers is not None:
         found["peers"] = _peers(config.peers)
     for name, plan in (("store", config.store), ("record", config.record)):
@@ -112,10 +115,12 @@ def shown_target(plan: TargetPlan) -> dict[str, Shown]:
     ]
     if custom:
         found["custom"] = list[Shown](custom)
-    return found | _neighbours(plan.probes)
+    return found | _neighbours(plan.probes, plan.pause)
 
 
-def _neighbours(probes: Mapping[str, ProbePlan]) -> dict[str, Shown]:
+def _neighbours(
+    probes: Mapping[str, ProbePlan], pause: PausePlan | None
+) -> dict[str, Shown]:
     found: dict[str, Shown] = {}
     if (pooler := probes.get(PGBOUNCER)) is not None:
         assert pooler.address is not None
@@ -124,10 +129,24 @@ def _neighbours(probes: Mapping[str, ProbePlan]) -> dict[str, Shown]:
             inside["password_file"] = str(pooler.password_file)
         if pooler.limit is not None:
             inside["max_wait"] = written_duration(pooler.limit)
+        if pause is not None:
+            inside["pause"] = _pause(pause)
         found[PGBOUNCER] = inside | _times(pooler)
     if (manager := probes.get("patroni")) is not None:
         assert manager.address is not None
         found["patroni"] = {"url": manager.address.reveal(), **_times(manager)}
+    return found
+
+
+def _pause(plan: PausePlan) -> dict[str, Shown]:
+    found: dict[str, Shown] = {
+        "database": plan.database,
+        "while_open": plan.while_open,
+        "max_time": written_duration(plan.max_time),
+        "dsn": redacted(plan.address.reveal()),
+    }
+    if plan.password_file is not None:
+        found["password_file"] = str(plan.password_file)
     return found
 
 
@@ -169,16 +188,17 @@ def _breaker(policy: Policy) -> dict[str, Shown]:
 
 
 def _http(plan: HttpPlan) -> dict[str, Shown]:
-    host, port = plan.listen
-    found: dict[str, Shown] = {
-        "listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    }
+    found: dict[str, Shown] = {"listen": _address(*plan.listen)}
     for name, path in (("socket", plan.socket), ("web_config", plan.web_config)):
         if path is not None:
             found[name] = str(path)
     if plan.allowed_hosts:
         found["allowed_hosts"] = list(plan.allowed_hosts)
     return found
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _advice(plan: AdvicePlan) -> dict[str, Shown]:

@@ -16,10 +16,10 @@ from pgbreaker.config.document import Path as Where
 from pgbreaker.config.dsn import has_password
 from pgbreaker.config.files import CannotReadError, beside, credential, password_size
 from pgbreaker.core.judge import COMMIT, IDENTITY, LATENCY, PGBOUNCER, PING
-from pgbreaker.core.plan import PATIENCE, ProbePlan, TargetPlan
+from pgbreaker.core.plan import PATIENCE, PausePlan, ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON, Policy
 from pgbreaker.core.secret import Secret
-from pgbreaker.core.units import percent, shortly
+from pgbreaker.core.units import Seconds, percent, shortly
 from pgbreaker.probes import PROBES
 
 USUAL: Final[Mapping[str, ProbePlan]] = {
@@ -35,6 +35,8 @@ POOL: Final = "pool"
 
 FAST: Final = ProbePlan(interval=0.1, timeout=0.25)
 """The ping of ``profile: fast``."""
+
+LONGEST_PAUSE: Final[Seconds] = 600.0
 
 _DEFAULTS: Final = "defaults"
 
@@ -87,6 +89,7 @@ class Draft:
             operations=self._operations(),
             probes={name: plan for name, plan, _ in probes},
             policy=policy,
+            pause=self._pause(),
         )
 
     def _complain(self, text: str, where: Where, *looked_at: Where) -> None:
@@ -154,6 +157,22 @@ class Draft:
             plan = _timed(replace(plan, address=Secret(manager.url)), manager)
             yield "patroni", plan, self._own("patroni")
 
+    def _pause(self) -> PausePlan | None:
+        """When the pooler holds its clients back; at its probe's address unless it is
+        given its own."""
+        pooler = self._shape.pgbouncer
+        asked = None if pooler is None else pooler.pause
+        if pooler is None or asked is None:
+            return None
+        alike = pooler if asked.dsn is None else asked
+        return PausePlan(
+            address=Secret(asked.dsn or pooler.dsn),
+            password_file=self._beside(asked.password_file or alike.password_file),
+            database=asked.database,
+            while_open=asked.while_open,
+            max_time=asked.max_time,
+        )
+
     def _in_a_crowd(self, usual: ProbePlan) -> ProbePlan:
         """*usual*, asked less often by a daemon that has many to ask."""
         # In steps: one more target does not change how often all the others are asked.
@@ -213,6 +232,8 @@ class Draft:
         pooler = self._shape.pgbouncer
         if pooler is not None:
             self._check_password(pooler.password_file, pooler.dsn, PGBOUNCER)
+        if pooler is not None and pooler.pause is not None:
+            self._check_pause(pooler.pause, pooler.dsn)
 
     def _check_operations(self, probes: set[str]) -> None:
         target, where = self._shape, self._own("operations")
@@ -223,6 +244,17 @@ class Draft:
         if POOL in target.operations and target.pgbouncer is None:
             text = "the operation pool needs a pgbouncer"
             self._complain(text, where, self._own(PGBOUNCER))
+
+    def _check_pause(self, pause: shape.PauseShape, usual: str) -> None:
+        inside = (PGBOUNCER, "pause")
+        self._check_password(pause.password_file, pause.dsn or usual, *inside)
+        where = self._own(*inside, "while_open")
+        if pause.while_open not in self._shape.operations:
+            text = f"the target has no operation {pause.while_open}"
+            self._complain(text, where, self._own("operations"))
+        if pause.max_time > LONGEST_PAUSE:
+            text = f"{shortly(pause.max_time)} is too long for clients to wait; at most {shortly(LONGEST_PAUSE)} is taken"
+            self._complain(text, self._own(*inside, "max_time"))
 
     def _check_queries(self) -> None:
         names: set[str] = set()

@@ -33,6 +33,8 @@ _STAND_INS: Final[Mapping[str, Data]] = {
     "endpoint": "http://stand-in.invalid",
     "urls": ["http://stand-in.invalid"],
     "path": "/",
+    "database": "stand_in",
+    "listen": "127.0.0.1:9433",
     "targets": [],
 }
 # What the second look finds was hidden by what the first one did, and there is little.

@@ -254,6 +254,15 @@ def url_like(example: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _database(value: object) -> str:
+    name = text(value)
+    if not 0 < len(name.encode()) <= 63 or not name.isprintable():
+        raise ValueError("not the name of a database; use 1 to 63 bytes")
+    if name == "pgbouncer":
+        raise ValueError("that is its console, which cannot be paused")
+    return name
+
+
 def _job(value: object) -> str:
     job = text(value)
     if not 0 < len(job) <= 128 or not job.isprintable():
@@ -373,6 +382,11 @@ Address: TypeAlias = Annotated[
 Host: TypeAlias = Annotated[str, BeforeValidator(_host), pattern(r"[^\s/*]+")]
 EngineUrl: TypeAlias = Annotated[str, BeforeValidator(_engine), pattern(_ENGINE)]
 Prefix: TypeAlias = Annotated[str, BeforeValidator(_prefix), pattern(_PREFIX)]
+Database: TypeAlias = Annotated[
+    str,
+    BeforeValidator(_database),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 63}),
+]
 Job: TypeAlias = Annotated[
     str,
     BeforeValidator(_job),

@@ -32,11 +32,11 @@ class Opinion(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """When it was thought so first; larger is later.
+    """When it was thought so first; larger is later, of one run of one daemon. That of
+    another says nothing against it: see `Advice.term`.
 
     Attributes:
-        epoch: When the daemon began, in milliseconds of the wall clock: one that was
-            started again goes before what it was.
+        epoch: When the daemon began, in milliseconds of the wall clock.
         seq: Number of the change of mind, of that run of the daemon.
     """
 
@@ -72,6 +72,10 @@ class Advice:
         is_definite: Whether the server said so itself, so that calls which went well
             until a moment ago say nothing against it: it is in recovery, shutting down.
         word: What an operator has put before it. None: nothing.
+        daemon: Who says it, as whoever listens calls it. Empty: nobody in particular.
+        term: Number of the run of a daemon that was listened to when it was heard. What
+            is of a later term goes before what is of an earlier one, whatever their
+            versions.
     """
 
     breaker: str
@@ -82,6 +86,18 @@ class Advice:
     sqlstate: str | None = None
     is_definite: bool = False
     word: Word | None = None
+    daemon: str = ""
+    term: int = 0
+
+    @property
+    def place(self) -> tuple[int, Version]:
+        """Its place among all that is heard; larger is later."""
+        return self.term, self.version
+
+    def says_as(self, other: "Advice") -> bool:
+        """Whether *other* says the same, in whatever words."""
+        mine = self.opinion, self.is_definite
+        return mine == (other.opinion, other.is_definite)
 
     def written(self) -> dict[str, Any]:
         """Write it, fit for JSON."""
@@ -122,7 +138,7 @@ def read(written: object) -> Advice:
             if written["sqlstate"] is None
             else _text(written["sqlstate"]),
             is_definite=written["authoritative"] is True,
-            version=_version(written["version"]),
+            version=version_of(written["version"]),
             lease=_seconds(written["lease_seconds"], LONGEST_LEASE),
             word=None if written["override"] is None else _word(written["override"]),
         )
@@ -132,7 +148,12 @@ def read(written: object) -> Advice:
         raise ValueError(f"no advice: {error}") from None
 
 
-def _version(written: Mapping[str, Any]) -> Version:
+def version_of(written: Mapping[str, Any]) -> Version:
+    """Read a version.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
     epoch, seq = _text(written["epoch"]), written["seq"]
     if not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 20):
         raise ValueError(f"no advice: epoch {epoch!r} is no number")

@@ -93,9 +93,13 @@ class AdvisedBreaker(Breaker):
 
     def explain(self, now: Seconds) -> str:
         """Say in one sentence what the breaker does and why."""
-        text = super().explain(now)
-        counsel = self._shut_by
-        return text if counsel is None else telling.advised(self.name, counsel, text)
+        text, counsel = super().explain(now), self._shut_by
+        if counsel is not None:
+            text = telling.advised(self.name, counsel, text)
+        advice = None if self._counsel is None else self._counsel.holding(now)
+        if advice is not None and advice.daemon:
+            text += f"; advised by {advice.daemon}"
+        return text
 
     def snapshot(self, now: Seconds) -> dict[str, Any]:
         """All that can be said of the breaker now, fit for JSON."""
@@ -105,6 +109,7 @@ class AdvisedBreaker(Breaker):
             if advice is None
             else {
                 "breaker": advice.breaker,
+                "daemon": advice.daemon,
                 "opinion": advice.opinion.value,
                 "reason": advice.reason,
                 "heeded": self._is_advised,

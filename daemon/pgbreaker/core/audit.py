@@ -15,7 +15,9 @@ from pgbreaker.core.entry import Entry, Kind
 BEGINNING: Final = "0" * 64
 """What stands for the seal before the first."""
 
-_ALWAYS: Final = frozenset((Kind.OVERRIDE, Kind.MAINTENANCE, Kind.NOTE, Kind.RELOAD))
+_ALWAYS: Final = frozenset(
+    (Kind.OVERRIDE, Kind.MAINTENANCE, Kind.PAUSE, Kind.NOTE, Kind.RELOAD)
+)
 
 
 @dataclass(frozen=True, slots=True)

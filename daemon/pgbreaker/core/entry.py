@@ -15,6 +15,7 @@ class Kind(StrEnum):
     OVERRIDE = "override"  # somebody took a breaker over, or it was handed back
     MAINTENANCE = "maintenance"  # a window was added, or ended
     NOTICE = "notice"  # a restart, a new role: what moves no breaker
+    PAUSE = "pause"  # pgbouncer was told to hold clients back, or to go on
     RELOAD = "reload"  # a configuration was taken, or refused
     NOTE = "note"  # somebody wrote something to another entry
     DAEMON = "daemon"  # this daemon started, or is about to stop

@@ -9,6 +9,9 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.states import SHUT, State
 from pgbreaker.core.units import Seconds
 
+MOST: Final = 1000
+"""Incidents that are read at a time."""
+
 TELLING: Final = (Kind.TRANSITION, Kind.OVERRIDE, Kind.NOTE)
 """Kinds of entries that incidents are read out of."""
 
@@ -46,6 +49,32 @@ class Incident:
     def seconds(self, wall: float) -> Seconds:
         """How long it lasted, or has lasted until *wall*."""
         return max(0.0, (wall if self.ended is None else self.ended) - self.began)
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """What some incidents are read out of.
+
+    Attributes:
+        entries: In their order.
+        before: The entry before which there may be more. None: that is all.
+    """
+
+    entries: list[Entry]
+    before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incidents:
+    """Some incidents.
+
+    Attributes:
+        told: The oldest first.
+        before: The entry before which others may have begun. None: those are all.
+    """
+
+    told: list[Incident]
+    before: int | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +183,15 @@ def bare(entry: Entry) -> Entry:
         breaker=None if entry.breaker is None else intern(entry.breaker),
         details=details,
     )
+
+
+def begins(entry: Entry) -> bool:
+    """Whether an incident may begin with *entry*."""
+    shut = {state.value for state in SHUT}
+    if entry.kind is Kind.OVERRIDE:
+        return entry.details.get("state") in shut
+    ends = entry.details.get("from"), entry.details.get("to")
+    return ends[0] not in shut and ends[1] in shut
 
 
 def starts(entry: Entry) -> bool:

@@ -104,15 +104,23 @@ class Counsel:
         """Take what was said at *now*. Returns whether it is news, or what was said
         before once more; what is older than what holds is neither.
 
+        That another daemon says the same is no news: what own calls have found against
+        it stands, and so does their turn to come back.
+
         Args:
             turn: Seconds after which it is this breaker's turn to come back: if a whole
                 fleet did at once, it would be too much for a server that has just come
                 back itself.
         """
         known = self.advice
-        if known is not None and now < self.until and advice.version < known.version:
+        is_fresh = known is not None and now < self.until
+        if known is not None and is_fresh and advice.place < known.place:
             return False
-        if known is None or advice.version != known.version:
+        if known is None or advice.term != known.term:
+            is_news = known is None or not (is_fresh and advice.says_as(known))
+        else:
+            is_news = advice.version != known.version
+        if is_news:
             self.is_hastened = False
             self._good, self._tried = 0, None
             self._proven_until = now

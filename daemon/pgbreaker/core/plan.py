@@ -40,6 +40,25 @@ class ProbePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PausePlan:
+    """When pgbouncer holds its clients back, and how it is told.
+
+    Attributes:
+        address: Its console, as one of its ``admin_users``.
+        password_file: File that holds the password for there.
+        database: What it calls the database.
+        while_open: Operation whose breaker has it done by being open.
+        max_time: Seconds after which it is over, whatever the breaker says.
+    """
+
+    address: Secret
+    password_file: Path | None = None
+    database: str
+    while_open: str = "write"
+    max_time: Seconds = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetPlan:
     """One server to watch.
 
@@ -51,6 +70,7 @@ class TargetPlan:
         operations: Kinds of work with a breaker each.
         probes: Name -> plan, of the probes that run on it.
         policy: Rules of its breakers.
+        pause: When the pooler before it holds its clients back. None: never.
     """
 
     name: str
@@ -60,6 +80,7 @@ class TargetPlan:
     operations: tuple[str, ...] = ("connect", "read", "write")
     probes: Mapping[str, ProbePlan]
     policy: Policy = DAEMON
+    pause: PausePlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +151,17 @@ class HttpPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HaproxyPlan:
+    """Where HAProxy's agent checks are answered.
+
+    Attributes:
+        listen: Host and port; port 0 takes a free one.
+    """
+
+    listen: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdvicePlan:
     """How applications are advised.
 
@@ -170,17 +202,18 @@ class RecordPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlan:
-    """The engine that daemons share: Redis, or what speaks its protocol.
+    """Where daemons share what they know: Redis, or what speaks its protocol.
 
     Attributes:
-        url: Its address; may hold a password.
+        url: ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://`` with TLS, or
+            ``unix:///PATH?db=0``; may hold a password.
         password_file: File that holds the password, read at each connect.
-        ca_file: Certificates that its own is verified by. None: the system's.
-        cert_file: Certificate that is shown to it.
-        key_file: The key of that.
-        prefix: First part of every key.
+        ca_file: Certificates that are trusted. None: those that the system trusts.
+        cert_file: Certificate that is shown to the engine. None: none.
+        key_file: Its key. None: it is in the same file.
+        prefix: First word of every key, in the braces that keep all in one slot.
         timeout: Seconds for a command, connecting included.
-        lease: Seconds of a daemon's lease, by the engine's clock.
+        lease: Seconds, by the engine's clock, for which a daemon counts as there.
     """
 
     url: Secret
@@ -217,6 +250,7 @@ class Config:
     Attributes:
         targets: Servers to watch, in the order of the file.
         http: What it serves.
+        haproxy: Where HAProxy's agent checks are answered. None: nowhere.
         advice: How applications are advised.
         peers: The daemons that it is one of. None: it is the only one.
         store: Where it remembers. None: nowhere, with the process all is forgotten.
@@ -228,6 +262,7 @@ class Config:
 
     targets: tuple[TargetPlan, ...]
     http: HttpPlan = HttpPlan()
+    haproxy: HaproxyPlan | None = None
     advice: AdvicePlan = AdvicePlan()
     peers: PeersPlan | None = None
     store: StorePlan | None = None

@@ -8,12 +8,12 @@ from typing import Final
 _LONGEST: Final = 200
 
 
-def tidy(text: str) -> str:
-    """Make a server's words fit for one line: it is only half trusted."""
+def tidy(text: str, longest: int = _LONGEST) -> str:
+    """Make others' words fit for one line: they are only half trusted."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def words_of(error: BaseException) -> str:

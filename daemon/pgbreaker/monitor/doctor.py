@@ -168,17 +168,22 @@ class _Asked:
     Attributes:
         plan: How it is watched.
         settings: Name -> what a new session of ours has, of those we may see.
-        elsewhere: Names whose value is our own role's or database's and so says nothing
-            of others.
+        sources: Name -> where that is from, in PostgreSQL's words.
         in_recovery: Whether it is a replica.
         major: Its major version.
     """
 
     plan: TargetPlan
     settings: Mapping[str, str]
-    elsewhere: frozenset[str]
+    sources: Mapping[str, str]
     in_recovery: bool
     major: int
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """Names whose value is our own role's or database's and so says nothing of
+        others."""
+        return frozenset(name for name, of in self.sources.items() if of in _OWN)
 
     def complain(self, code: str, level: Level, text: str, *helps: str) -> Complaint:
         # ALTER SYSTEM has to come alone.
@@ -191,6 +196,7 @@ class _Asked:
         return Complaint(self.plan.name, code, level, text, helps)
 
 
+_OWN: Final = ("user", "database", "database user", "client", "session")
 _STATEMENTS_OF: Final = re.compile(r"(?<=;) (?! *--)")
 _ON_PRIMARY: Final = ("ALTER ROLE", "CREATE", "GRANT", "REVOKE")
 
@@ -201,6 +207,7 @@ _WATCHED: Final = (
     *("fsync", "full_page_writes", "autovacuum", "password_encryption"),
     *("max_connections", "superuser_reserved_connections", "reserved_connections"),
     *("shared_preload_libraries", "server_version_num"),
+    "default_transaction_read_only",
 )
 _SETTINGS: Final = f"""
 SELECT name, reset_val AS value, source, pg_is_in_recovery()::text AS in_recovery
@@ -209,7 +216,8 @@ SELECT name, reset_val AS value, source, pg_is_in_recovery()::text AS in_recover
 """
 
 _ROLE: Final = """
-SELECT quote_ident(r.rolname) AS role, r.rolsuper, r.rolcreaterole, r.rolcreatedb,
+SELECT quote_ident(r.rolname) AS role, quote_ident(current_database()) AS here,
+       r.rolsuper, r.rolcreaterole, r.rolcreatedb,
        r.rolreplication, r.rolbypassrls, r.rolconnlimit,
        pg_has_role(r.oid, 'pg_monitor', 'USAGE') AS is_monitor,
        (SELECT string_agg(m.rolname, ', ' ORDER BY m.rolname)
@@ -368,11 +376,10 @@ class _Examination:
 
 def _asked(plan: TargetPlan, rows: Rows) -> _Asked:
     settings = {str(row["name"]): row["value"] or "" for row in rows}
-    own = ("user", "database", "database user", "client", "session")
     return _Asked(
         plan,
         settings,
-        frozenset(str(row["name"]) for row in rows if row["source"] in own),
+        {str(row["name"]): row["source"] or "" for row in rows},
         any(row["in_recovery"] in ("t", "true") for row in rows),
         int(settings.get("server_version_num") or 0) // 10_000,
     )
@@ -485,9 +492,29 @@ def _number(text: str | None) -> float | None:
         return None
 
 
+def _of_read_only(asked: _Asked, role: str, database: str) -> Iterator[Complaint]:
+    """Where it is the server's, or the database's, that is so for applications, too."""
+    name = "default_transaction_read_only"
+    helps = {
+        "user": f"ALTER ROLE {role} RESET {name};",
+        "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET {name};",
+        "client": f"no {name} among the options of the dsn",
+    }.get(asked.sources.get(name, ""))
+    if helps and asked.settings[name] == "on" and "commit" in asked.plan.probes:
+        yield asked.complain(
+            "read_only_role",
+            Level.WRONG,
+            f"{name} is on for our role {role} alone: the probe commit takes that for"
+            " the server's word, and the breaker for writes opens while applications"
+            " write",
+            helps,
+        )
+
+
 def _of_role(asked: _Asked, rows: Rows) -> Iterator[Complaint]:
     (row,) = rows
     role = row["role"]
+    yield from _of_read_only(asked, f"{role}", f"{row['here']}")
     if row["rolsuper"] == "t":
         yield asked.complain(
             "superuser",

@@ -58,7 +58,7 @@ def take_little(transport: asyncio.BaseTransport | None) -> None:
 
     asyncio makes room for 256 kB each time, and gives back all but the few bytes that
     came. What others keep meanwhile comes to lie in between, so that the heap of a daemon
-    with fifty targets grew by 90 MB within an hour. Where somebody else carries the bytes
+    with fifty targets grew by 90 MB within an hour; so does what clients send. Where somebody else carries the bytes
     (TLS, another loop) there is no such number.
     """
     if hasattr(transport, "max_size"):

@@ -13,9 +13,11 @@ from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
+from pgbreaker.core.report import Crowd
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
+from pgbreaker.sinks.reports import Reports
 
 _FRESH: Final = 3  # intervals of a ping; older than that, nobody has looked
 _NOTHING_THERE: Final = (Finding.ABSENT, Finding.DENIED)
@@ -58,6 +60,8 @@ class TargetBoard:
         windows: Id -> window of maintenance, of this target or another.
         elsewhere: Who watches it, where others do. None: this daemon does.
         circle: The daemons that share the work. None: this one is the only one.
+        reports: What applications tell, of this target's breakers or another's. None:
+            nobody listens to them.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class TargetBoard:
         self.windows: Mapping[int, Window] = {}
         self.elsewhere: Elsewhere | None = None
         self.circle: Circle | None = None
+        self.reports: Reports | None = None
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -113,6 +118,12 @@ class TargetBoard:
             if window.is_on(wall) and window.covers(plan.name, plan.labels):
                 return window
         return None
+
+    def crowd(self, operation: str) -> Crowd | None:
+        """What applications tell of a breaker; it moves nothing. None: none does."""
+        if self.reports is None:
+            return None
+        return self.reports.crowd(self.breakers[operation].name, self._clock.now())
 
     def _all_well(self) -> bool:
         troubled = any(not breaker.passes for breaker in self.breakers.values())
@@ -245,6 +256,7 @@ class Board:
         targets: Name -> what is true of it, in the order of the configuration.
         windows: Id -> window of maintenance, of those that are not over.
         circle: The daemons that share the work. None: this one is the only one.
+        reports: What applications tell of their breakers.
     """
 
     def __init__(self, targets: Iterable[TargetBoard], clock: Clock) -> None:
@@ -253,6 +265,7 @@ class Board:
         self.circle: Circle | None = None
         self._clock = clock
         self._homes: dict[str, tuple[TargetBoard, str]] = {}
+        self.reports = Reports(self._homes.__contains__)
         for target in targets:
             self.add(target)
 
@@ -263,6 +276,7 @@ class Board:
             self._leave(self.targets[name])
         target.windows = self.windows
         target.circle = self.circle
+        target.reports = self.reports
         self.targets[name] = target
         for operation, breaker in target.breakers.items():
             self._homes[breaker.name] = (target, operation)
@@ -317,6 +331,10 @@ class Board:
             return None
         target, operation = self._homes[name]
         return target.breakers[operation]
+
+    def now(self) -> Seconds:
+        """The moment by the clock that nobody sets."""
+        return self._clock.now()
 
     def wall(self) -> float:
         """Wall time now, in seconds since the epoch."""

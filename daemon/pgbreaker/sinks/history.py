@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from pgbreaker.clock import Clock
 from pgbreaker.core.audit import Audited, is_audited
 from pgbreaker.core.entry import BY_OPERATORS, Entry, Kind, of_transition
-from pgbreaker.core.incident import Incident, incidents
+from pgbreaker.core.incident import MOST, Excerpt, Incident, Incidents, incidents
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wanted import Wanted
@@ -73,8 +73,9 @@ class Archive(Protocol):
             NotReadError: They cannot be read.
         """
 
-    async def course(self, since: float) -> list[Entry]:
-        """Read what incidents are read out of that went on at *since* or later.
+    async def course(self, since: float, before: int | None, limit: int) -> Excerpt:
+        """Read what the newest *limit* incidents are read out of that went on at *since*
+        or later, and began before the entry *before*.
 
         Raises:
             NotReadError: They cannot be read.
@@ -297,20 +298,33 @@ class History:
         reaches = wanted.since is not None and int(wanted.since * 1000) > oldest.id
         return reaches or len(known) >= wanted.limit
 
-    async def incidents(self, since: float) -> list[Incident]:
-        """Read the incidents that went on at *since*, in wall time, or later; the oldest
-        first. Of very many the newest."""
-        told = list(self.entries)
+    async def incidents(
+        self, since: float, *, before: int | None = None, limit: int = MOST
+    ) -> Incidents:
+        """Read the newest *limit* incidents that went on at *since*, in wall time, or
+        later, and began before the entry *before*."""
+        told, cut = list(self.entries), None
         if self._archive is not None:
             try:
-                written = await self._archive.course(since)
+                # One more than is told, or nobody would know whether there are.
+                written = await self._archive.course(since, before, limit + 1)
             except NotReadError as error:
                 log.warning("incidents are shown as far as memory goes: %s", error)
             else:
-                both = {entry.id: entry for entry in (*written, *told)}
-                told = [both[id_] for id_ in sorted(both)]
-        found = (self._as_it_is(incident, told) for incident in incidents(told))
-        return [i for i in found if i.ended is None or i.ended >= since]
+                both = {entry.id: entry for entry in (*written.entries, *told)}
+                told, cut = [both[id_] for id_ in sorted(both)], written.before
+        found = [
+            one
+            for one in (self._as_it_is(known, told) for known in incidents(told))
+            if (one.ended is None or one.ended >= since)
+            and (before is None or one.id < before)
+            # What begins further back is read with those of then.
+            and (cut is None or one.id >= cut)
+        ]
+        if len(found) > limit:
+            found = found[-limit:]
+            cut = found[0].id
+        return Incidents(found, cut)
 
     def _as_it_is(self, incident: Incident, told: Iterable[Entry]) -> Incident:
         """An incident that nobody saw end is over where the breaker is closed now, as

@@ -154,6 +154,18 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
         (*_B, "outcome"),
     ): Tally.calls_lines,
     Family(
+        "pgbreaker_application_processes",
+        "gauge",
+        "Processes of applications that take the advice of the breaker, and report. Only while any does.",
+        _B,
+    ): Tally.processes_lines,
+    Family(
+        "pgbreaker_application_processes_open",
+        "gauge",
+        "Those of them in which calls do not pass, by who holds them back: the process's own calls, advice, an operator. Only while any reports; it moves no breaker of the daemon.",
+        (*_B, "by"),
+    ): Tally.processes_open_lines,
+    Family(
         "pgbreaker_detection_seconds",
         "histogram",
         "Time from the first bad reading to a breaker's opening, in seconds, by what was wrong. Only once it has happened.",
@@ -332,6 +344,26 @@ STREAMS: Final = Family(
     "gauge",
     "Streams of events that are open.",
 )
+FOLLOWERS: Final = Family(
+    "pgbreaker_followers",
+    "gauge",
+    "Processes of applications that follow the advice.",
+)
+FOLLOWERS_DROPPED: Final = Family(
+    "pgbreaker_followers_dropped_total",
+    "counter",
+    "Followers that were hung up on, for they took nothing of what they were told.",
+)
+REPORTERS: Final = Family(
+    "pgbreaker_reporters",
+    "gauge",
+    "Processes of applications that report.",
+)
+REPORTS_REFUSED: Final = Family(
+    "pgbreaker_reports_refused_total",
+    "counter",
+    "Reports that were none, or of more processes than there may be (advice.followers).",
+)
 REFUSED: Final = Family(
     "pgbreaker_http_refused_total",
     "counter",
@@ -410,6 +442,7 @@ _ELSEWHERE: Final = (
     *(ALERTS_PUSHED, PUSH_FAILURES, SPANS_SENT, SPANS_FAILED),
     *(STREAMS, REFUSED, STORE_DEGRADED, STORE_SIZE, STORE_LOST),
     *(RECORDING_DROPPED, RECORDING_FAILURES, LOG_DROPPED),
+    *(FOLLOWERS, FOLLOWERS_DROPPED),
 )
 
 SHARED: Final = (
@@ -422,6 +455,7 @@ OWN: Final[Mapping[str, Family]] = {
     family.name: family
     for family in (
         *(BUILD, RELOADED, RELOADED_AT, TARGETS, OVERRIDES, LATE, SERIES, SCRAPE),
+        *(REPORTERS, REPORTS_REFUSED),
         *_ELSEWHERE,
         *SHARED,
     )
@@ -476,6 +510,8 @@ class Metrics:
         self.own(RELOADED_AT, lambda: begun)
         self.own(TARGETS, lambda: len(self._board.targets))
         self.own(OVERRIDES, self._overrides)
+        self.own(REPORTERS, lambda: self._board.reports.count(self._board.now()))
+        self.own(REPORTS_REFUSED, lambda: self._board.reports.refused)
         self.own(SERIES, lambda: self.series)
         self.own(SCRAPE, lambda: self._took)
         for family in _ELSEWHERE:

@@ -12,6 +12,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.judge import COMMIT, LATENCY, LOGIN, PING, deciding, judge
 from pgbreaker.core.policy import Policy
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.report import By
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import (
     BY_CALLS,
@@ -77,6 +78,7 @@ _COMPUTED: Final = tuple(
     (state, _IN[state]) for state in (State.CLOSED, State.OPEN, State.HALF_OPEN)
 )
 _NOTED: Final = {code: f',code="{code}"}}' for code in NOTICES}
+_HELD: Final = {by: f',by="{by}"}}' for by in By}
 _IS: Final = {condition: f',state="{condition}"}}' for condition in Condition}
 
 
@@ -434,6 +436,21 @@ class Tally:
                 if count or outcome in usual:
                     lines.append(f"{name}{labels}{text} {count}\n")
         return lines
+
+    def processes_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}}} {crowd.processes}\n"
+            for operation, b in self.breakers.items()
+            if (crowd := self.board.crowd(operation)) is not None
+        ]
+
+    def processes_open_lines(self, name: str) -> list[str]:
+        return [
+            f"{name}{b.labels}{text} {crowd.held[by]}\n"
+            for operation, b in self.breakers.items()
+            if (crowd := self.board.crowd(operation)) is not None
+            for by, text in _HELD.items()
+        ]
 
     # Of its probes.
 

@@ -46,6 +46,8 @@ class Route:
         handler: Answers.
         changes: Whether it changes anything, so that it has to come from where it
             seems to.
+        tells: Whether programs tell something by it, again and again: it has a pace of
+            its own, and changes nothing.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Route:
     role: Role
     handler: Handler
     changes: bool = False
+    tells: bool = False
 
     @property
     def takes_forms(self) -> bool:

@@ -11,7 +11,7 @@ from aiohttp.http import HttpProcessingError
 
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.units import Seconds
-from pgbreaker.sinks.metrics import REFUSED
+from pgbreaker.sinks.metrics import FOLLOWERS, FOLLOWERS_DROPPED, REFUSED
 from pgbreaker.web.api.routes import Api
 from pgbreaker.web.doors.doorman import BODY, HEADERS, Doorman
 from pgbreaker.web.doors.limits import DEFAULT, Limits
@@ -53,7 +53,10 @@ async def serve(
     present = Present(plan.web_config)
     routes = routes_of(inside)
     doorman = Doorman(plan, present, limits, inside.clock.now)
+    advising = inside.advising
     inside.metrics.own(REFUSED, lambda: doorman.turned_away)
+    inside.metrics.own(FOLLOWERS, lambda: advising.followers)
+    inside.metrics.own(FOLLOWERS_DROPPED, lambda: advising.dropped)
     lines = Lines(limits, doorman.dress, lambda one: is_welcome(one, present.plan.tls))
     speech = speaking(limits, _log_of_aiohttp())
     async with AsyncExitStack() as stack:

@@ -284,6 +284,7 @@ class Views:
             "window": seen["window"],
             "totals": seen["totals"],
             "fleet": _fleet(target, operation),
+            "applications": _applications(target, operation),
         }
 
     def _override(self, breaker: Breaker) -> Mapping[str, Any] | None:
@@ -333,6 +334,11 @@ def _watchers(target: TargetBoard) -> dict[str, Any] | None:
     if is_here and not circle.is_alone:
         others = tuple(n for n in circle.chosen(target.plan.name) if n != circle.name)
     return {"here": is_here, "others": list(others)}
+
+
+def _applications(target: TargetBoard, operation: str) -> dict[str, Any] | None:
+    crowd = target.crowd(operation)
+    return None if crowd is None else crowd.written()
 
 
 def _cause(breaker: Breaker) -> dict[str, Any]:

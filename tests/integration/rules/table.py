@@ -700,6 +700,39 @@ _BREAKERS: Final = (
         slack="30s",
     ),
     Row(
+        alert="ApplicationsDisagree",
+        twice=True,
+        series=(
+            gauge("pgbreaker_application_processes{$B}", 40, few=3, four=4),
+            gauge(
+                'pgbreaker_application_processes_open{$B, by="calls"}',
+                0,
+                bad=12,
+                under=9,
+                over=10,
+                few=3,
+                four=1,
+                open=40,
+            ),
+            gauge(
+                'pgbreaker_application_processes_open{$B, by="advice"}',
+                0,
+                under=20,
+                open=0,
+            ),
+            gauge('pgbreaker_breaker_state{$B, state="closed"}', 1, open=0),
+        ),
+        says={"bad": "30%", "over": "25%", "four": "25%"},
+        labels=BREAKER,
+        severity="warning",
+        summary="Applications find that $t/read fails, the daemon does not",
+        description="{0} of the processes that report have it open by their own calls,"
+        " while the daemon's breaker $t/read is closed.",
+        board="pgbreaker-breakers?var-breaker=$t/read",
+        waits="2m",
+        keeps="1m",
+    ),
+    Row(
         alert="FailureRateHigh",
         title="of hardly any calls",
         series=(

@@ -235,6 +235,30 @@ async def test_a_breaker_is_explained_with_what_it_goes_by(command):
     assert re.search(r"^  tried again in\s+1\.0 s$", done.stdout, re.M)
 
 
+async def test_a_breaker_is_explained_with_what_applications_report_of_it(command):
+    """The probe is fine, and applications fail: that is why somebody asks."""
+    told = {
+        "name": "orders",
+        "follows": "main/read",
+        "state": "open",
+        "by": "calls",
+        "reason": "12 of 20 calls failed",
+    }
+    async with serving() as served:
+        silent = await shown(command, served, "explain", "main/read")
+        for number in range(3):
+            breakers = [told | {"state": "open" if number else "closed"}]
+            report = {"instance": f"web-{number}", "breakers": breakers}
+            async with served.client.post("/api/v1/reports", json=report) as answer:
+                assert answer.status == 200
+        done = await shown(command, served, "explain", "main/read")
+
+    assert "applications" not in silent.stdout
+    assert done.stdout.startswith("main/read is ● closed: ")
+    said = "2 of 3 processes have it open, by their own calls: 12 of 20 calls failed"
+    assert re.search(f"^  applications +{said}$", done.stdout, re.MULTILINE)
+
+
 async def test_a_breaker_is_explained_with_its_past_where_a_store_knows_it(
     command, tmp_path
 ):

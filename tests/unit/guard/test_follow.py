@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -14,8 +16,10 @@ from pgbreaker.clock import boot_id
 from pgbreaker.guard.advisor import Advisor
 from pgbreaker.guard.follow import Follower, follow
 from pgbreaker.guard.target import Target
+from pgbreaker.guard.ways import Address, Connection
 from pgbreaker.metrics import BreakerCollector
 from pgbreaker.testing import ManualClock
+from support.speaking import Speaker
 
 CONFIG = PostgreSQLCircuitBreakerConfig(minimum_calls=5, success_threshold=2)
 
@@ -278,7 +282,7 @@ def babbling(*answers: bytes):
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, suppress(OSError):
                     connection.settimeout(5.0)
                     heard.append(connection.recv(65536))
                     connection.sendall(answers[min(number, len(answers) - 1)])
@@ -412,6 +416,544 @@ def test_many_who_come_back_do_not_come_at_once():
 
     assert len({round(wait, 3) for wait in waits}) > 20
     assert max(waits) <= 0.5
+
+
+# Several daemons, or one that begins anew.
+
+
+@pytest.fixture
+def told(advisor):
+    """Says what a daemon says first of all, by a connection of its own."""
+
+    def tell(daemon, opinion, *, epoch, seq=1, **more):
+        advisor.listen(daemon)
+        message = said(opinion, version={"epoch": str(epoch), "seq": seq}, **more)
+        message["version"] = {"epoch": str(epoch), "seq": seq}
+        assert not take(advisor, message)
+
+    return tell
+
+
+def test_another_daemon_is_heard_though_its_clock_is_behind(told, target, clock):
+    """Versions are those of one run of one daemon."""
+    read = target.breaker("read")
+    told("a", "healthy", epoch=9)
+
+    told("b", "open", epoch=3)
+
+    assert read.state is State.OPEN
+    assert read.snapshot()["advice"]["daemon"] == "b"
+
+
+@pytest.fixture
+def spread_over(clock):
+    """Waits until it is the turn of a breaker to come back, whose fleet does by and by."""
+
+    def wait(breaker):
+        clock.advance(1.01)
+        breaker.lapse()
+
+    return wait
+
+
+def test_one_that_was_started_again_with_an_older_clock_is_heard_at_once(
+    told, target, spread_over
+):
+    read = target.breaker("read")
+    told("a", "open", epoch=9)
+
+    told("a", "open", epoch=3)
+    told("a", "unknown", epoch=2)
+    spread_over(read)
+
+    moves = list(read.transitions.values())
+    assert (read.state, moves) == (State.CLOSED, [1, 1])
+
+
+def test_what_the_daemon_said_that_was_left_counts_no_more(
+    told, advisor, target, spread_over
+):
+    read = target.breaker("read")
+    told("a", "open", epoch=9, seq=7)
+    left = advisor.known["main/read"]
+    told("b", "unknown", epoch=3)
+    spread_over(read)
+
+    read.advise(left, 1.0, 0.0)
+
+    assert read.state is State.CLOSED
+
+
+def test_of_one_daemon_what_is_older_is_not_taken(told, advisor, target, clock):
+    """As something between repeats it that keeps what went through it."""
+    read = target.breaker("read")
+    told("a", "unknown", epoch=9, seq=7)
+    clock.advance(2.0)
+    before = advisor.until
+    older = said("open") | {"version": {"epoch": "9", "seq": 6}}
+
+    advisor.listen("a")
+    take(advisor, older)
+
+    assert (advisor.unread, advisor.until) == (1, before)
+    assert read.state is State.CLOSED
+
+
+def test_another_run_in_the_middle_of_a_connection_is_not_believed(
+    told, advisor, target
+):
+    read = target.breaker("read")
+    told("a", "unknown", epoch=9)
+    other = said("open", version={"epoch": "3", "seq": 1})
+
+    take(advisor, other | {"version": {"epoch": "3", "seq": 1}})
+
+    assert read.state is State.CLOSED
+
+
+@pytest.mark.parametrize("kind", ["advice", "heartbeat"])
+def test_news_of_another_daemon_are_not_put_on_top_of_what_one_said(
+    kind, told, advisor, target
+):
+    """Also where both were started in the same millisecond."""
+    told("a", "unknown", epoch=9)
+    news = said("open", complete=False) | {"version": {"epoch": "9", "seq": 1}}
+
+    advisor.listen("b")
+
+    assert advisor.seen == ""
+    assert take(advisor, news, kind)
+    assert target.breaker("read").state is State.CLOSED
+
+
+def test_that_another_says_the_same_moves_nothing(told, target, clock):
+    """What own calls have found against the one stands against the other."""
+    shut, proven = target.breaker("read"), target.breaker("report")
+    told("a", "open", epoch=9)
+    for _ in range(30):
+        clock.advance(0.1)
+        with suppress(Exception), proven:
+            clock.advance(0.001)
+        told("a", "open", epoch=9)
+    before = [shut.transitions, proven.transitions]
+
+    for epoch in (3, 12, 1):
+        told(f"{epoch}", "open", epoch=epoch, reason="another word for it")
+        clock.advance(0.1)
+
+    assert (shut.state, proven.state) == (State.OPEN, State.CLOSED)
+    assert [shut.transitions, proven.transitions] == before
+    assert proven.core.disagrees(clock.at)
+
+
+def test_who_is_to_come_back_comes_back_no_later_for_another_daemon(
+    told, target, clock
+):
+    """Else a fleet that goes from one to the next would never come back."""
+    read = target.breaker("read")
+    told("a", "open", epoch=9)
+    for epoch in range(8, 0, -1):
+        told(f"{epoch}", "healthy", epoch=epoch)
+        clock.advance(0.2)
+        read.lapse()
+
+    assert read.state is State.CLOSED
+
+
+def test_the_word_of_an_operator_goes_on_where_both_know_it(told, target, clock):
+    read = target.breaker("read")
+    word = {"state": "forced_open", "reason": "r", "author": "mia", "seconds_left": 60}
+    told("a", "healthy", epoch=9, override=word)
+    clock.advance(1.0)
+
+    told("b", "healthy", epoch=3, override=word | {"seconds_left": 58.5})
+    held, moves = read.state, dict(read.transitions)
+    told("c", "healthy", epoch=5)
+
+    assert (held, list(moves.values())) == (State.FORCED_OPEN, [1])
+    assert read.state is State.CLOSED
+
+
+@pytest.fixture
+def listening():
+    """Follows, and ends that with the test."""
+    started = []
+
+    def listen(*urls, first=None, **more):
+        follower = Follower(urls, **more)
+        if first is not None:
+            follower._ways.sort(key=lambda way: way.where != first)
+        follower.start()
+        started.append(follower)
+        return follower
+
+    yield listen
+    for follower in started:
+        follower.stop()
+
+
+@pytest.fixture
+def here():
+    """A server as the application has it, by the clock of the machine."""
+    return Target("main", CONFIG)
+
+
+@pytest.mark.parametrize("where", ["headers", "event", "chunk", "now", "killed"])
+def test_the_next_is_heard_before_the_lease_of_one_that_is_lost_ends(
+    where, listening, here
+):
+    """Frozen in the middle of a word, or before the first; or gone. The second of three
+    is frozen, too, and all have epochs of their own."""
+    read = here.breaker("read")
+    with Speaker(epoch=9) as a, Speaker(epoch=5) as frozen, Speaker(epoch=3) as b:
+        frozen.freezes = "headers"
+        follower = listening(a.url, frozen.url, b.url, first=a.url)
+        follower._ways[1:] = sorted(
+            follower._ways[1:], key=lambda way: way.where == b.url
+        )
+        until(lambda: read.state is State.OPEN)
+
+        if where == "killed":
+            a.kill()
+        else:
+            a.freezes = where
+            if where == "headers":
+                follower._connection.hang_up()
+        leases = []
+        until(lambda: leases.append(follower.lease) or follower.where == b.url)
+        told = read.explain()
+
+    assert min(leases) > 0.0
+    assert list(read.transitions.values()) == [1]
+    assert told.endswith(f"; advised by {b.url}")
+    assert "Last-Event-Id" not in b.heard[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", "it answers 503 No"),
+        (b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "it answers 401 No"),
+        (b"HTTP/1.1 302 \x1b[1m\r\nLocation: /\r\n\r\n", "it answers 302 [1m"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "what it answers is no HTTP"),
+        (b"", "it has hung up"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Hello",
+            "it answers with text/html, and not with a stream",
+        ),
+        (
+            OK.replace(b"Connection: close", b"Content-Encoding: gzip") + b"\x1f\x8b",
+            "it answers in gzip, which was not asked for",
+        ),
+        (OK + b"data: \xff\n\n", "what it says is no text"),
+        (OK + (b": " + b"x" * 1000 + b"\n") * 9_000, "it babbles"),
+        (
+            OK + b"event: advice\ndata: {}\n\n",
+            "what it says is no advice, or is older than what it has said",
+        ),
+    ],
+)
+def test_one_that_is_no_use_is_left_for_the_next_at_once(
+    answer, why, listening, here, caplog
+):
+    with babbling(answer) as (bad, heard), Speaker("healthy") as good:
+        follower = listening(bad, good.url, first=bad)
+        until(lambda: follower.is_connected)
+        where = follower.where
+        follower.stop()
+
+    assert (where, len(heard)) == (good.url, 1)
+    assert f"advice of {bad} is not heard: {why}" in caplog.messages
+
+
+def test_it_rests_only_once_all_were_tried():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    follower = Follower([f"http://127.0.0.{n}:{port}" for n in (1, 2, 3)])
+    tried, rests = [], []
+    listen = follower.advisor.listen
+    follower.advisor.listen = lambda where: (tried.append(where), listen(where))
+    follower._rest = lambda stopped, wait: (
+        rests.append((len(tried), wait)),
+        stopped.set() if len(rests) == 4 else None,
+    )
+    follower.start()
+    until(lambda: len(rests) == 4)
+
+    assert [count for count, _ in rests] == [3, 6, 9, 12]
+    assert tried[:3] == tried[3:6]
+    assert len(set(tried)) == 3
+    assert all(wait <= 0.25 * 2**n for n, (_, wait) in enumerate(rests, 1))
+
+
+def test_a_fleet_does_not_all_begin_with_the_first_nor_go_to_the_same_next():
+    urls = [f"http://daemon-{n}:9432" for n in range(3)]
+    orders = [Follower(urls).addresses for _ in range(300)]
+
+    for first in urls:
+        seconds = [order[1] for order in orders if order[0] == first]
+        assert len(seconds) > 50
+        assert min(seconds.count(url) for url in urls if url != first) > 15
+
+
+@pytest.mark.parametrize(
+    "urls", [[], (), ["http://h", ""], ["http://h:0"], "http://a b"]
+)
+def test_an_address_of_several_that_is_none_is_told_at_once(urls):
+    with pytest.raises(ValueError, match=r"is no|there is no address"):
+        follow(urls)
+
+
+def test_one_address_given_twice_is_one():
+    assert Follower(["http://h", "http://h/"]).addresses == ("http://h",)
+
+
+def test_who_is_heard_is_named_everywhere(listening, here):
+    read = here.breaker("read")
+    with Speaker() as a, Speaker() as b:
+        follower = listening(a.url, b.url, first=a.url)
+        until(lambda: read.state is State.OPEN)
+        a.kill()
+        until(lambda: follower.where == b.url)
+        made = {family.name: family for family in BreakerCollector().collect()}
+        samples = made["pgbreaker_follower_connected"].samples
+
+        connected = {one.labels["daemon"]: one.value for one in samples}
+        assert connected[b.url] == 1.0
+        assert a.url not in connected
+        assert read.snapshot()["advice"]["daemon"] == b.url
+        assert read.explain().endswith(f"; advised by {b.url}")
+        assert repr(follower) == f"<Follower {b.url} connected>"
+
+
+def test_a_daemon_alone_that_comes_back_with_an_older_clock_moves_nothing(
+    listening, here
+):
+    read = here.breaker("read")
+    with Speaker(epoch=9, lease=6.0) as one:
+        follower = listening(one.url)
+        until(lambda: read.state is State.OPEN)
+        one.kill()
+        until(lambda: not follower.is_connected)
+        one.come_back(epoch=3)
+        until(lambda: follower.is_connected)
+
+        assert follower.lease > 5.0
+        assert list(read.transitions.values()) == [1]
+
+
+def test_a_connection_that_died_is_made_anew_in_time_also_to_the_only_daemon(
+    listening, here
+):
+    """Something between has forgotten it; the daemon itself is well."""
+    read = here.breaker("read")
+    with Speaker(lease=1.5) as one:
+        follower = listening(one.url)
+        until(lambda: read.state is State.OPEN)
+        follower._rest = lambda *_: None  # which takes a quarter of a second
+        one.freezes = "now"
+        until(lambda: one.frozen == 1)
+        one.freezes = None
+        until(lambda: follower.reconnects == 2)
+
+        assert list(read.transitions.values()) == [1]
+
+
+def test_a_file_that_nobody_writes_is_left_for_a_daemon_in_time(
+    tmp_path, listening, here
+):
+    path = tmp_path / "advice.json"
+    written(path, said() | {"lease_seconds": 1.0})
+    read = here.breaker("read")
+    with Speaker() as other:
+        follower = listening(path.as_uri(), other.url, first=path.as_uri())
+        until(lambda: read.state is State.OPEN)
+        until(lambda: follower.where == other.url)
+
+        assert list(read.transitions.values()) == [1]
+
+
+def test_a_token_that_the_daemon_learns_later_is_good_then(listening):
+    with Speaker("healthy") as daemon:
+        daemon.status = 401
+        follower = listening(daemon.url, token="new")
+        until(lambda: follower.why.startswith("it answers 401"))
+        daemon.status = 200
+        until(lambda: follower.is_connected)
+
+    assert {one["Authorization"] for one in daemon.heard} == {"Bearer new"}
+
+
+def test_whatever_goes_wrong_it_goes_on(here, caplog):
+    """A process that follows no longer, and says so to nobody, would be worse."""
+
+    class Odd(Follower):
+        times = 0
+
+        def hear(self, kind, text):
+            self.times += 1
+            if self.times == 1:
+                raise RuntimeError("odd")
+            super().hear(kind, text)
+
+    with Speaker("healthy") as daemon:
+        follower = Odd(daemon.url)
+        follower.start()
+        until(lambda: follower.is_connected)
+        follower.stop()
+
+    assert f"following {daemon.url} has failed" in caplog.messages
+
+
+def test_stopping_waits_for_nobody(listening, here):
+    with Speaker(lease=30.0) as daemon:
+        follower = listening(daemon.url)
+        until(lambda: follower.is_connected)
+
+        begun = time.monotonic()
+        follower.stop(within=5.0)
+
+        assert time.monotonic() - begun < 1.0
+        assert follower.why == "it was stopped"
+
+
+def test_a_forked_child_leaves_its_parents_connection_alone(listening, here):
+    """It would be kept open by it, though the parent is gone: the daemon would speak to
+    nobody, and count one who follows too many."""
+    with Speaker() as daemon:
+        follower = listening(daemon.url, report=True)
+        until(lambda: follower.is_connected)
+        line = os.fstat(follower._connection._sock.fileno()).st_ino
+
+        child = os.fork()
+        if child == 0:
+            mine = {
+                os.stat(f"/proc/self/fd/{number}").st_ino
+                for number in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{number}")
+            }
+            os._exit(1 if line in mine else 0)
+        _, status = os.waitpid(child, 0)
+
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert (follower.is_connected, follower.reconnects) == (True, 1)
+
+
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parents(listening):
+    """A thread had the lock of a breaker at the moment of the fork, and is not there to
+    give it back; the breaker was made after the follower."""
+    with Speaker() as daemon:
+        follower = listening(daemon.url)
+        read = Target("main", CONFIG).breaker("read")
+        until(lambda: read.state is State.OPEN)
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with read._lock:
+                held.set()
+                done.wait(10.0)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            heard, deadline = follower.advisor.heard, time.monotonic() + 5.0
+            while follower.advisor.heard < heard + 2 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            os._exit(0 if follower.advisor.heard >= heard + 2 else 1)
+        done.set()
+        thread.join()
+        _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("phase", [None, "headers", "event"])
+def test_a_process_that_follows_ends_at_once_and_silently(phase):
+    script = """if True:
+        import logging, sys
+        import pgbreaker
+        logging.getLogger("pgbreaker").setLevel(logging.CRITICAL)
+        breaker = pgbreaker.PostgreSQLCircuitBreaker("main/read")
+        follower = pgbreaker.follow(sys.argv[1:], report="shop")
+        while sys.argv[2:] and not follower.is_connected:
+            pass
+    """
+    with Speaker() as daemon:
+        daemon.freezes = phase
+        urls = [daemon.url] if phase else [daemon.url, daemon.url + "/"]
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", script, *urls],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# The way there.
+
+
+@pytest.mark.parametrize("head", [b"", OK], ids=["before", "after"])
+def test_what_comes_byte_by_byte_comes_to_an_end(head):
+    """A timeout of a socket begins anew with each byte."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as there:
+
+        def drip() -> None:
+            connection, _ = there.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(head or OK[:20])
+                while not ended.wait(0.01):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        way = Address(f"http://127.0.0.1:{there.getsockname()[1]}", None)
+        begun = time.monotonic()
+        with (
+            pytest.raises(TimeoutError),
+            Connection(way, time.monotonic, 0.3) as connection,
+        ):
+            connection.ask("GET", "/", {}).read()
+        took = time.monotonic() - begun
+        ended.set()
+        thread.join()
+
+    assert 0.3 <= took < 1.0
+
+
+def test_a_name_that_nobody_looks_up_is_where_it_was_last():
+    """Who answers for names is gone together with a daemon, as within a cluster."""
+    place = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))
+    answers, hangs = threading.Event(), threading.Event()
+
+    def look_up(host, port):
+        if answers.is_set():
+            return [place]
+        hangs.wait(10.0)
+        raise OSError(host, port)
+
+    way = Address("http://daemon.internal:1", None, look_up)
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        way.places(0.05)
+    took = time.monotonic() - begun
+    hangs.set()
+    with pytest.raises(OSError, match=r"daemon\.internal"):
+        way.places(5.0)
+    answers.set()
+    known = way.places(5.0)
+    answers.clear(), hangs.clear()
+
+    assert (known, way.places(0.05)) == ([place], [place])
+    assert took < 1.0
+    hangs.set()
 
 
 # The file.

@@ -1,6 +1,7 @@
 """The history: written down before it is told, and read as far back as it goes."""
 
 import asyncio
+from random import Random
 
 import pytest
 
@@ -243,7 +244,7 @@ async def test_where_the_archive_cannot_be_read_memory_has_to_do(caplog):
     await witness.history.decide(Kind.NOTE, "a note", author="mia")
 
     assert len(await witness.history.page()) == 2
-    assert len(await witness.history.incidents(0.0)) == 1
+    assert len((await witness.history.incidents(0.0)).told) == 1
     assert len(await witness.history.audit()) == 1
     assert "as far as memory goes: it burnt" in caplog.text
 
@@ -256,7 +257,7 @@ async def test_an_incident_lasts_until_calls_pass_again_and_has_its_notes():
     await history.decide(Kind.NOTE, "the disk", author="mia", details={"of": begun.id})
     breaker = scene.board.targets["main"].breakers["connect"]
 
-    [incident] = await history.incidents(0.0)
+    [incident] = (await history.incidents(0.0)).told
 
     assert incident.id == begun.id
     assert incident.ended is None
@@ -272,9 +273,9 @@ async def test_an_incident_lasts_until_calls_pass_again_and_has_its_notes():
         author="mia",
         details={"state": "closed"},
     )
-    [incident] = await history.incidents(0.0)
+    [incident] = (await history.incidents(0.0)).told
     assert incident.seconds(scene.clock.wall()) == pytest.approx(60, abs=0.01)
-    assert await history.incidents(scene.clock.wall() + 1) == []
+    assert (await history.incidents(scene.clock.wall() + 1)).told == []
 
 
 async def test_incidents_begin_before_the_time_that_is_asked_for(tmp_path):
@@ -296,7 +297,7 @@ async def test_incidents_begin_before_the_time_that_is_asked_for(tmp_path):
         await store.record(written)
         history = Witness(store, archive=store).history
 
-        found = await history.incidents(5.0)
+        found = (await history.incidents(5.0)).told
 
     assert [(i.breaker, i.began, i.ended) for i in found] == [
         ("main/read", 2.0, 7.0),
@@ -304,11 +305,75 @@ async def test_incidents_begin_before_the_time_that_is_asked_for(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("seed", range(20))
+async def test_pages_of_incidents_are_all_of_them_once(seed, tmp_path):
+    """Those under way where a page ends, too, with the beginning and the end they have."""
+    luck = Random(seed)
+    states = dict.fromkeys(("main/read", "main/write", "main/connect"), "closed")
+    after = {
+        "closed": ("open",),
+        "open": ("half_open",),
+        "half_open": ("open", "closed", "closed"),
+    }
+    written, words = [], {}
+    for number in range(1000, 1300):
+        breaker = luck.choice(list(states))
+        if luck.random() < 0.15:
+            words[breaker] = luck.choice(("forced_open", "closed", None))
+            written.append(override(number, words[breaker], breaker=breaker))
+            continue
+        before, states[breaker] = states[breaker], luck.choice(after[states[breaker]])
+        details = {"from": before, "to": states[breaker], "cause": "failure_run"}
+        details["override"] = words.get(breaker)
+        written.append(entry(number, breaker=breaker, details=details))
+    async with storing(tmp_path / "state.db") as store:
+        await store.record(written)
+        history = Witness(store, archive=store, entries=written[-20:]).history
+        everything = await history.incidents(1.05)
+        pages, page = [], await history.incidents(1.05, limit=3)
+        while page.before is not None:
+            pages.append(page.told)
+            page = await history.incidents(1.05, before=page.before, limit=3)
+        pages.append(page.told)
+
+    assert everything.before is None
+    assert len(everything.told) > 10
+    assert {len(told) for told in pages} <= {0, 1, 2, 3}
+    assert [one for told in reversed(pages) for one in told] == everything.told
+
+
+async def test_no_more_is_read_than_incidents_are_told(tmp_path):
+    """A month of them would be tens of megabytes that the heap keeps."""
+    written = [
+        entry(1000 + 2 * n + is_over, details={"from": before, "to": to})
+        for n in range(500)
+        for is_over, (before, to) in enumerate((("closed", "open"), ("open", "closed")))
+    ]
+    async with storing(tmp_path / "state.db") as store:
+        await store.record(written)
+        excerpt = await store.course(0.0, None, 10)
+
+    assert (len(excerpt.entries), excerpt.before) == (21, written[-20].id)
+
+
+async def test_without_a_store_memory_has_pages_too():
+    moves = [entry(n, details={"from": "closed", "to": "open"}) for n in (1, 3, 5)]
+    ends = [entry(n, details={"from": "open", "to": "closed"}) for n in (2, 4, 6)]
+    together = sorted((*moves, *ends), key=lambda one: one.id)
+    history = Witness(entries=together).history
+
+    last = await history.incidents(0.0, limit=2)
+    first = await history.incidents(0.0, before=last.before, limit=2)
+
+    assert ([one.id for one in last.told], last.before) == ([3, 5], 3)
+    assert ([one.id for one in first.told], first.before) == ([1], None)
+
+
 async def test_an_incident_that_a_restart_forgot_is_over():
     """The breaker is closed, and nobody has seen it close."""
     witness = Witness(entries=[entry(1000), entry(2000, details={"to": "half_open"})])
 
-    [incident] = await witness.history.incidents(0.0)
+    [incident] = (await witness.history.incidents(0.0)).told
 
     assert (incident.began, incident.ended) == (1.0, 2.0)
 
@@ -318,7 +383,7 @@ async def test_a_note_of_later_makes_no_incident_longer():
     opened = [entry(1000), entry(2000, details={"to": "half_open"})]
     witness = Witness(entries=[*opened, note])
 
-    [incident] = await witness.history.incidents(0.0)
+    [incident] = (await witness.history.incidents(0.0)).told
 
     assert incident.ended == 2.0
 
@@ -336,10 +401,10 @@ async def test_an_incident_whose_end_is_not_told_yet_goes_on():
         for move in breaker.observe(Outcome.SUCCESS, scene.time.now):
             scene.hub.publish(move)
 
-    [before] = await history.incidents(0.0)
+    [before] = (await history.incidents(0.0)).told
     paper.free.set()
     await history.close()
-    [after] = await history.incidents(0.0)
+    [after] = (await history.incidents(0.0)).told
 
     assert before.ended is None
     assert after.ended == scene.clock.wall()

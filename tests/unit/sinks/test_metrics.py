@@ -26,6 +26,7 @@ from pgbreaker.core.metric import Family, Shown, counter, gauge
 from pgbreaker.core.plan import ProbePlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.report import report_of
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Evidence, Outcome, Override, State
@@ -67,6 +68,13 @@ WINDOW = Window(
     author="mia",
     starts=1_800_000_000.0,
     ends=1_800_000_200.0,
+)
+REPORT = report_of(
+    {
+        "instance": 'web-1"} 1',
+        "application": 'shop"} 1',
+        "breakers": [{"name": 'a"} 1', "follows": "main/read", "state": "open"}],
+    }
 )
 CANARY = ProbePlan(interval=5.0, timeout=2.0, limit=0.25, query="SELECT 1")
 
@@ -155,6 +163,39 @@ async def test_a_usual_target_costs_so_many_series():
     assert len(ours) == 182
 
 
+async def test_what_applications_report_is_of_our_own_breakers_alone():
+    """Nobody who reports makes a series by a name of theirs."""
+    scene, metrics = watched()
+    reports = scene.board.reports
+    before = await samples(metrics)
+    assert "pgbreaker_application_processes" not in before
+
+    assert reports.take(REPORT, None, scene.time.now)
+    unknown = report_of(
+        {
+            "instance": "web-2",
+            "breakers": [
+                {"name": f"b{n}", "follows": f"other/{n}", "state": "open"}
+                for n in range(200)
+            ],
+        }
+    )
+    assert reports.take(unknown, None, scene.time.now)
+    found = await samples(metrics)
+
+    assert found["pgbreaker_reporters"] == {(): 2}
+    assert found["pgbreaker_application_processes"] == {of("read"): 1}
+    assert found["pgbreaker_application_processes_open"] == {
+        of("read", by="calls"): 1,
+        of("read", by="advice"): 0,
+        of("read", by="operator"): 0,
+    }
+    assert "web-1" not in await metrics.render()
+
+    scene.time.now += 15.0
+    assert (await samples(metrics)).keys() == before.keys()
+
+
 async def test_every_family_is_written_when_everything_has_happened():
     target, metrics, hub = usual_target({"env": "prod"}, latency=CANARY)
     told = {"version": 170010, "system_id": "77"}
@@ -167,11 +208,9 @@ async def test_every_family_is_written_when_everything_has_happened():
     target.breakers["write"].force(override, 100.0)
     target.breakers["connect"].rule(State.CLOSED, "0 of 2 daemons see it open", 100.0)
     target.windows = {1: WINDOW}
-    for name, family in OWN.items():
-        if name.startswith(
-            ("pgbreaker_peer", "pgbreaker_engine", "pgbreaker_targets_w")
-        ):
-            metrics.own(family, lambda: 1.0)
+    for family in SHARED:
+        metrics.own(family, lambda: 1.0)
+    target.reports.take(REPORT, None, 100.0)
 
     text = await metrics.render()
 

@@ -1,10 +1,12 @@
 """Advice to those who follow: what they are told, in which order, and who takes whose place."""
 
 import asyncio
+import gc
 import json
 import os
 import socket
-from contextlib import asynccontextmanager, suppress
+import weakref
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 import aiohttp
@@ -213,6 +215,41 @@ async def test_after_news_no_beat_is_of_what_was_before(served):
     assert all(seq >= seen for seq, seen in seqs)
 
 
+async def test_beats_are_spread_and_news_does_not_wait_for_the_last_of_them(served):
+    """A burst to thousands would hold up all else, here and with those who read."""
+    advising = served.inside.advising
+    advising._beat = 2.0
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(following(served.client)) for _ in range(60)
+        ]
+        for stream in streams:
+            await stream.next()
+        await stack.enter_async_context(beating(served, 2.0))
+        first = await streams[0].next()
+        served.scene.open("read")
+        last = [(await streams[-1].next()).kind for _ in range(2)]
+
+    assert first.kind == "heartbeat"
+    assert last == ["advice", "heartbeat"]
+
+
+async def test_after_goodbye_there_is_no_beat(served):
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(following(served.client)) for _ in range(60)
+        ]
+        async with beating(served, 2.0):
+            for stream in streams:
+                await stream.next()
+            await streams[0].next()
+        last = (await streams[-1].next()).kind
+        with pytest.raises(EOFError):
+            await streams[-1].next()
+
+    assert last == "bye"
+
+
 async def test_at_the_end_there_is_a_goodbye(served):
     async with following(served.client) as stream:
         await stream.next()
@@ -249,6 +286,36 @@ async def test_who_goes_is_forgotten(served):
         await until(lambda: advising.followers == 0)
 
 
+async def test_those_who_follow_are_left_alone_by_the_collector_until_they_go(served):
+    """To look at thousands of them would hold up news; never to, keep those who went."""
+    advising = served.inside.advising
+
+    def is_seen(transport: asyncio.Transport | None) -> bool:
+        return any(known is transport for known in gc.get_objects())
+
+    try:
+        async with beating(served):
+            async with following(served.client) as stream:
+                await stream.next()
+                one = weakref.ref(*advising._followers)
+                advising._changes += 500  # as if so many had come and gone
+                await until(lambda: not is_seen(one()), within=30.0)
+            await until(lambda: advising.followers == 0)
+            advising._changes += 500
+            await until(lambda: one() is None, within=30.0)
+    finally:
+        gc.freeze()  # as the suite has it
+
+
+async def test_the_kernel_is_asked_for_little_at_once(served):
+    """Room for 256 kB, of which all but a request goes back, leaves the heap in pieces."""
+    async with following(served.client) as stream:
+        await stream.next()
+        (transport,) = served.inside.advising._followers
+
+    assert transport.max_size == 16 * 1024
+
+
 async def test_one_who_reads_nothing_is_let_go_but_not_before_all_is_taken():
     """All that there is of hundreds of targets is more than may wait beside it."""
     names = [f"{'x' * 40}{number}" for number in range(800)]
@@ -271,10 +338,13 @@ async def test_one_who_reads_nothing_is_let_go_but_not_before_all_is_taken():
             for _ in range(4):
                 advising._push(b"data: " + b"x" * 200_000 + b"\n\n")
             await until(lambda: advising.followers == 0)
+        _, metrics = await served.get("/metrics")
 
     assert waits > 256 * 1024
     assert dropped_early == 0
     assert advising.dropped == 1
+    assert "pgbreaker_followers 0\n" in metrics
+    assert "pgbreaker_followers_dropped_total 1\n" in metrics
 
 
 # Whose place they take.

@@ -623,7 +623,7 @@ async def test_pages_of_events_hang_together_both_ways(ask):
             "kind",
             (
                 "no 'notices' (did you mean 'notice'?); there are transition, override,"
-                " maintenance, notice, reload, note, daemon"
+                " maintenance, notice, pause, reload, note, daemon"
             ),
         ),
         ("events?limit=1001", "limit", "'1001' is no number from 1 to 1000"),
@@ -639,6 +639,8 @@ async def test_pages_of_events_hang_together_both_ways(ask):
             ),
         ),
         ("incidents?since=2026-13-01T00:00:00Z", "since", None),
+        ("incidents?limit=1001", "limit", None),
+        ("incidents?before=x", "before", None),
         ("incidents?format=pdf", "format", "no 'pdf'; there are json, csv, md"),
         (
             "status?wait=5s",
@@ -673,6 +675,23 @@ async def test_an_incident_is_the_time_in_which_calls_do_not_pass(ask):
     assert 0 < over["seconds"] < 60
     assert [note["text"] for note in over["notes"]] == ["a leak of job runners"]
     assert [one["breaker"] for one in recent] == ["main/write"]
+
+
+async def test_of_many_incidents_the_newest_are_told_and_where_the_others_are(ask):
+    outage(ask.served)
+    ask.served.scene.open("write")
+
+    answer, last = await ask.full("GET", "/api/v1/incidents?limit=1")
+    link = last["previous"]
+    first = await ask("GET", f"/api/v1/{link}")
+    file, text = await ask.full("GET", "/api/v1/incidents?limit=1&format=csv")
+
+    assert [one["breaker"] for one in last["incidents"]] == ["main/write"]
+    assert [one["breaker"] for one in first["incidents"]] == ["main/read"]
+    assert first["previous"] is None
+    assert answer.headers["Link"] == f'<{link}>; rel="previous"'
+    assert len(text.splitlines()) == 2
+    assert "previous" in file.headers["Link"]
 
 
 async def test_the_audit_tells_what_people_did_and_nothing_else(ask):

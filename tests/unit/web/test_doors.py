@@ -1,5 +1,7 @@
 """Who may do what, for every address and every role; and what browsers are kept from."""
 
+from dataclasses import replace
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -58,7 +60,7 @@ def guarded(tmp_path):
 def test_every_address_says_who_may_use_it_and_changes_are_not_for_viewers():
     assert len(ROUTES) > 10
     for route in ROUTES:
-        assert route.changes is (route.method != "GET"), route
+        assert (route.changes or route.tells) is (route.method != "GET"), route
         assert not route.changes or route.role >= Role.OPERATOR, route
 
 
@@ -499,6 +501,24 @@ async def test_the_rate_of_the_file_is_kept_and_supervisors_are_not_held_up(tmp_
     assert (statuses, third.status, healthy.status) == ([200, 200], 429, 200)
     assert third.headers["Retry-After"] == "10"
     assert later.status == 200
+
+
+async def test_reports_have_a_pace_of_their_own():
+    """Of a house with thousands of processes all may come by one address."""
+    limits = replace(DEFAULT, reports=130)
+    async with doors(limits=limits) as served:
+
+        async def post(path: str) -> int:
+            async with served.client.post(path) as answer:
+                return answer.status
+
+        reports = [await post("/api/v1/reports") for _ in range(140)]
+        change = await post("/-/reload")
+        served.scene.time.now += 1
+        later = await post("/api/v1/reports")
+
+    assert reports == [400] * 130 + [429] * 10  # nothing is no report
+    assert (change, later) == (409, 400)
 
 
 async def test_changes_have_a_pace():

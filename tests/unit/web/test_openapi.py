@@ -59,4 +59,4 @@ def test_an_operation_says_who_may(route):
 
     assert operation["x-pgbreaker-role"] == route.role.name.lower()
     assert (operation["security"] == []) is (route.role is Role.NOBODY)
-    assert ("429" in operation["responses"]) is route.changes
+    assert ("429" in operation["responses"]) is (route.changes or route.tells)

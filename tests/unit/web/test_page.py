@@ -9,11 +9,14 @@ import threading
 import time
 from dataclasses import replace
 
+import aiohttp
 import pytest
 
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence, Override, State
+from pgbreaker.sinks.history import History
 from pgbreaker.sinks.recent import Recent
 from pgbreaker.sinks.store import Bucket, Counts
 from pgbreaker.sinks.store.file import connect
@@ -29,6 +32,7 @@ from pgbreaker.web.page.sheet import Sheet, Sheets
 from pgbreaker.web.page.targets import row_of
 from pgbreaker.web.page.timeline import timeline
 from pgbreaker.web.page.words import neat
+from pgbreaker.web.server import serve
 from pgbreaker.web.views import LastReload, Stored
 from support.boards import Scene
 from support.figures import tell
@@ -169,6 +173,42 @@ async def test_how_old_the_data_are_is_in_every_answer(served):
 
     now, heard = (int(answer.headers[f"Pgbreaker-{n}"]) for n in ("Now", "Heard"))
     assert now - heard == 2998  # a reading is as old as its end
+
+
+class Slow:
+    """An archive that never comes back to whoever asks first."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def entries(self, wanted) -> list[Entry]:
+        if not self.is_asked.is_set():
+            self.is_asked.set()
+            await asyncio.Event().wait()
+        return []
+
+
+@pytest.mark.parametrize("path", ["/", "/targets/main", "/breakers/main/read"])
+async def test_who_goes_away_in_the_middle_leaves_no_half_of_a_page(path):
+    """The next reader of the same quarter of a second is shown all of it."""
+    served, archive = Served("main"), Slow()
+    scene = served.scene
+    history = History(scene.board, scene.clock, archive=archive)
+    inside = replace(served.inside, history=history)
+    plan = HttpPlan(listen=("127.0.0.1", 0))
+    async with (
+        serve(plan, inside) as (host, port),
+        aiohttp.ClientSession(f"http://{host}:{port}") as client,
+    ):
+        served.client = client
+        first = asyncio.create_task(served.get(path))
+        await asyncio.wait_for(archive.is_asked.wait(), 5.0)
+        first.cancel()
+
+        answer, text = await served.get(path)
+
+    assert answer.status == 200
+    assert 'id="timeline"' in text
 
 
 def test_a_sheet_tells_what_changed_and_nothing_else():

@@ -76,6 +76,8 @@ async def test_a_breaker_is_what_other_programs_expect(served):
         "retry_after_seconds": 0.5,
         "override": None,
         "version": {"epoch": "e1", "seq": 4},
+        "applications": None,
+        "fleet": None,
     }
 
 

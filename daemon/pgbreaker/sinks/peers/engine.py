@@ -10,15 +10,15 @@ What an operator permits it::
 in one line; ``{pgbreaker}`` is the prefix, and ``+select`` is for a database other than 0.
 It must evict nothing (``maxmemory-policy noeviction``, as it is unless told otherwise).
 
-Every key is ``{PREFIX}:``\\ *something*, in one slot of a cluster:
+Every key begins with ``{PREFIX}:``, whose braces keep all in one slot of a cluster:
 
-    fleet         when it was born, its numbers, the engine's clock
-    leases        daemon -> token, end, digest of its targets
-    seen          daemons, by when they were seen last
-    said          the last messages, by their numbers
-    views:DAEMON  what it thinks, by what it is about
-    words         of operators, by what they are about
-    entries       daemon -> the last entry of its history
+    fleet           when it was born, its numbers, the engine's clock
+    leases          daemon -> token, end, digest of its targets
+    seen            daemons, by when they were seen last
+    said            the last messages, by their numbers
+    views:DAEMON    what it thinks, by what it is about
+    words           of operators, by what they are about
+    entries         daemon -> the last entry of its history
     targets:DAEMON  those that it can watch
 
 A daemon has three connections at most: one for its lease, so that nothing large keeps
@@ -29,7 +29,7 @@ import importlib
 import json
 import re
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEPT",
+    "LONGEST",
     "MOST",
     "Beat",
     "Engine",
@@ -70,6 +71,9 @@ KEPT: Final = 10_000
 MOST: Final = 1_000
 """Messages that can be said at once: the engine does nothing else in the meantime."""
 
+LONGEST: Final = 65_536
+"""Characters of a message's key and body together."""
+
 _CHUNK: Final = 500  # fields of a hash that are read at once
 _KINDS: Final = frozenset(("view", "gone", "word", "entry"))
 _LARGEST: Final = 2**53  # numbers of Lua are floating
@@ -80,7 +84,8 @@ class Engine:
     """What a daemon and its peers share.
 
     A call takes no longer than the plan's timeout, whatever the engine does; but for
-    `standing`, which is many commands. After one that failed the next connects anew.
+    `standing` and `targets_of`, which are many commands, each within it. After one that
+    failed the next connects anew.
     """
 
     def __init__(self, plan: EnginePlan, name: str) -> None:
@@ -172,7 +177,8 @@ class Engine:
             EngineLostError: There is no answer; whether they were said is not known.
             FencedError: The lease *token* does not hold, or the engine was started anew
                 since the last beat.
-            ValueError: A message is none, or there are more than `MOST`.
+            ValueError: A message is none, is longer than `LONGEST`, or there are more
+                than `MOST`.
         """
         if len(messages) > MOST:
             raise ValueError(f"{MOST} messages at once, got {len(messages)}")
@@ -259,8 +265,6 @@ class Engine:
     async def standing(self) -> Standing:
         """What stands, in parts: the engine does other things in between.
 
-        Each part takes no longer than the timeout.
-
         Raises:
             EngineLostError: There is no answer.
         """
@@ -270,16 +274,26 @@ class Engine:
             ("ZRANGE", self._key("seen"), 0, -1),
         )
         words = await self._hash("words")
+        targets = await self.targets_of(names)
         views: dict[str, dict[str, str]] = {}
-        targets: dict[str, str] = {}
         for name in names:
-            (told,) = await self._work.ask(("GET", self._key("targets", name)))
-            if told is not None:
-                targets[name] = told
             if thought := await self._hash("views", name):
                 views[name] = thought
         said = {name: int(key) for name, key in _pairs(entries)}
         return Standing(int(last or 0), views, words, targets, said)
+
+    async def targets_of(self, names: Iterable[str]) -> dict[str, str]:
+        """The targets that daemons can watch, of those that told them.
+
+        Raises:
+            EngineLostError: There is no answer.
+        """
+        found = {}
+        for name in names:  # one by one: a list can be long
+            (told,) = await self._work.ask(("GET", self._key("targets", name)))
+            if told is not None:
+                found[name] = told
+        return found
 
     async def _hash(self, *words: str) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -324,6 +338,8 @@ def _check(message: Message) -> None:
     """Refuse what the engine would not understand, before any of it is said."""
     if message.kind not in _KINDS:
         raise ValueError(f"no kind of message is called {message.kind!r}")
+    if len(message.key) + len(message.body) > LONGEST:
+        raise ValueError(f"a message has {LONGEST} characters at most")
     if message.kind == "entry":
         key = message.key
         if not (key.isascii() and key.isdigit() and int(key) < _LARGEST):

@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import re
 import ssl
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from errno import ECONNREFUSED
 from typing import Any, Final, TypeVar
 
 from redis import exceptions
@@ -124,14 +125,6 @@ class Connection(AbstractConnection):
             self._transport.abort()
         await self.disconnect(nowait=True)
 
-    async def is_fresh(self) -> bool:
-        """Whether there is nothing to be read, not even its end."""
-        look = getattr(self, "can_read", None) or self.can_read_destructive
-        try:
-            return not await look()
-        except exceptions.RedisError:
-            return False
-
 
 class Lines:
     """Makes connections to the engine, and words for what goes wrong with them."""
@@ -162,7 +155,9 @@ class Lines:
         self._open.discard(connection)
         await connection.abandon()
 
-    async def within(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def within(
+        self, work: Coroutine[Any, Any, _T], script: Script | None = None
+    ) -> _T:
         """Wait for *work* for as long as a command may take, and no longer.
 
         It is a task of its own: so we are back in time whatever becomes of it, and what
@@ -184,6 +179,8 @@ class Lines:
             raise EngineLostError(_CLOSED)
         try:
             return task.result()
+        except exceptions.ResponseError as error:
+            raise EngineLostError(self._why(error, script)) from None
         except (exceptions.RedisError, OSError, ValueError) as error:
             raise EngineLostError(self._why(error)) from None
 
@@ -225,7 +222,7 @@ class Lines:
         if tasks:
             await asyncio.wait(tasks, timeout=self._plan.timeout)
 
-    def _why(self, error: BaseException) -> str:
+    def _why(self, error: BaseException, script: Script | None = None) -> str:
         """Say in one line what went wrong."""
         below = error if isinstance(error, OSError) else _below(error)
         if below is not None:
@@ -234,31 +231,53 @@ class Lines:
             return f"what answers on {self._address} is no Redis"
         # After these words a server shows what it was sent, the password too.
         text = str(error).partition(", with args")[0]
+        if "closed by server" in text:
+            return self._hung_up()
         code = _code_of(error, text)
         if code == "NOPERM":
-            return self._not_permitted(text)
+            return self._not_permitted(text, script)
         return _MEANINGS.get(code) or _line(text)
 
-    def _not_permitted(self, text: str) -> str:
-        prefix = "{" + self._plan.prefix + "}:*"
-        said = _line(text)
-        if "channel" in said:
-            return f"not permitted: {said}; its user needs &{prefix}"
-        if "key" in said:
-            return f"not permitted: {said}; its user needs ~{prefix}"
-        return f"not permitted: {said}"
+    def _not_permitted(self, text: str, script: Script | None) -> str:
+        of_ours = "{" + self._plan.prefix + "}:*"
+        needs = f"; its user needs &{of_ours}" if "channel" in text else ""
+        if re.search(r"\bkeys?\b", text):
+            needs = f"; its user needs ~{of_ours}"
+        # Redis before 7.2 says in which line of a script, but not which command.
+        place = re.search(r"user_script:(\d+)", text)
+        if place and script and not needs and "'" not in text.replace("can't", ""):
+            return (
+                f"not permitted: its user may not run '{script.command(int(place[1]))}'"
+            )
+        said = re.sub(r" script: \w+, on @user_script.*|.*@user_script:\S+ ", "", text)
+        return f"not permitted: {_line(said)}{needs}"
+
+    def _hung_up(self) -> str:
+        if self._address.is_encrypted and self._plan.cert_file is None:
+            return "it closed the connection, as one that wants a certificate of ours"
+        return "it closed the connection"
 
     def _of_system(self, error: OSError) -> str:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"TLS: its certificate is not trusted: {error.verify_message}"
         if isinstance(error, ssl.SSLError):
-            return f"TLS: {_line(getattr(error, 'reason', None) or str(error))}"
+            return f"TLS: {_of_tls(error)}"
         if error.filename is not None:
             return _line(f"{error.filename}: {error.strerror}")
-        if isinstance(error, ConnectionRefusedError):
+        numbers = {*re.findall(r"\[Errno (\d+)\]", str(error))}
+        if isinstance(error, ConnectionRefusedError) or numbers == {str(ECONNREFUSED)}:
             return f"nobody listens on {self._address}"
+        if isinstance(error, ConnectionResetError | BrokenPipeError):
+            return self._hung_up()
         said = error.strerror or str(error) or type(error).__name__
         return _line(f"{self._address}: {said}")
+
+
+def _of_tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    reason = getattr(error, "reason", None) or str(error)
+    if "CERTIFICATE_REQUIRED" in reason:
+        return "it wants a certificate of ours"
+    return _line(reason)
 
 
 def _code_of(error: BaseException, text: str) -> str:
@@ -266,9 +285,12 @@ def _code_of(error: BaseException, text: str) -> str:
         if isinstance(error, kind):
             is_missing = code == "WRONGPASS" and "required" in text
             return "NOAUTH" if is_missing else code
+    # What a script may not do is told without the code.
     found = _CODE.search(text)
-    # Of what a script may not do, Redis 7 says so without the code.
-    return found[1] if found else "NOPERM" if "ACL failure" in text else ""
+    if found:
+        return found[1]
+    is_refused = "ACL failure" in text or "user executing the script can't" in text
+    return "NOPERM" if is_refused else ""
 
 
 def _below(error: BaseException | None) -> OSError | None:
@@ -301,50 +323,45 @@ class Line:
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         async with self._turn:
-            connection = await self._ready()
-            return await self._exchange(connection, commands)
+            return await self._exchange(lambda: commands)
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Command
     ) -> list[Any]:
         """Run *script*, which is told the engine's process and how often we have run
         one."""
-        return await self._lines.within(self._run_it(script, keys, args))
+        return await self._lines.within(self._run_it(script, keys, args), script)
 
     async def _run_it(
         self, script: Script, keys: Sequence[str], args: Command
     ) -> list[Any]:
-        async with self._turn:
-            connection = await self._ready()
+        def called(name: str, text: str) -> list[Command]:
             self._attempts += 1
-            rest = (len(keys), *keys, self._run, self._attempts, *args)
+            return [(name, text, len(keys), *keys, self._run, self._attempts, *args)]
+
+        async with self._turn:
             try:
-                answers = await self._exchange(
-                    connection, [("EVALSHA", script.sha, *rest)]
-                )
+                answers = await self._exchange(lambda: called("EVALSHA", script.sha))
             except exceptions.NoScriptError:
-                answers = await self._exchange(
-                    connection, [("EVAL", script.text, *rest)]
-                )
+                answers = await self._exchange(lambda: called("EVAL", script.text))
             found: list[Any] = answers[0]
             return found
 
-    async def _ready(self) -> Connection:
-        """The connection, a new one where there is none that can be used."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            if await connection.is_fresh():
-                return connection
-            await self._lines.drop(
-                connection
-            )  # it has ended while we had no use for it
+    async def _exchange(self, asked: Callable[[], Sequence[Command]]) -> list[Any]:
+        """Ask, and read the answer to each; once more where the connection had ended
+        while there was no use for it. To do twice what we ask for does no harm."""
+        if self._connection is not None:
+            try:
+                return await self._answers(self._connection, asked())
+            except exceptions.ConnectionError:
+                pass  # it is not to be told from one that ends just now
         connection = await self._lines.connect()
-        (known,) = await self._exchange(connection, [("INFO", "server")])
-        found = re.search(r"^run_id:(\w+)", known, re.MULTILINE)
+        (known,) = await self._answers(connection, [("INFO", "server")])
+        found = re.search(r"^run_id:(\w+)", str(known), re.MULTILINE)
         self._run = found[1] if found else "unknown"
-        return connection
+        return await self._answers(connection, asked())
 
-    async def _exchange(
+    async def _answers(
         self, connection: Connection, commands: Sequence[Command]
     ) -> list[Any]:
         """Send *commands*, and read an answer to each; only then it is kept."""

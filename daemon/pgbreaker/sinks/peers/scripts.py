@@ -15,6 +15,7 @@ through, so do the others. Nothing but that stops a script halfway.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +36,12 @@ class Script:
     def __post_init__(self) -> None:
         sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", sha)
+
+    def command(self, line: int) -> str:
+        """Name the command that it runs in a line of it, or begins to run before."""
+        before = "\n".join(self.text.splitlines()[:line])
+        found = re.findall(r"redis\.call\('(\w+)'", before)
+        return found[-1].lower() if found else "a script"
 
 
 # KEYS: fleet, leases, and whatever else; ARGV: run, attempt, name, who, token, length.
@@ -131,9 +138,11 @@ local lease = {
   ends = now + length, who = who, beat = attempt, targets = targets,
   said = held and held.who == who and held.said or 0,
 }
+local is_due = attempt % 100 == 1
 if is_live and held.token == token then
   lease.token = token
 else
+  is_due = true
   local tokens = tonumber(redis.call('HGET', fleet, 'tokens'))
   lease.token = math.max(tokens, token or 0) + 1
   redis.call('HSET', fleet, 'tokens', string.format('%.0f', lease.token))
@@ -141,7 +150,7 @@ end
 keep(name, lease)
 redis.call('ZADD', seen, string.format('%.0f', now), name)
 
-if attempt % 100 == 1 then
+if is_due then
   for _, key in ipairs({views, places, said}) do last_for(key, day) end
   for _, key in ipairs({fleet, leases, seen, entries, words}) do last_for(key, long) end
   local before = string.format('(%.0f', now - 31 * day)

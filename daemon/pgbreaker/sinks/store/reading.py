@@ -3,11 +3,12 @@
 import math
 import sqlite3
 from collections.abc import Collection, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from pgbreaker.core.audit import BEGINNING, Audited, seal
 from pgbreaker.core.entry import Entry, Kind
-from pgbreaker.core.incident import TELLING, bare, starts
+from pgbreaker.core.incident import TELLING, Excerpt, bare, begins, starts
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wanted import Wanted
 from pgbreaker.sinks.store.books import HEAD
@@ -22,10 +23,14 @@ from pgbreaker.sinks.store.rows import (
 )
 
 FURTHEST_BACK: Final = 1_000
-"""Entries of a breaker that are gone back through, for how it was at some moment."""
+"""Entries of a breaker that are gone through, for how it was at some moment, or when that
+ended."""
 
 MOST: Final = 20_000
-"""Entries that incidents are read out of at most; the newest."""
+"""Entries that incidents are read out of at a time; the newest."""
+
+_LAST_ID: Final = 2**62
+_OF_BREAKERS: Final = (Kind.TRANSITION.value, Kind.OVERRIDE.value)
 
 
 def entries(connection: sqlite3.Connection, wanted: Wanted) -> list[Entry]:
@@ -61,23 +66,38 @@ def _holds(text: Any, words: str) -> bool:  # noqa: ANN401 - a damaged row may h
     return isinstance(text, str) and words in text.lower()
 
 
-def course(connection: sqlite3.Connection, since: float) -> list[Entry]:
-    """Read what incidents are read out of, of those that went on at *since* or later:
-    with as much before that as tells how each breaker was then."""
+def course(
+    connection: sqlite3.Connection, since: float, before: int | None, limit: int
+) -> Excerpt:
+    """Read what incidents are read out of, of those that went on at *since* or later and
+    began before the entry *before*: of the newest *limit*, with as much before and after
+    them as tells how each breaker was then, and when that ended."""
     kinds = tuple(kind.value for kind in TELLING)
     marks = ", ".join("?" * len(kinds))
     rows = connection.execute(
-        f"SELECT {ENTRY} FROM entry WHERE id >= ? AND at >= ? AND kind IN ({marks})"
+        f"SELECT {ENTRY} FROM entry"
+        f" WHERE id >= ? AND id < ? AND at >= ? AND kind IN ({marks})"
         f" ORDER BY id DESC LIMIT {MOST}",
-        (_first_id(since), since, *kinds),
+        (_first_id(since), _LAST_ID if before is None else before, since, *kinds),
     )
-    found = {entry.id: bare(entry) for entry in entries_of(rows)}
+    found: dict[int, Entry] = {}
+    left, cut = limit, None
+    # One at a time: of all that there may be, only what is told stays in memory.
+    for entry in entries_of(rows):
+        found[entry.id] = bare(entry)
+        left -= begins(entry)
+        if left == 0 or len(found) == MOST:
+            cut = entry.id
+            break
     for breaker in _breakers(connection):
-        for entry in _leading_to(connection, breaker, since):
+        around = [_leading_to(connection, breaker, since, cut)]
+        if before is not None:
+            around.append(_ending(connection, breaker, before))
+        for entry in chain(*around):
             found[entry.id] = bare(entry)
     for entry in _notes(connection, found.keys()):
         found[entry.id] = entry
-    return [found[id_] for id_ in sorted(found)]
+    return Excerpt([found[id_] for id_ in sorted(found)], cut)
 
 
 def _first_id(since: float) -> int:
@@ -99,18 +119,35 @@ def _breakers(connection: sqlite3.Connection) -> list[str]:
 
 
 def _leading_to(
-    connection: sqlite3.Connection, breaker: str, since: float
+    connection: sqlite3.Connection, breaker: str, since: float, cut: int | None
 ) -> Iterator[Entry]:
-    """The entries of a breaker before *since*, back to one that says how it was."""
-    kinds = (Kind.TRANSITION.value, Kind.OVERRIDE.value)
+    """The entries of a breaker before *since*, or before the entry *cut* where there is
+    one, back to one that says how it was."""
+    condition, value = ("at < ?", since) if cut is None else ("id < ?", cut)
     rows = connection.execute(
-        f"SELECT {ENTRY} FROM entry WHERE breaker = ? AND at < ? AND kind IN (?, ?)"
-        f" ORDER BY id DESC LIMIT {FURTHEST_BACK}",
-        (breaker, since, *kinds),
+        f"SELECT {ENTRY} FROM entry WHERE breaker = ? AND {condition}"
+        f" AND kind IN (?, ?) ORDER BY id DESC LIMIT {FURTHEST_BACK}",
+        (breaker, value, *_OF_BREAKERS),
     )
     for entry in entries_of(rows):
         yield entry
         if starts(entry):
+            return
+
+
+def _ending(
+    connection: sqlite3.Connection, breaker: str, first: int
+) -> Iterator[Entry]:
+    """The entries of a breaker from *first* on, up to one before or after which calls
+    passed for sure: what was under way is over by then."""
+    rows = connection.execute(
+        f"SELECT {ENTRY} FROM entry WHERE breaker = ? AND id >= ?"
+        f" AND kind IN (?, ?) ORDER BY id LIMIT {FURTHEST_BACK}",
+        (breaker, first, *_OF_BREAKERS),
+    )
+    for entry in entries_of(rows):
+        yield entry
+        if starts(entry) and entry.details.get("override") is None:
             return
 
 
@@ -133,7 +170,7 @@ def audit(
     first."""
     rows = connection.execute(
         f"SELECT {AUDIT} FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?",
-        (2**62 if before is None else before, limit),
+        (_LAST_ID if before is None else before, limit),
     )
     return [audited_of(row) for row in reversed(rows.fetchall())]
 

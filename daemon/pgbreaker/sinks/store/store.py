@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from pgbreaker.clock import Clock
 from pgbreaker.core.audit import Audited
 from pgbreaker.core.entry import Entry
+from pgbreaker.core.incident import MOST, Excerpt
 from pgbreaker.core.plan import StorePlan
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wanted import Wanted
@@ -291,13 +292,18 @@ class Store:
         """
         return await self._read(partial(reading.entries, wanted=wanted))
 
-    async def course(self, since: float) -> list[Entry]:
-        """Read what incidents are read out of that went on at *since* or later.
+    async def course(
+        self, since: float, before: int | None = None, limit: int = MOST
+    ) -> Excerpt:
+        """Read what the newest *limit* incidents are read out of that went on at *since*
+        or later, and began before the entry *before*.
 
         Raises:
             NotReadError: They cannot be read.
         """
-        return await self._read(partial(reading.course, since=since))
+        return await self._read(
+            partial(reading.course, since=since, before=before, limit=limit)
+        )
 
     async def audit(self, limit: int = 200, before: int | None = None) -> list[Audited]:
         """Read the last *limit* lines of the audit log before number *before*, the

@@ -6,6 +6,7 @@ each would cost more than the sending.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -50,7 +51,9 @@ RATE: Final = 500
 """Processes a second that come back to a server which has just done so itself."""
 
 _TAKES: Final = 256 * 1024  # bytes that wait for who reads nothing, beside all of it
-_AT_ONCE: Final = 250  # followers that a beat is sent to before others have a turn
+_AT_ONCE: Final = 50  # followers that a beat is sent to before others have a turn
+_SPREAD: Final = 0.5  # of the time between two beats, for sending one to all
+_MANY: Final = 500  # who came or went, for the collector to be told
 _LOOKS_EVERY: Final[Seconds] = 0.1  # for those who come, where nothing else has looked
 _SAME_FOR: Final[Seconds] = 0.5  # that all of it is told as it was written last
 _RETRY_AFTER: Final = "5"
@@ -154,6 +157,8 @@ class Advising:
         self._said: dict[str, _Thought] = {}
         self._removed = 0  # when something was last said no more
         self._followers: dict[asyncio.Transport, bool] = {}  # -> whether in chunks
+        self._changes = 0  # of who follows
+        self._settled = 0  # of these, those that the collector knows of
         self._all: tuple[Version, Seconds, bytes] | None = None  # as written last
         self._looked_at: Seconds = 0.0
         self._is_closed = False
@@ -311,19 +316,46 @@ class Advising:
             if file is not None:
                 group.create_task(self._keep(file))
             while not self._is_closed:
-                next_at = loop.time() + self._beat
+                next_at, changes = loop.time() + self._beat, self._changes
                 self.look()  # that nobody has looked of late is told by no entry
                 await self._send_beat()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(next_at):
-                        await self._over.wait()
+                await self._rest(next_at - loop.time())
+                if self._changes == changes:
+                    self._settle()
 
     async def _send_beat(self) -> None:
-        for some in _batches(list(self._followers)):
+        """Send one to each, in small batches with time in between: news that come
+        meanwhile wait for no more than those few, here and with who reads."""
+        loop = asyncio.get_running_loop()
+        batches, begun = list(_batches(list(self._followers))), loop.time()
+        for number, some in enumerate(batches, 1):
             # There may be news since the last of them: who has heard it must not hear
             # after it that all is as it was before.
             self._send(self._numbered("heartbeat", self._heading()), some)
-            await asyncio.sleep(0)
+            # By the clock, so that what others take of it delays no beat after that.
+            share = number / len(batches)
+            await self._rest(begun + self._beat * _SPREAD * share - loop.time())
+            if self._is_closed:
+                return  # goodbye was said: nothing holds any more
+
+    async def _rest(self, seconds: Seconds) -> None:
+        """Let others have their turn, and *seconds* go by, unless it is over before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    def _settle(self) -> None:
+        """Have Python's collector leave alone who follows, once they have come.
+
+        Five thousand are a quarter of a million objects: to look at all of them holds
+        news up for 0.2 s, and it would do so at any time. Who has gone is looked for here.
+        """
+        many = max(_MANY, len(self._followers) // 2)
+        if self._changes - self._settled >= many:
+            self._settled = self._changes
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
 
     async def _keep(self, file: AdviceFile) -> None:
         # Apart from the beats: a disk that hangs is no reason for nobody to hear.
@@ -369,10 +401,12 @@ class Advising:
             first = self._first(request.headers.get("Last-Event-ID", ""))
             transport.write(_framed(first) if in_chunks else first)
             self._followers[transport] = in_chunks
+            self._changes += 1
             try:
                 await self._over.wait()
             finally:
                 self._followers.pop(transport, None)
+                self._changes += 1
         return response
 
     def _first(self, seen: str) -> bytes:

@@ -199,20 +199,9 @@ class Body(_Asked):
         Raises:
             WrongError: It is no JSON object.
         """
-        raw = await request.read()
-        if not raw and may_lack:
+        if may_lack and not await request.read():
             return cls({}, known)
-        try:
-            given = json.loads(
-                raw, parse_constant=_no_constant, object_pairs_hook=_once
-            )
-        # What is nested a thousand deep is no order of anybody's.
-        except (ValueError, RecursionError) as error:
-            why = "nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise WrongError([("body", f"no JSON: {why}")], status=400) from None
-        if not isinstance(given, dict):
-            raise WrongError([("body", "no JSON object")])
-        return cls(given, known)
+        return cls(await object_of(request), known)
 
     def text(self, name: str, default: str | None = None) -> str:
         """A text, which has to be there unless there is a default."""
@@ -278,6 +267,24 @@ class Body(_Asked):
             self.wrong(name, f"is {called}")
             return default
         return value
+
+
+async def object_of(request: web.Request) -> dict[str, Any]:
+    """Read a JSON object that was sent.
+
+    Raises:
+        WrongError: It is none.
+    """
+    raw = await request.read()
+    try:
+        given = json.loads(raw, parse_constant=_no_constant, object_pairs_hook=_once)
+    # What is nested a thousand deep is no order of anybody's.
+    except (ValueError, RecursionError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise WrongError([("body", f"no JSON: {why}")], status=400) from None
+    if not isinstance(given, dict):
+        raise WrongError([("body", "no JSON object")])
+    return given
 
 
 def author_of(request: web.Request, body: Body) -> str:

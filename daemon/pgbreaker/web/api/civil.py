@@ -1,5 +1,6 @@
 """What programs are told when something is not done: a problem, whatever it was."""
 
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -40,7 +41,7 @@ def civil(route: Route) -> Route:
         except _TOLD as error:
             return _problem(error)
 
-    return Route(route.method, route.path, route.role, answered, route.changes)
+    return replace(route, handler=answered)
 
 
 def _problem(error: Exception) -> web.Response:

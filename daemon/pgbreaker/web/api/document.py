@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgbreaker.core.entry import Kind
+from pgbreaker.core.incident import MOST as INCIDENTS
 from pgbreaker.web.api.history import MOST, USUAL
 from pgbreaker.web.api.past import FORMS, WIDTHS
+from pgbreaker.web.api.reporting import MOST as PROCESSES
+from pgbreaker.web.api.reporting import USUAL as PROCESSES_USUAL
 from pgbreaker.web.api.schemas import (
     DURATION_TEXT,
     ID,
@@ -189,10 +192,15 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
     ),
     ("GET", "/api/v1/incidents"): Operation(
         name="incidents",
-        says="Times in which breakers did not let calls pass; of 31 days, unless it is"
-        " said since when.",
+        says="Times in which breakers did not let calls pass, the oldest first; of 31"
+        " days, unless it is said since when, and of those the last `limit`.",
         gives=_json("Incidents") | _TABLES,
-        query={"since": _SINCE, "format": _FORMAT},
+        query={
+            "since": _SINCE,
+            "before": ID,
+            "limit": {**ID, "minimum": 1, "maximum": INCIDENTS, "default": INCIDENTS},
+            "format": _FORMAT,
+        },
     ),
     ("GET", "/api/v1/audit"): Operation(
         name="audit",
@@ -251,6 +259,31 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         header={"Last-Event-ID": "Id of the last event seen."},
         else_={503: "There are as many who follow as there may be."},
     ),
+    ("POST", "/api/v1/reports"): Operation(
+        name="report",
+        says="Tell how the breakers of a process are, and be told when to do so again;"
+        " who does not for three times as long is forgotten. It is shown, and decides"
+        " nothing. What is not listed is left out, and what is too long is cut.",
+        gives=_json("Reported"),
+        takes=ref("Report"),
+        else_={503: "As many processes report as there may be."},
+    ),
+    ("GET", "/api/v1/reports"): Operation(
+        name="reports",
+        says="What applications report now: of each breaker that they follow, and of each"
+        " process, those first that hold calls back.",
+        gives=_json("Reports"),
+        query={
+            "breaker": _SOUGHT,
+            "limit": {
+                **ID,
+                "minimum": 1,
+                "maximum": PROCESSES,
+                "default": PROCESSES_USUAL,
+            },
+        },
+        else_={404: "There is no breaker of this name."},
+    ),
     ("GET", "/api/v1/config"): Operation(
         name="config",
         says="The configuration that is true now, without its secrets.",
@@ -295,7 +328,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
 
 _ABOUT: Final = (
     "What pgbreaker's daemon knows and does. Errors are RFC 9457 problems; what is not"
-    " listed here, in a query or a body, is refused. Answers may say more than is listed."
+    " listed here, in a query or a body, is refused (but in a report). Answers may say more than is listed."
 )
 
 
@@ -381,8 +414,8 @@ def _answers(route: Route, operation: Operation) -> Iterable[tuple[str, Any]]:
     if route.role > Role.NOBODY:
         yield "401", _problem("Nobody has logged in, and somebody has to.")
         yield "403", _problem("Whoever it is may not do this.")
-    if route.changes:
-        yield "429", _problem("Too many changes; Retry-After says when to come back.")
+    if route.changes or route.tells:
+        yield "429", _problem("Too many of these; Retry-After says when to come back.")
     yield "default", _problem("Anything else that goes wrong.")
 
 

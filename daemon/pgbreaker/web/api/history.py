@@ -10,6 +10,7 @@ from aiohttp import web
 
 from pgbreaker.core.audit import Audited
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.incident import MOST as INCIDENTS
 from pgbreaker.core.incident import Incident
 from pgbreaker.core.units import Seconds
 from pgbreaker.core.wall import moment
@@ -111,15 +112,25 @@ class Told:
 
     async def incidents(self, request: web.Request) -> web.Response:
         """What happened to breakers from leaving closed until they were closed again."""
-        query = Query(request, "since", "format")
+        query = Query(request, "since", "before", "limit", "format")
         now = self._inside.clock.wall()
         since = query.moment("since", now)
+        before = query.number("before", 0, LAST_ID)
+        limit = query.number("limit", 1, INCIDENTS) or INCIDENTS
         form = query.word("format", FORMS)
         query.check()
         begins = now - _MONTH if since is None else since
-        found = await self._history.incidents(begins)
+        page = await self._history.incidents(begins, before=before, limit=limit)
+        found, previous, headers = page.told, None, {}
+        if page.before is not None:
+            first = {"since": moment(begins), "before": page.before, "limit": limit}
+            previous = "incidents?" + urlencode(first)
+            headers["Link"] = f'<{previous}>; rel="previous"'
         if form != "json":
-            return as_file("incidents", form, tables.of_incidents(found, begins, now))
+            table = tables.of_incidents(found, begins, now)
+            answer = as_file("incidents", form, table)
+            answer.headers.update(headers)
+            return answer
         # One at a time: thousands of them as objects, and then as pieces of text, would be
         # tens of megabytes that the heap keeps.
         shown = []
@@ -127,9 +138,10 @@ class Told:
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # pings do not wait for all of them
             shown.append(json.dumps(self._incident(one, now)))
-        since_then = json.dumps(moment(begins))
-        text = f'{{"since": {since_then}, "incidents": [{", ".join(shown)}]}}'
-        return web.json_response(text=text)
+        since_then, to = json.dumps(moment(begins)), json.dumps(previous)
+        told = ", ".join(shown)
+        text = f'{{"since": {since_then}, "incidents": [{told}], "previous": {to}}}'
+        return web.json_response(text=text, headers=headers)
 
     def _incident(self, one: Incident, now: float) -> dict[str, Any]:
         return {

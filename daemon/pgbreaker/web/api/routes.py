@@ -15,6 +15,7 @@ from pgbreaker.web.api.document import document
 from pgbreaker.web.api.history import Told
 from pgbreaker.web.api.orders import Orders
 from pgbreaker.web.api.past import Kept
+from pgbreaker.web.api.reporting import Reporting
 from pgbreaker.web.inside import Inside
 from pgbreaker.web.plain import Plain
 from pgbreaker.web.problems import problem
@@ -40,7 +41,7 @@ class Api:
         self._inside = inside
         self._views = inside.views
         self._changes = inside.stream.changes
-        self._rooms = (Orders(inside), Told(inside), Kept(inside))
+        self._rooms = (Orders(inside), Told(inside), Kept(inside), Reporting(inside))
 
     def routes(self) -> list[Route]:
         """Every address there is."""

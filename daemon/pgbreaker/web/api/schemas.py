@@ -5,6 +5,8 @@ from typing import Any, Final
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.entry import Kind
 from pgbreaker.core.reading import Finding
+from pgbreaker.core.report import APPLICATION, INSTANCE, OUTCOMES, By
+from pgbreaker.core.report import MOST as MOST_BREAKERS
 from pgbreaker.core.states import OVERRIDES, Cause, State
 from pgbreaker.sinks.board import Condition
 from pgbreaker.web.api.asked import DURATION, DURATION_LENGTH, LAST_ID
@@ -105,6 +107,32 @@ _EVENT: Final[dict[str, Schema]] = {
 
 _VERSION: Final = shape("Larger is later, within an epoch.", epoch=TEXT, seq=COUNT)
 
+_CROWD: Final[dict[str, Schema]] = {
+    "processes": COUNT,
+    "open": COUNT,
+    **{f"by_{by.value}": COUNT for by in By},
+    "text": TEXT,
+}
+_TOLD: Final[dict[str, Schema]] = {
+    "name": TEXT,
+    "follows": {
+        **nullable(TEXT),
+        "description": "The daemon's breaker whose advice it takes; null: none.",
+    },
+    "state": _STATE,
+    "computed_state": _STATE,
+    "by": {
+        **nullable(one_of(By)),
+        "description": "Who holds it where calls do not pass; null: they do.",
+    },
+    "reason": TEXT,
+    "calls": {
+        "type": "object",
+        "description": "Outcome to calls since the process began.",
+        "properties": dict.fromkeys(OUTCOMES, COUNT),
+    },
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     # What goes wrong.
     "Problem": shape(
@@ -148,6 +176,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ),
         totals=by_name(COUNT),
         fleet=nullable(ref("Ballot")),
+        applications={
+            **nullable(ref("Applications")),
+            "description": "What applications report of it; null: none does.",
+        },
     ),
     "Ballot": shape(
         "What the daemons that share an engine think of the breaker; null where this one"
@@ -167,6 +199,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 sqlstate=nullable(TEXT),
             )
         ),
+    ),
+    "Applications": shape(
+        "The processes that take the advice of a breaker, and report: in how many calls"
+        " do not pass, and who holds them back. It moves no breaker here.",
+        **_CROWD,
     ),
     "Override": shape(
         "An operator's word, which goes before the breaker's own.",
@@ -201,6 +238,65 @@ SCHEMAS: Final[dict[str, Schema]] = {
         spread_seconds=SECONDS,
         complete=YES,
         advice=some(ref("Advice")),
+    ),
+    "Report": shape(
+        "How the breakers of one process are.",
+        ("application",),
+        instance={
+            **TEXT,
+            "minLength": 1,
+            "maxLength": INSTANCE,
+            "description": "Another for each process, also after a restart.",
+        },
+        application={
+            **nullable(TEXT),
+            "description": f"What people call the service; {APPLICATION} characters of"
+            " it are kept.",
+        },
+        breakers={
+            **some(
+                shape(
+                    "One breaker.",
+                    ("follows", "computed_state", "by", "reason", "calls"),
+                    **_TOLD,
+                )
+            ),
+            "maxItems": MOST_BREAKERS,
+        },
+    ),
+    "Reported": shape("When to tell again.", every_seconds=SECONDS),
+    "Reports": shape(
+        "What applications report.",
+        processes=COUNT,
+        every_seconds=SECONDS,
+        breakers=some(
+            shape(
+                "What is reported of one of the daemon's breakers. `voices`: the newest"
+                " of those that hold calls back.",
+                breaker=TEXT,
+                **_CROWD,
+                voices=some(
+                    shape(
+                        "Why one process does not let calls pass.",
+                        instance=TEXT,
+                        application=nullable(TEXT),
+                        breaker=TEXT,
+                        by=one_of(By),
+                        reason=TEXT,
+                    )
+                ),
+            )
+        ),
+        instances=some(
+            shape(
+                "A process, and what it told last; `breakers` is null where there was no"
+                " room to keep it.",
+                instance=TEXT,
+                application=nullable(TEXT),
+                age_seconds=SECONDS,
+                breakers=nullable(some(shape("One breaker.", **_TOLD))),
+            )
+        ),
     ),
     "Probe": shape(
         "A probe, and what it saw last.",
@@ -337,9 +433,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
         notes=some(ref("Event")),
     ),
     "Incidents": shape(
-        "Incidents that were not over then, the oldest first.",
+        "A page of the incidents that were not over then, the oldest first.",
         since=TIME,
         incidents=some(ref("Incident")),
+        previous=nullable(_LINK),
     ),
     "Timeline": shape(
         "Which state a breaker was in, without gaps.",

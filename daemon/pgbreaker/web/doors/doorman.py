@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BODY: Final = 64 * 1024  # bytes
+_CHANGES: Final = "more changes than anybody makes by hand"
+_REPORTS: Final = "more reports at once than anybody reads"
 _GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FORWARDED: Final = ("x-real-ip", "forwarded", "via")  # and all that is x-forwarded-
 
@@ -74,6 +76,7 @@ class Doorman:
         self._is_loopback = is_loopback(plan.listen[0])
         self._routes: dict[tuple[web.AbstractResource, str], Route] = {}
         self._writes = Pace(limits.write_every, limits.writes, now)
+        self._reports = Pace(limits.report_every, limits.reports, now)
         self._limits = limits
         self._now = now
         self._pace: tuple[WebPlan, Pace] | None = None
@@ -133,8 +136,9 @@ class Doorman:
         if not is_unix(request.transport):
             self._check_origin(request)
         self._check_type(request, route)
-        if seconds := self._writes.wait(_place(request)):
-            raise _too_many("more changes than anybody makes by hand", seconds)
+        pace = self._reports if route.tells else self._writes
+        if seconds := pace.wait(_place(request)):
+            raise _too_many(_REPORTS if route.tells else _CHANGES, seconds)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             await request.writer.write(_GO_ON)
             request.writer.output_size = 0  # not of the answer

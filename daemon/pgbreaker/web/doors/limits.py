@@ -34,6 +34,9 @@ class Limits:
             all who come by it.
         writes: Changes that an address may make at once: more than anybody clicks.
         write_every: Seconds between them from then on.
+        reports: Reports that may come from an address at once: of a house with thousands
+            of processes, all may come from one.
+        report_every: Seconds between them from then on.
     """
 
     header: Seconds = 10.0
@@ -47,6 +50,8 @@ class Limits:
     from_here: int = 512
     writes: int = 120
     write_every: Seconds = 0.1
+    reports: int = 500
+    report_every: Seconds = 0.005
 
 
 DEFAULT: Final = Limits()

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from pgbreaker.core.units import Seconds
+from pgbreaker.postgres.wire import take_little
 from pgbreaker.web.doors.limits import Flow, Limits, neighbourhood
 from pgbreaker.web.problems import problem
 
@@ -140,6 +141,7 @@ class Threshold(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let it in, if there is room."""
         assert isinstance(transport, asyncio.Transport)
+        take_little(transport)
         if not self._lines.let_in(self._line, transport):
             _drop(transport)
         elif self._context is None or is_unix(transport):

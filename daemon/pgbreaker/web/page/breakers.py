@@ -9,6 +9,7 @@ from pgbreaker.clock import Clock
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.policy import NEVER
+from pgbreaker.core.report import Crowd
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import Override, State
 from pgbreaker.core.units import percent
@@ -39,6 +40,7 @@ class BreakerSight:
         override_ends: Wall time at which that ends. None: only by hand.
         verbs: What can be done to it.
         daemons: What several daemons think of it, a line each. Empty: there is one.
+        crowd: What applications report of it. None: none does.
     """
 
     name: str
@@ -54,7 +56,17 @@ class BreakerSight:
     override: Override | None
     override_ends: float | None
     verbs: tuple[str, ...]
+    crowd: Crowd | None
     daemons: tuple[str, ...] = ()
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether applications find that it fails, though the daemon does not."""
+        return (
+            self.look is STATES[State.CLOSED]
+            and self.crowd is not None
+            and self.crowd.is_troubled
+        )
 
     @property
     def is_well(self) -> bool:
@@ -95,6 +107,7 @@ def sight_of(target: TargetBoard, operation: str, clock: Clock) -> BreakerSight:
         override_ends=None if until is None else wall + until,
         verbs=tuple(_verbs(breaker)),
         daemons=tuple(_daemons(target, operation)),
+        crowd=target.crowd(operation),
     )
 
 

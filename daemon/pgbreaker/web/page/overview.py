@@ -220,13 +220,14 @@ class Overview:
         as_usual = all(
             b.override is None and b.computed_passes for b in target.breakers.values()
         )
+        sights = [sight_of(target, o, inside.clock) for o in target.breakers]
+        as_usual &= not any(sight.is_troubled for sight in sights)
         if condition is Condition.UP and as_usual and not runways:
             return None
-        sights = [sight_of(target, o, inside.clock) for o in target.breakers]
         troubles = tuple(
             Trouble(s, tuple(bars_of(target, s.operation, inside.clock)))
             for s in sights
-            if not s.is_well
+            if not s.is_well or s.is_troubled
         )
         bars = tuple(b for b in (slots_of(target), pooler_of(target)) if b)
         window = inside.desk.window_of(target.plan.name)
@@ -249,7 +250,8 @@ class Overview:
 
 def _why(target: TargetBoard, troubles: Sequence[Trouble]) -> str:
     """What to say of a target as a whole, which its breakers do not say already."""
-    machine = [t.sight for t in troubles if t.sight.override is None]
+    sights = [t.sight for t in troubles]
+    machine = [s for s in sights if s.override is None and not s.is_troubled]
     reasons = {sight.why for sight in machine}
     if len(reasons) == 1:
         return machine[0].why

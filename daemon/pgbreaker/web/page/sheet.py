@@ -32,6 +32,16 @@ class Sheet:
         self.pieces: dict[str, Markup] = {}
         self._changed: dict[str, int] = {}
         self._stamps: dict[str, object] = {}
+        self._whole: object = None
+
+    def is_whole(self, stamp: object) -> bool:
+        """Whether all of it was written for *stamp*: who wrote may have gone away in the
+        middle, and left it as it was."""
+        return self._whole == stamp
+
+    def finish(self, stamp: object) -> None:
+        """Note that all of it was written for *stamp*."""
+        self._whole = stamp
 
     def is_due(self, name: str, stamp: object) -> bool:
         """Whether a piece has to be written anew, because *stamp* is another."""

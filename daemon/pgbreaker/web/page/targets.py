@@ -1,10 +1,11 @@
 """One target, as a row of the list and as the head of its page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from pgbreaker.core.judge import PING
+from pgbreaker.core.report import Crowd
 from pgbreaker.core.units import Seconds, lasting, server_version
 from pgbreaker.sinks.board import Condition, TargetBoard
 from pgbreaker.web.inside import Inside
@@ -149,7 +150,12 @@ def stamp_of(inside: Inside, target: TargetBoard) -> tuple[object, ...]:
         *((b.state, b.computed_state, b.era) for b in target.breakers.values()),
         inside.desk.window_of(target.plan.name) is not None,
         target.elsewhere,
+        *(crowd and (crowd.open, crowd.processes) for crowd in _crowds(target)),
     )
+
+
+def _crowds(target: TargetBoard) -> Iterator[Crowd | None]:
+    return map(target.crowd, target.breakers)
 
 
 def _version(target: TargetBoard) -> str | None:

@@ -57,6 +57,7 @@ KINDS: Final = {
     Kind.OVERRIDE: "overrides",
     Kind.MAINTENANCE: "maintenance",
     Kind.NOTICE: "notices",
+    Kind.PAUSE: "pauses",
     Kind.RELOAD: "reloads",
     Kind.NOTE: "notes",
     Kind.DAEMON: "daemon",

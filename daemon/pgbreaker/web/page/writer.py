@@ -204,7 +204,7 @@ class Writer:
         self, request: web.Request, sheet: Sheet, span: str
     ) -> None:
         tick = self._tick
-        if not sheet.is_due("verdict", tick):
+        if sheet.is_whole(tick):
             return
         await self._write_rows(request, sheet)
         overview = Overview(self._inside)
@@ -218,6 +218,7 @@ class Writer:
         put(request, sheet, "attention", tick, "_attention.html", **facts)
         await self._write_timeline(request, sheet, span)
         await self._write_feed(request, sheet, Filter(), "Latest events")
+        sheet.finish(tick)
 
     async def _write_rows(self, request: web.Request, sheet: Sheet) -> None:
         targets = list(self._inside.board.targets.values())
@@ -312,7 +313,7 @@ class Writer:
         self, request: web.Request, sheet: Sheet, target: TargetBoard, span: str
     ) -> None:
         tick = self._tick
-        if not sheet.is_due("head", tick):
+        if sheet.is_whole(tick):
             return
         clock, name = self._inside.clock, target.plan.name
         row = row_of(self._inside, target)
@@ -342,6 +343,7 @@ class Writer:
         self._write_lately(request, sheet, target, ())
         self._write_forecast(request, sheet, target)
         await self._write_feed(request, sheet, Filter(target=name), "Its latest events")
+        sheet.finish(tick)
 
     async def _write_past(
         self, request: web.Request, sheet: Sheet, target: TargetBoard
@@ -362,7 +364,7 @@ class Writer:
         span: str,
     ) -> None:
         tick = self._tick
-        if not sheet.is_due("head", tick):
+        if sheet.is_whole(tick):
             return
         clock, breaker = self._inside.clock, target.breakers[operation]
         now = clock.now()
@@ -372,6 +374,8 @@ class Writer:
         rules = rules_of(target, operation, recent, now)
         facts: dict[str, Any] = {"rules": rules, "after": after(breaker)}
         self._put(request, sheet, "explanation", tick, "_explanation.html", **facts)
+        facts = {"crowd": sight.crowd, "name": breaker.name}
+        self._put(request, sheet, "applications", tick, "_applications.html", **facts)
         await self._write_timeline(request, sheet, span, breaker.name)
         self._write_lately(request, sheet, target, probes_of(target, operation))
         self._write_forecast(request, sheet, target)
@@ -379,6 +383,7 @@ class Writer:
         await self._write_feed(
             request, sheet, chosen, "Its latest events, and who did what"
         )
+        sheet.finish(tick)
 
     def _grafana(self, breaker: str) -> str | None:
         url = self._inside.grafana_url

@@ -3,7 +3,7 @@
 // hears. Whoever is hidden for a minute hears nothing; without a stream all ask again
 // every few seconds.
 
-const KINDS = ["snapshot", "transition", "override", "maintenance", "notice", "reload", "note", "daemon", "heartbeat"];
+const KINDS = ["snapshot", "transition", "override", "maintenance", "notice", "pause", "reload", "note", "daemon", "heartbeat"];
 const HIDDEN_FOR = 60_000;
 const AGAIN_AFTER = [500, 1000, 2000];
 const LEASE = 4000; // where the browser has no locks: for how long a leader leads
