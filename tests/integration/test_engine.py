@@ -465,6 +465,11 @@ async def test_a_frozen_engine_holds_up_no_call_and_is_there_again_after_it(redi
         again = await a.beat(mine.token)
         assert {*again.peers} == {"a"}
         assert len(await a.heard(mine.last, limit=9)) == 9
+
+        async def only_what_is_used():
+            return redis.clients("pgbreaker:a") == 2
+
+        await until(only_what_is_used)
         await a.say(again.token, [view("k", "after")])
         assert (await a.standing()).views["a"]["k"] == "after"
         assert await first_hint(a) == (await a.beat(again.token)).last
@@ -686,12 +691,12 @@ async def test_what_is_said_is_hinted_at_once_the_first_hint_is_there(redis):
 
 async def test_hints_of_a_quiet_fleet_go_on(redis):
     """Silence alone is no loss: the engine is asked whether it is there."""
-    async with engines(redis, "a", timeout=0.05) as a:
+    async with engines(redis, "a") as a:
         mine = await a.beat(None)
         async with aclosing(a.hints()) as hints:
             await anext(hints)
             waiting = asyncio.create_task(anext(hints))
-            await asyncio.sleep(0.5)  # ten times as long as an answer may take
+            await asyncio.sleep(3 * TIMEOUT)  # longer than an answer may take
 
             last = await a.say(mine.token, [view("k")])
             assert await waiting == last

@@ -147,12 +147,8 @@ def _running(command: list[str], balancer: Balancer, folder: Path) -> Iterator[N
             time.sleep(0.01)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 def _answers(balancer: Balancer) -> bool:

@@ -35,6 +35,7 @@ class Speaker:
 
     Attributes:
         lease: Seconds for which what it says holds; it beats three times in it.
+        spread: Seconds over which it has those come who follow.
         freezes: Where it says nothing more, though nobody hangs up: ``headers`` (before
             them), ``event`` (in the middle of one), ``chunk`` (between two), ``now``;
             ``report``: it never answers one. None: nowhere.
@@ -60,6 +61,7 @@ class Speaker:
         """
         self.epoch, self.seq, self.lease = epoch, 1, lease
         self.said: list[dict[str, Any]] = [advice(opinion, epoch)]
+        self.spread = 1.0
         self.freezes: str | None = None
         self.frozen = 0
         self.status, self.kind = 200, "text/event-stream; charset=utf-8"
@@ -141,7 +143,7 @@ class Speaker:
         data: dict[str, Any] = {
             "version": self._version,
             "lease_seconds": self.lease,
-            "spread_seconds": 1.0,
+            "spread_seconds": self.spread,
         }
         if kind == "advice":
             data |= {"complete": True, "advice": self.said}

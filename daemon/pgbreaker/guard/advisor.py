@@ -55,6 +55,8 @@ class Advisor:
     Attributes:
         until: Moment at which the lease ends.
         told_lease: Seconds for which what was said last holds, from then on.
+        told_spread: Seconds over which all who follow the daemon do what they do at
+            once.
         heard: Messages that were taken.
         unread: Messages that were none.
 
@@ -80,7 +82,7 @@ class Advisor:
         self._named = dict(breakers)
         self._every = every
         self._spread = spread
-        self._told_spread: Seconds = 1.0
+        self.told_spread: Seconds = 1.0
         self._known: dict[str, _Known] = {}
         self._advised = False
         self._daemon = ""  # who is listened to
@@ -160,7 +162,7 @@ class Advisor:
         self._is_beginning, self._is_whole = False, True
         self._said_by, self._version = self._daemon, version
         self.until, self.told_lease = now + lease, lease
-        self._told_spread = spread
+        self.told_spread = spread
         self.heard += 1
         self.pass_on()
         return False
@@ -191,7 +193,7 @@ class Advisor:
         lease = self.until - now
         if lease <= 0:
             return
-        spread = self._told_spread if self._spread is None else self._spread
+        spread = self.told_spread if self._spread is None else self._spread
         self._advised = True
         for breaker, (advice, ends) in self._theirs():
             word = advice.word

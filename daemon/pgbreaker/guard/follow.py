@@ -42,6 +42,7 @@ _FIRST_WAIT: Final[Seconds] = 0.25  # before coming back; doubled each time
 _LONGEST_WAIT: Final[Seconds] = 15.0
 _SPEAKS_WITHIN: Final[Seconds] = 10.0  # all of it, from when it is asked
 _HURRIES: Final[Seconds] = 2.5  # the same, where there is another; doubled each round
+_FEW: Final[Seconds] = 1.0  # what a daemon says that as many follow as come in a second
 _AT_LEAST: Final[Seconds] = 0.3  # that each is tried, however little of a lease is left
 _MOST_UNHEARD: Final = 8 * 1024 * 1024  # bytes with nothing in them
 _AT_ONCE: Final = 64 * 1024  # bytes that are read
@@ -251,11 +252,19 @@ class Follower:
             failures = min(failures + 1, 16 * len(self._ways))
             self._place = (self._place + 1) % len(self._ways)
             rounds, tried = divmod(failures, len(self._ways))
-            if tried:
-                self.lapse()  # and on to the next at once
+            wait = self._crowd if tried else _wait_after(rounds)
+            if wait:
+                self._rest(stopped, random.random() * wait)
             else:
-                self._rest(stopped, random.random() * _wait_after(rounds))
+                self.lapse()  # and on to the next at once
         self.is_connected, self.why = False, "it was stopped"
+
+    @property
+    def _crowd(self) -> Seconds:
+        """Seconds over which those go to the next who are lost with one daemon: it takes
+        some hundreds in a second, and what they know holds a while yet."""
+        beyond = self._advisor.told_spread - _FEW
+        return max(0.0, min(beyond, self.lease / 3))
 
     def _budget(self, failures: int) -> Seconds:
         """How long the next may take until it says something."""

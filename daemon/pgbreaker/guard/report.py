@@ -13,6 +13,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from http.client import HTTPException
 from typing import Any, Final, TypeAlias
 
@@ -105,7 +106,7 @@ class Reporter:
 
     def start(self) -> None:
         """Begin, once a daemon is heard."""
-        self._instance = _instance()
+        self._instance = _instance(os.getpid())
         threading.Thread(
             target=self._run,
             args=(self._stopped,),
@@ -231,9 +232,11 @@ def _every(answer: bytes) -> Seconds:
     return min(max(every, _EVERY), _SELDOM)
 
 
-def _instance() -> str:
-    """The name of this process; another for each, also after a restart."""
-    end = f":{os.getpid()}:{os.urandom(4).hex()}"
+@cache
+def _instance(pid: int) -> str:
+    """The name of this process; another for each, also after a restart, and one for all
+    who report from it."""
+    end = f":{pid}:{os.urandom(4).hex()}"
     return tidy(socket.gethostname() or "localhost", INSTANCE - len(end)) + end
 
 
@@ -250,17 +253,18 @@ def written(
 
     Those that do not let calls pass go first, then those that follow.
     """
-    told = [_told(breaker, follows(breaker)) for breaker in breakers]
-    told.sort(key=lambda one: (one["by"] is None, one["follows"] is None))
-    kept = list(_fitting(told))
+    # There may be thousands, and few of them are told.
+    all_ = [(breaker.state, follows(breaker), breaker) for breaker in breakers]
+    all_.sort(key=lambda one: (one[0] is State.CLOSED, one[1] is None))
+    kept = list(_fitting(_told(breaker, theirs) for _, theirs, breaker in all_[:MOST]))
     heading = {"instance": instance, "application": application}
     text = _json(heading)[:-1] + ',"breakers":[' + ",".join(kept) + "]}"
-    return text.encode("utf-8", "replace"), len(told) - len(kept)
+    return text.encode("utf-8", "replace"), len(all_) - len(kept)
 
 
-def _fitting(told: list[dict[str, Any]]) -> Iterator[str]:
+def _fitting(told: Iterable[dict[str, Any]]) -> Iterator[str]:
     left = _MOST_BYTES
-    for one in told[:MOST]:
+    for one in told:
         text = _json(one)
         left -= len(text.encode("utf-8", "replace")) + 1
         if left < 0:

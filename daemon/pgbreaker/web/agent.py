@@ -6,10 +6,10 @@ It hears two words of us, and has no others to hear:
 ``up``      work may be sent, as far as we know; HAProxy's own check still has its say.
 ``down``    the breaker is not closed.
 
-Never ``ready``: that also ends a ``maint`` or ``drain`` that a person set by hand. Never
-these two or a weight, either: they outlast us in ways that ``up`` alone does not undo.
-A line of nothing but a remark changes nothing: that is for what we do not know. And who
-cannot reach us changes nothing, either: our last word holds until there is another.
+Never ``ready``, which would end a ``maint`` or ``drain`` that a person set by hand; and so
+neither of these two, nor a weight, which ``up`` alone does not take back. A line of nothing
+but a remark changes nothing: that is for what we do not know. Nor does our silence: the last
+word holds until there is another.
 
 https://docs.haproxy.org/2.6/configuration.html#5.2-agent-check
 """

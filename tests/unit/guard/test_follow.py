@@ -686,6 +686,27 @@ def test_it_rests_only_once_all_were_tried():
     assert all(wait <= 0.25 * 2**n for n, (_, wait) in enumerate(rests, 1))
 
 
+def test_thousands_who_lose_one_daemon_do_not_run_over_the_next(listening, here):
+    """Who says that it takes ten seconds for all to come has thousands who follow."""
+    read = here.breaker("read")
+    with Speaker(lease=0.9) as a, Speaker(lease=0.9) as b:
+        a.spread = b.spread = 10.0
+        follower = listening(a.url, b.url, first=a.url)
+        rests, rest = [], follower._rest
+        follower._rest = lambda stopped, wait: (
+            rests.append((wait, follower._crowd)),
+            rest(stopped, wait),
+        )
+        until(lambda: read.state is State.OPEN)
+        a.kill()
+        until(lambda: follower.where == b.url)
+
+        ((wait, most),) = rests
+        assert 0.0 < wait <= 0.3
+        assert 0.1 < most <= 0.3
+        assert list(read.transitions.values()) == [1]
+
+
 def test_a_fleet_does_not_all_begin_with_the_first_nor_go_to_the_same_next():
     urls = [f"http://daemon-{n}:9432" for n in range(3)]
     orders = [Follower(urls).addresses for _ in range(300)]

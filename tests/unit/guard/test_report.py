@@ -296,6 +296,14 @@ def test_a_forked_child_reports_for_itself(reporting):
     assert len({one.split(":")[2] for one in instances}) == 2
 
 
+def test_two_who_report_are_one_process(reporting):
+    with Speaker() as daemon:
+        both = [reporting(daemon.url) for _ in range(2)]
+        until(lambda: all(follower.reporter.sent for follower in both))
+
+    assert len({report["instance"] for _, _, report in daemon.reports}) == 1
+
+
 def test_without_it_there_is_no_thread_for_it():
     with Speaker() as daemon:
         follower = follow(daemon.url)

@@ -52,7 +52,9 @@ RATE: Final = 500
 
 _TAKES: Final = 256 * 1024  # bytes that wait for who reads nothing, beside all of it
 _AT_ONCE: Final = 50  # followers that a beat is sent to before others have a turn
-_SPREAD: Final = 0.5  # of the time between two beats, for sending one to all
+# Of the time between two beats, for sending one to all. Who has another daemon to turn to
+# does so after a beat and a half of silence.
+_SPREAD: Final = 0.25
 _MANY: Final = 500  # who came or went, for the collector to be told
 _LOOKS_EVERY: Final[Seconds] = 0.1  # for those who come, where nothing else has looked
 _SAME_FOR: Final[Seconds] = 0.5  # that all of it is told as it was written last
