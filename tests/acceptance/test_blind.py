@@ -3,12 +3,11 @@
 import re
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from support.servers import one_server
-from support.tools import need
+from support.wall import wall_at
 
 PROBES = ("ping", "login", "commit", "identity")  # of the sentinel, and of two rounds
 CONFIG = """
@@ -20,36 +19,9 @@ targets:
 """
 
 
-class Wall:
-    """A wall clock that is kept in a file, by libfaketime.
-
-    Attributes:
-        env: What a process needs to go by it.
-    """
-
-    def __init__(self, path: Path, library: Path) -> None:
-        self._path = path
-        self.step(0)
-        self.env = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(path),
-            "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
-
-    def step(self, seconds: int) -> None:
-        """Set it, to so many seconds after what it really is."""
-        new = self._path.with_suffix(".new")
-        new.write_text(f"{seconds:+d}s", "ascii")
-        new.rename(self._path)  # at one blow: it is read all the time
-
-
 @pytest.fixture
 def wall(tmp_path):
-    need("faketime", "faketime")
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-    return Wall(tmp_path / "wall", library)
+    return wall_at(tmp_path / "wall")
 
 
 def scraped(url: str) -> tuple[dict[str, float], str]:

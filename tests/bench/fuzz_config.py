@@ -42,6 +42,18 @@ SEEDS = [
         ROOT / "config/compose/pgbreaker.yaml",
     )
 ]
+SEEDS.append(
+    f"""{SEEDS[1]}
+peers:
+  url: redis://pgbreaker:{CANARY}@redis1:6379/0
+  prefix: shop
+  name: eu-1
+  watchers: 3
+  quorum: 2
+  timeout: 250ms
+  lease: 2s
+"""
+)
 BAD = [
     path.read_text("utf-8", errors="replace")
     for path in sorted((ROOT / "tests/bad-config").glob("*.yml"))
@@ -68,6 +80,8 @@ VALUES = (
     f"postgresql://me:12/{CANARY}@h/a",
     f"host=h password={CANARY}",
     f"http://me:{CANARY}@h",
+    f"redis://me:{CANARY}@h/0",
+    f"rediss://me:[{CANARY}]@h/0",
     "postgresql:///a?host=/tmp",
     "postgresql://[::1]:1/a",
     "http://h:8008",
@@ -79,6 +93,7 @@ KEYS = (
     *("name", "dsn", "interval", "timeout", "breaker", "probes", "labels", "custom"),
     *("query", "url", "path", "max_size", "include", "targets", "version", "http"),
     *("listen", "store", "record", "peers", "<<", "?", "password", "operations"),
+    *("watchers", "quorum", "lease", "prefix"),
 )
 
 TARGET = "version: 1\ntargets:\n  - name: a\n    dsn: postgresql://h/a\n"
@@ -179,7 +194,10 @@ def _bare(config: Config) -> Config:
         )
         for plan in config.targets
     ]
-    return replace(config, targets=tuple(targets))
+    peers = config.peers
+    if peers is not None:
+        peers = replace(peers, engine=replace(peers.engine, url=nothing))
+    return replace(config, targets=tuple(targets), peers=peers)
 
 
 # -- Real files, changed -----------------------------------------------------------

@@ -44,6 +44,7 @@ GONE: Final = Evidence(
 LEASE, TIMEOUT, TELLS, HEARS = 2.0, 0.25, 200, 500
 LOOKS, LONGEST_WAIT, OWED = 1.0, 2.0, 2000
 RTT = 0.0005
+SOON = 0.5  # until the others are back, too, after an engine was lost
 LATER = 4.0  # until it is told of what others shall watch, and have not looked at yet
 
 GRACE = 5.0
@@ -54,7 +55,7 @@ GRACE = 5.0
 class Costs:
     """Processor seconds of a daemon, as `bench/fleet.py` measures them on a real one."""
 
-    hear: float = 60e-6  # a message of another, until it is on the board
+    hear: float = 100e-6  # a message of another, until it is on the board
     standing: float = 35e-6  # a view that stands
     tell: float = 25e-6  # a view of its own
     reckon: float = 7e-6  # a breaker, counted anew
@@ -409,15 +410,15 @@ class Fleet:
         costs: Costs = COSTS,
         all_of_it: int = 0,
         timed: bool = True,
-        apart: bool = True,
-        sparing: bool = True,
+        tame: bool = True,
     ) -> None:
         """
         Args:
             all_of_it: Bytes that a follower is sent first, when it comes.
             timed: Whether processor time is taken.
-            apart: Whether leases are renewed beside all else.
-            sparing: Whether a daemon that comes back tells first what it shall watch.
+            tame: Whether daemons keep their lease beside all else that they do, tell
+                nothing anew for having missed something, and after an engine's loss
+                what they shall watch before the rest.
         """
         self.random = random.Random(seed)
         self.timeline = Timeline()
@@ -430,7 +431,7 @@ class Fleet:
         self.unwatched: dict[str, float] = {}
         self.tally = Tally()
         self.spent: dict[str, Spent] = defaultdict(Spent)
-        self.timed, self.apart, self.sparing = timed, apart, sparing
+        self.timed, self.tame = timed, tame
         self.followers = followers
         self.told: dict[tuple[str, int], float] = {}  # entries that have been told
         self.memory = MappingProxyType(self._usual_memory())
@@ -608,7 +609,7 @@ class Daemon:
         self.circle.can_watch(fleet.names)
         self.token: int | None = None
         self.born = self.last = self.hinted = self.tries = 0
-        self.is_announced = self.knows_lists = False
+        self.is_announced = self.knows_lists = self.has_missed = False
         self.beats_at = fleet.now
         self.looked_at = fleet.now
         self.untold: dict[str, View | None] = {}
@@ -618,6 +619,7 @@ class Daemon:
         self.fresh: set[str] = set()  # targets that a ping has come back from
         self.to_look: dict[str, None] = {}  # of which the next look brings news
         self.later: dict[str, float] = {}
+        self.tells_rest_at = fleet.now
         self.passing: dict[str, None] = {}
         self.touched: dict[str, None] = {}
         self.felt: dict[str, Opinion] = {}
@@ -630,7 +632,7 @@ class Daemon:
         self._engine.listen(self.name, self._hint)
         self.leased: int | None = None
         self._beat_followers(self._run_number)
-        if self._fleet.apart:
+        if self._fleet.tame:
             self._renew(self._run_number)
         self._go(self._run_number)
 
@@ -722,10 +724,10 @@ class Daemon:
                 yield None
 
     def _do(self, duties: Duties) -> float:
+        run = self._run_number
         for target in sorted(duties.take):
             self._fleet.tally.handed += 1
             self.look_at(target)
-            run = self._run_number
             when = self._fleet.now + self._fleet.random.uniform(0.0, PING)
             self._timeline.at(when, lambda t=target: self._first(run, t))
         for target in sorted(duties.leave):
@@ -741,7 +743,7 @@ class Daemon:
         for name in _breakers(target):
             is_known = self.minds.pop(name, None) is not None
             self.breakers.pop(name, None)
-            if is_known or not self._fleet.sparing:
+            if is_known or not self._fleet.tame:
                 self.untold[name] = None
             self.circle.forget(self.name, name)
             self.touched[name] = None
@@ -783,7 +785,9 @@ class Daemon:
             self.token, self.is_woken = None, True
         except MissedError:
             fleet.tally.missed += 1
-            self.born, self.beats_at, self.is_woken = 0, now, True
+            self.has_missed, self.is_woken, self.beats_at = True, True, fleet.now
+            if not fleet.tame:
+                self.born = 0
 
     def _meet(self, beat: Beat) -> Steps:
         is_new = beat.token != self.token or beat.born != self.born
@@ -799,7 +803,7 @@ class Daemon:
             name: (token, here if told or name == self.name else frozenset[str]())
             for name, (token, told) in beat.peers.items()
         }
-        if is_new:
+        if is_new or self.has_missed:
             yield from self._hear_standing(beat, who)
         else:
             self._meet_them(who)
@@ -831,21 +835,13 @@ class Daemon:
                 self.circle.hear(daemon, token, view, fleet.now)
             yield len(said) * costs.standing
         after = self.last if beat.born == self.born else 0
-        self.token, self.born = beat.token, beat.born
+        is_new = beat.token != self.token or beat.born != self.born
+        self.token, self.born, self.has_missed = beat.token, beat.born, False
         self.last = self.hinted = last
         self.circle.retain(views)
         self._meet_them(who)
-        known = entries.get(self.name, 0)
-        self.owed.clear()
-        self.owed.extend(entry for entry in self.history if entry[0] > known)
-        self.minds.clear()
-        if fleet.sparing:
-            self.untold = dict.fromkeys(views.get(self.name, ()))  # until told anew
-        for target in sorted(self.circle.watching):
-            if not fleet.sparing or self.name in self.circle.chosen(target):
-                self.to_look[target] = None
-            else:
-                self.later[target] = fleet.now + LATER
+        if is_new or not fleet.tame:
+            self._owe_all(entries.get(self.name, 0), views.get(self.name, {}))
         yield self._look()
         for some in self._engine.kept(after):
             if some[0].number > last:
@@ -854,6 +850,21 @@ class Daemon:
                 if one.kind == "entry" and one.number <= last:
                     self._take(one)
             yield RTT
+
+    def _owe_all(self, known: int, standing: dict[str, View]) -> None:
+        """Have all told anew that is thought here, and seen since entry *known*."""
+        tame, now = self._fleet.tame, self._fleet.now
+        self.tells_rest_at = now + LATER
+        self.owed.clear()
+        self.owed.extend(entry for entry in self.history if entry[0] > known)
+        self.minds.clear()
+        if tame:
+            self.untold = dict.fromkeys(standing)  # what is thought yet goes before it
+        for target in sorted(self.circle.watching):
+            if tame:  # once the others are back, too
+                self.later[target] = now + SOON
+            else:
+                self.to_look[target] = None
 
     def _reckon_all(self) -> Steps:
         """Count anew; what cannot have changed is only said to have taken its time."""
@@ -922,11 +933,14 @@ class Daemon:
 
     def _look(self) -> float:
         watched = len(self.circle.watching)
-        late = [t for t, when in self.later.items() if self._fleet.now >= when]
-        for target in late:
+        now = self._fleet.now
+        for target in [t for t, when in self.later.items() if now >= when]:
             del self.later[target]
-        for target in (*self.to_look, *late):
-            self.to_look[target] = None
+            is_last = now >= self.tells_rest_at
+            if is_last or self.name in self.circle.chosen(target):
+                self.to_look[target] = None
+            else:
+                self.later[target] = self.tells_rest_at
         for target in list(self.to_look):
             del self.to_look[target]
             self.look_at(target)
@@ -1184,3 +1198,120 @@ def on_wire(version: Version, kind: str, data: Any) -> int:
     """Bytes of an event, numbered and in a chunk of HTTP/1.1."""
     told = len(f"id: {version.epoch}-{version.seq}\n") + len(advising.event(kind, data))
     return len(f"{told:x}") + 4 + told
+
+
+# What happens to fleets.
+
+DOWN: Final = 15.0  # seconds that a server is
+
+
+def quiet(fleet: Fleet) -> None:
+    fleet.run(60)
+
+
+def one_fails(fleet: Fleet) -> None:
+    some = fleet.names[:1]
+    fleet.fail(some)
+    fleet.run(DOWN)
+    fleet.mend(some)
+    fleet.run(10)
+
+
+def some_flap(fleet: Fleet) -> None:
+    some = fleet.names[3::100]
+    for _ in range(5):
+        fleet.fail(some)
+        fleet.run(3)
+        fleet.mend(some)
+        fleet.run(3)
+    fleet.run(20)
+
+
+def zone_fails(fleet: Fleet) -> None:
+    some = fleet.names[::10]
+    fleet.fail(some)
+    fleet.run(DOWN)
+    fleet.mend(some)
+    fleet.run(10)
+
+
+def daemon_dies(fleet: Fleet) -> None:
+    some = fleet.names[5::100]
+    fleet.fail(some)
+    fleet.run(3)
+    fleet.daemons[-1].kill()
+    fleet.run(10)
+    fleet.daemons[-1].start()
+    fleet.run(10)
+    fleet.mend(some)
+    fleet.run(10)
+
+
+def engine_dies(fleet: Fleet) -> None:
+    some = fleet.names[5::100]
+    fleet.fail(some)
+    fleet.run(3)
+    fleet.engine.is_up = False
+    fleet.run(10)
+    fleet.engine.empty()
+    fleet.engine.is_up = True
+    fleet.run(15)
+    fleet.mend(some)
+    fleet.run(10)
+
+
+def all_restart(fleet: Fleet) -> None:
+    for daemon in fleet.daemons:
+        daemon.stop()
+        fleet.run(1)
+        daemon.start()
+        fleet.run(4)
+
+
+SCENARIOS: dict[str, Callable[[Fleet], None]] = {
+    "a quiet minute": quiet,
+    "one target fails": one_fails,
+    "1 % of them flap": some_flap,
+    "10 % fail at once": zone_fails,
+    "a daemon dies": daemon_dies,
+    "the engine, 10 s": engine_dies,
+    "all restart, in turn": all_restart,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What a scenario came to."""
+
+    tally: Tally
+    lost: int
+    settled: float
+    engine: tuple[float, int, float, int]
+    daemon: tuple[float, int, float, int]  # of the one whose followers are sent most
+    follower: tuple[float, float]
+    fullest: int
+
+
+def play(fleet: Fleet, scenario: Callable[[Fleet], None]) -> Came:
+    """Have it happen, and let it settle."""
+    fleet.tally = Tally()
+    begun = fleet.now
+    scenario(fleet)
+    settled = fleet.settle(60)
+    until = max(fleet.now, begun + 1)
+    sent = [daemon.followed.between(begun, until) for daemon in fleet.daemons]
+    most = max(sent, key=lambda each: each[3])
+    everybody = max(1, sum(daemon.followers for daemon in fleet.daemons))
+    each = sum(s[0] for s in sent) / everybody, sum(s[2] for s in sent) / everybody
+    fullest = max(daemon.followers for daemon in fleet.daemons)
+    engine = fleet.engine.flow.between(begun, until)
+    return Came(fleet.tally, fleet.lost, settled, engine, most, each, fullest)
+
+
+def begun(fleet: Fleet) -> Fleet:
+    """Have all start, and those who follow come."""
+    fleet.run(5)
+    fleet.settle(60)
+    fleet.follow()
+    fleet.run(2)
+    return fleet

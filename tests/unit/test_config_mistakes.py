@@ -75,6 +75,13 @@ http:
   listen: 127.0.0.1:9432
   allowed_hosts:
     - pgbreaker.example.net
+peers:
+  url: redis://pgbreaker@redis1:6379/0
+  name: eu-1
+  watchers: 3
+  quorum: 2
+  timeout: 250ms
+  lease: 2s
 store:
   path: /tmp/pgbreaker-state.db
   max_size: 64MB
@@ -100,9 +107,10 @@ FILES = {
 }
 ENV = {"PGPASSWORD": "x"}
 DURATIONS = ("interval", "timeout", "window", "max_timeout", "slow_call", "max_wait")
-DURATIONS += ("slow", "max_lag")
+DURATIONS += ("slow", "max_lag", "lease")
 SHARES = ("failure_rate", "slow_rate", "jitter", "sample")
-COUNTS = ("minimum_calls", "failure_threshold", "success_threshold")
+COUNTS = ("minimum_calls", "failure_threshold", "success_threshold", "watchers")
+COUNTS += ("quorum",)
 SIZES = ("capacity", "max_size")
 # A key misspelt -> what was meant. Each is more like it than like any of its neighbours.
 TYPOS = {
@@ -257,8 +265,8 @@ WORDS = {
         ("address", "127.0.0.1:99999", "not an address"),
     ],
     "url": [
-        ("address", "db1:8008", "not an address"),
-        ("address", "ftp://db1", "not an address"),
+        ("address", "db1:8008", "address; write it like"),
+        ("address", "ftp://db1", "address; write it like"),
     ],
     "endpoint": [("address", "http://db1:0", "the port is not a number")],
     "env": [("type", "1", "a label is a text")],

@@ -43,9 +43,11 @@ _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 _VARIABLE: Final = re.compile(
     r"\$(?:(\$)(?=\{)|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^{}]*))?\}|(\{))"
 )
-# A DSN may stand where none belongs, and a message shows what stood there.
+# A DSN may stand where none belongs, and a message shows what stood there; where that is
+# a path, it has one slash less.
 _PASSWORD: Final = re.compile(
-    r"(?<=://)[^\s:@]*:\S*(?=@)|(?<=password=)[^\s&'\"]+", re.IGNORECASE
+    r"((?<=://)|(?<=:/)(?!/))[^\s:@]*:\S*(?=@)|(?<=password=)[^\s&'\"]+",
+    re.IGNORECASE,
 )
 _HIDDEN: Final = "..."
 _NO_VARIABLE: Final = "a ${ that is no variable; write ${NAME}, ${NAME:-default} or ${NAME:?why}; or $${ for ${ itself"

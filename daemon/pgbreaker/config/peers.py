@@ -15,7 +15,8 @@ from pgbreaker.core.units import Seconds, lasting
 
 _MOST: Final = 100  # daemons that watch a target
 _LONGEST: Final[Seconds] = 60.0  # a lease
-_SHORTEST: Final = 4  # timeouts in a lease: a beat that is late must not end it
+_SHORTEST: Final[Seconds] = 1.0  # a lease: there are five beats in it
+_TIMEOUTS: Final = 4  # in a lease: a beat that is late must not end it
 
 
 def peers_of(peers: PeersShape, document: Document, folder: Path) -> PeersPlan:
@@ -84,12 +85,17 @@ def _complain_of(document: Document, key: str, path: Path, holds: str = "") -> N
 
 
 def _check_times(engine: EnginePlan, document: Document) -> None:
-    least = _SHORTEST * engine.timeout
-    if not least <= engine.lease <= _LONGEST:
-        text = (
-            f"{lasting(engine.lease)} is not between {_SHORTEST} timeouts"
-            f" ({lasting(least)}) and {lasting(_LONGEST)}"
-        )
+    if document.is_spoilt(("peers", "timeout")):
+        return
+    longest, least = _LONGEST / _TIMEOUTS, _TIMEOUTS * engine.timeout
+    if engine.timeout > longest:
+        text = f"{lasting(engine.timeout)} is too long; at most {lasting(longest)}"
+        document.complain(("peers", "timeout"), text)
+    elif not max(least, _SHORTEST) <= engine.lease <= _LONGEST:
+        said = f"{_TIMEOUTS} timeouts ({lasting(least)})"
+        if least < _SHORTEST:
+            said = lasting(_SHORTEST)
+        text = f"{lasting(engine.lease)} is not between {said} and {lasting(_LONGEST)}"
         document.complain(("peers", "lease"), text)
 
 
@@ -97,6 +103,8 @@ def _check_quorum(peers: PeersShape, document: Document) -> None:
     if peers.watchers > _MOST:
         text = f"{peers.watchers} watchers; at most {_MOST} are taken"
         document.complain(("peers", "watchers"), text)
+    if document.is_spoilt(("peers", "watchers")):
+        return
     if peers.quorum is not None and peers.quorum > peers.watchers:
         text = f"{peers.quorum} of {peers.watchers} watchers can never be reached"
         document.complain(("peers", "quorum"), text)

@@ -279,12 +279,16 @@ _PREFIX: Final = "[A-Za-z0-9_.:-]{1,63}"
 
 def _engine(value: object) -> str:
     url = text(value)
-    if not re.fullmatch(_ENGINE, url):  # which is not shown: a password may be in it
+    try:
+        where = urlsplit(url).netloc if re.fullmatch(_ENGINE, url) else None
+    except ValueError:  # brackets, or letters that stand for several
+        where = None
+    if where is None:  # nor is it shown, or why: a password may be in it
         raise ValueError(
             "not an engine's address; write it like redis://redis1:6379/0, rediss://..."
             " for TLS, or unix:///PATH"
         )
-    port = urlsplit(url).netloc.rpartition("@")[2].rpartition("]")[2].rpartition(":")[2]
+    port = where.rpartition("@")[2].rpartition("]")[2].rpartition(":")[2]
     if port.isdecimal() and not 0 < int(port) < 65536:
         raise ValueError("the port is not a number from 1 to 65535")
     return url
