@@ -2,12 +2,17 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.entry import Kind
+from pgbreaker.core.sharding import chosen
 from pgbreaker.core.states import State
+from pgbreaker.sinks.peers.engine import Heard
+from pgbreaker.sinks.peers.words import FleetWord
 from support.crew import Hand, crew, settled, until
 from support.engines import RedisServer, running_redis
 
@@ -250,7 +255,8 @@ async def test_what_is_no_message_is_counted_and_left_out(redis: RedisServer):
         one.fail("t00")
 
         await until(lambda: all(h.states()["t00"] == "open" for h in hands))
-        assert a.peers.unread == b.peers.unread == len(RUBBISH) - 2
+        wanted = len(RUBBISH) - 2
+        await until(lambda: a.peers.unread == b.peers.unread == wanted)
         assert all(h.peers.is_joined and h.peers.losses == 0 for h in hands)
 
 
@@ -316,3 +322,104 @@ def heard(hand: Hand, of: str) -> list[int]:
     return [
         e.details["of"] for e in hand.history.entries if e.details.get("daemon") == of
     ]
+
+
+# Found by trying: none of these may come back.
+
+ORDER = chosen("t00", "abcd", 4)
+
+
+async def test_what_a_daemon_thought_before_it_died_is_no_view_of_the_one_after_it(
+    redis: RedisServer,
+):
+    third, first, second, last = ORDER
+    async with AsyncExitStack() as stack:
+
+        async def joined(name: str) -> Hand:
+            hand = Hand(redis.plan(), name, ["t00"])
+            stack.push_async_callback(hand.close)
+            await hand.join()
+            return hand
+
+        one, two = await joined(first), await joined(second)
+        await settled([one, two])
+        one.fail("t00")
+        await until(lambda: two.states()["t00"] == "open")
+        await one.kill()
+        three = await joined(third)
+        await settled([two, three])
+        await until(lambda: three.states()["t00"] == "closed", 20.0)
+        again, four = await joined(first), await joined(last)
+        await settled([two, three, again, four])
+
+        assert ballot(four, "t00") == (Opinion.HEALTHY, (third,))
+
+
+async def test_a_daemon_without_a_store_obeys_its_own_word_when_it_is_back(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b", targets=2) as (a, b):
+        await a.desk.override(
+            a.breaker("t00"), State.FORCED_OPEN, reason="as agreed", author="mia"
+        )
+        await until(lambda: b.states()["t00"] == "forced_open")
+        await a.kill()
+        again = Hand(redis.plan(), "a", ["t00", "t01"])
+        await again.join()
+
+        await until(lambda: again.states()["t00"] == "forced_open")
+        await again.close()
+
+
+async def test_a_word_that_ran_out_ends_the_one_before_it(redis: RedisServer):
+    async with crew(redis.plan(), "a", targets=1) as (a,):
+        now = a.peers.sights.wall()
+        first = FleetWord(
+            breaker="t00/read",
+            version=(int(now * 1000) - 5000, "b"),
+            state=State.FORCED_OPEN,
+            reason="for a day",
+            author="mia",
+            until=now + 86400,
+        )
+        over = replace(
+            first,
+            version=(first.version[0] + 1, "b"),
+            state=State.DISABLED,
+            until=now - 3,
+        )
+        said = (
+            Heard(0, "b", 1, "word", "t00/read", w.written()) for w in (first, over)
+        )
+
+        a.peers._take(next(said))
+        await until(lambda: a.states()["t00"] == "forced_open")
+        a.peers._take(next(said))
+
+        await until(lambda: a.breaker("t00").override is None)
+
+
+@pytest.mark.parametrize("what", ["open", "forced_open"])
+async def test_of_a_target_that_is_added_all_is_heard(redis: RedisServer, what: str):
+    watcher, other = chosen("t01", "ab", 2)
+    one = Hand(redis.plan(), watcher, ["t00", "t01"])
+    two = Hand(redis.plan(), other, ["t00"])
+    try:
+        await one.join()
+        await two.join()
+        await until(lambda: len(two.peers.circle.live) == 2 and "t01" in one.watching)
+        if what == "open":
+            one.fail("t01")
+        else:
+            await one.desk.override(
+                one.breaker("t01"), State.FORCED_OPEN, reason="as agreed", author="mia"
+            )
+        await until(lambda: one.is_settled)
+
+        two.board.add(two._target("t01"))
+        two.peers.turn()
+
+        await until(lambda: two.states()["t01"] == what)
+    finally:
+        await one.close()
+        await two.close()

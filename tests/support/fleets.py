@@ -974,6 +974,7 @@ class Daemon:
                 sqlstate=sqlstate,
                 is_definite=is_definite,
                 condition=condition,
+                token=self.token or 0,
                 at=WALL + now,
                 memory=self._fleet.memory if breaker is None else breaker.memory(now),
             )

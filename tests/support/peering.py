@@ -43,6 +43,7 @@ def view(
         "sqlstate": None,
         "is_definite": False,
         "condition": Condition.DOWN if is_open else Condition.UP,
+        "token": 1,
         "memory": _MEMORIES[state],
     }
     return View(breaker=breaker, opinion=opinion, at=at, **given | more)

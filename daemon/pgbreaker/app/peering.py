@@ -74,9 +74,12 @@ def peers_of(
         )
 
     engine = Engine(plan.engine, plan.name)
-    peers = Peers(engine, sights, circle, board, history, clock, watch=heed, obey=obey)
-    peers.words.restore(overrides, 0.0)
-    return peers
+    return Peers(
+        *(engine, sights, circle, board, history, clock),
+        watch=heed,
+        obey=obey,
+        overrides=overrides,
+    )
 
 
 def own_peers(metrics: Metrics, peers: Peers) -> None:

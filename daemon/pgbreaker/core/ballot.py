@@ -26,6 +26,10 @@ class Ballot:
     voters: int = 0
     passes: bool = True
 
+    def has(self, opinion: Opinion) -> bool:
+        """Whether somebody thinks so who has looked."""
+        return any(view.opinion is opinion for view in self.views.values())
+
     @property
     def opens(self) -> tuple[str, ...]:
         """The daemons that think that it is open."""

@@ -33,6 +33,7 @@ class View:
         sqlstate: What the server itself said of it. None: it did not speak.
         is_definite: Whether the server said so itself, as `Advice.is_definite` has it.
         condition: How the target is.
+        token: Number of the daemon's lease when it was said.
         at: Wall time of the engine at which it was said, in seconds.
         memory: What the breaker remembers: whoever takes the target over goes on there.
     """
@@ -44,6 +45,7 @@ class View:
     sqlstate: str | None
     is_definite: bool
     condition: Condition
+    token: int
     at: float
     memory: Mapping[str, Any]
 
@@ -62,6 +64,7 @@ class View:
             "sqlstate": self.sqlstate,
             "authoritative": self.is_definite,
             "condition": self.condition.value,
+            "token": self.token,
             "at": round(self.at, 6),
             "memory": self.memory,
         }
@@ -86,6 +89,7 @@ def read(written: object) -> View:
             else _text(written["sqlstate"]),
             is_definite=written["authoritative"] is True,
             condition=Condition(written["condition"]),
+            token=_number(written["token"]),
             at=_time(written["at"]),
             memory=written["memory"],
         )
@@ -95,6 +99,12 @@ def read(written: object) -> View:
     except (TypeError, OverflowError) as error:
         raise ValueError(f"no view: {error}") from None
     return view
+
+
+def _number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def _time(value: object) -> float:

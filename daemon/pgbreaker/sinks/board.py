@@ -14,6 +14,7 @@ from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Row, Seen, Value
 from pgbreaker.core.report import Crowd
+from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.sinks.hub import Event, Notice
@@ -186,6 +187,8 @@ class TargetBoard:
 
     def take(self, reading: Reading) -> None:
         """Note what a probe saw."""
+        if self.circle is not None and self.plan.name in self.circle.watching:
+            self.elsewhere = None  # until then it is as others saw it
         self.readings[reading.probe] = reading
         if reading.answered or reading.values:
             ended = reading.at + reading.took
@@ -215,6 +218,7 @@ class TargetBoard:
             if before is None:
                 continue
             breaker.recall(before.memory(now), now)
+            _inherit_ruling(breaker, before)
             if before.override is not None:
                 breaker.force(before.override, before.refusing_since)
             self.moved[operation] = old.moved[operation]
@@ -247,6 +251,13 @@ class TargetBoard:
         and that began at another time without having been restarted."""
         for fact in _OF_ONE_SERVER:
             self.facts.pop(fact, None)
+
+
+def _inherit_ruling(breaker: Breaker, before: Breaker) -> None:
+    if isinstance(breaker, RuledBreaker) and isinstance(before, RuledBreaker):
+        ruling = before.ruling
+        if ruling is not None:
+            breaker.rule(ruling.state, ruling.because, ruling.since)
 
 
 class Board:

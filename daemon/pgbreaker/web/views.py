@@ -329,11 +329,12 @@ def _watchers(target: TargetBoard) -> dict[str, Any] | None:
     circle = target.circle
     if circle is None:
         return None
-    is_here = target.elsewhere is None
-    others = () if target.elsewhere is None else target.elsewhere.daemons
-    if is_here and not circle.is_alone:
-        others = tuple(n for n in circle.chosen(target.plan.name) if n != circle.name)
-    return {"here": is_here, "others": list(others)}
+    name = target.plan.name
+    others = () if circle.is_alone else circle.chosen(name)
+    return {
+        "here": name in circle.watching,
+        "others": [daemon for daemon in others if daemon != circle.name],
+    }
 
 
 def _applications(target: TargetBoard, operation: str) -> dict[str, Any] | None:

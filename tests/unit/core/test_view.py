@@ -25,6 +25,7 @@ views = st.builds(
     sqlstate=st.none() | texts,
     is_definite=st.booleans(),
     condition=st.sampled_from(Condition),
+    token=st.integers(0, 2**53),
     at=st.integers(0, 2**42).map(lambda ms: ms / 1024),
     memory=st.sampled_from([memory(State.CLOSED), memory(State.OPEN)]),
 )

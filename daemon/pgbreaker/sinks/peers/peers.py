@@ -12,8 +12,9 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import blake2b
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pgbreaker.clock import Clock
 from pgbreaker.core import view as views
@@ -82,11 +83,14 @@ class Peers:
         *,
         watch: Watch,
         obey: Obey,
+        overrides: Mapping[str, Mapping[str, Any]] = {},
         beat: Seconds = BEAT,
     ) -> None:
         """Begin to note what is to be told.
 
         Args:
+            overrides: What operators had decided before the process began, as it was
+                written down.
             beat: Seconds between two renewals of the lease.
         """
         self.circle = circle
@@ -100,6 +104,7 @@ class Peers:
         self._clock = clock
         self._watch = watch
         self._obey = obey
+        self._overrides = overrides
         self._beat = beat
         self._token: int | None = None
         self._born = ""
@@ -108,6 +113,7 @@ class Peers:
         self._beats_at: Seconds = clock.now()
         self._lists: dict[str, frozenset[str]] = {}  # digest -> targets
         self._targets = self._digest = ""
+        self._names: frozenset[str] = frozenset()
         self._is_announced = False
         self._owed: deque[Entry] = deque(maxlen=_OWED)
         self._seen: dict[str, int] = {}  # daemon -> the last entry of it that is known
@@ -129,7 +135,17 @@ class Peers:
     def turn(self) -> None:
         """Go on by the targets that the board has now."""
         names = self._board.targets.keys()
+        new = names - self._names
+        self._names = frozenset(names)
         self.circle.can_watch(names)
+        self.sights.turn()
+        if new and self._token is not None:
+            # Of these nothing was heard: all is heard anew.
+            self._born, self._beats_at = "", self._clock.now()
+            for breaker in self._board.breakers:
+                word = self.words.of(breaker)
+                if word is not None and target_of(breaker) in new:
+                    self._have_obeyed(word)
         self._targets = json.dumps(sorted(names))
         self._digest = _digest(self._targets)
         self._lists[self._digest] = frozenset(names)
@@ -299,12 +315,13 @@ class Peers:
         """Hear all that stands, and have all told that is thought here."""
         standing = await self._engine.standing()
         for daemon, said in standing.views.items():
-            # Of one that is gone it is what was seen last, until somebody looks.
-            token = who[daemon][0] if daemon in who else 0
             for number, body in enumerate(said.values(), 1):
-                self._take(Heard(0, daemon, token, "standing", "", body))
+                self._take(Heard(0, daemon, 0, "standing", "", body))
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)
+        # Only now it is known by how much the engine's clock is ahead.
+        self.words.restore(self._overrides, self.sights.wall() - self._clock.wall())
+        self._overrides = {}
         for name, body in standing.words.items():
             self._take(Heard(0, "", 0, "word", name, body))
         after = self._last if beat.born == self._born else 0
@@ -398,10 +415,10 @@ class Peers:
             match one.kind:
                 case "view":
                     view = views.read(json.loads(one.body))
-                    self.sights.hear(one.daemon, one.token, view)
+                    self.sights.hear(one.daemon, view)
                 case "standing":
                     view, now = views.read(json.loads(one.body)), self._clock.now()
-                    self.circle.hear(one.daemon, one.token, view, now)
+                    self.circle.hear(one.daemon, view.token, view, now)
                 case "gone":
                     self.sights.forget(one.daemon, one.key)
                 case "word":
@@ -420,9 +437,13 @@ class Peers:
                 log.warning("%s says what cannot be read: %s", one.daemon, error)
 
     def _take_word(self, word: FleetWord) -> None:
+        if self.words.hear(word):
+            self._have_obeyed(word)
+
+    def _have_obeyed(self, word: FleetWord) -> None:
         left = word.until - self.sights.wall()
-        if word.daemon == self.circle.name or not self.words.hear(word) or left <= 0:
-            return
+        if left <= 0:  # nothing stands any more, also not what it took the place of
+            word = replace(word, state=None)
         order = asyncio.create_task(self._carry_out(word, left), name="a peer's word")
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)

@@ -111,6 +111,7 @@ class Sights:
             sqlstate=sqlstate_of(breaker, mind.opinion),
             is_definite=mind.is_definite,
             condition=target.condition,
+            token=self.token,
             at=self.wall(),
             memory=breaker.memory(now),
         )
@@ -124,12 +125,16 @@ class Sights:
         self._minds.clear()
         await self.look()
 
+    def turn(self) -> None:
+        """Go on by the breakers that the board has now."""
+        there = self._board.breakers
+        for known in (self._minds, self._mirrored, self._thoughts):
+            for name in [name for name in known if name not in there]:
+                del known[name]
+                self.untold[name] = None
+
     def take(self, name: str) -> None:
         """A target is watched here from now on; its breakers go on as they are."""
-        target = self._board.targets.get(name)
-        if target is None:
-            return
-        target.elsewhere = None
         self.look_at(name)
 
     def leave(self, name: str) -> None:
@@ -146,11 +151,11 @@ class Sights:
 
     # What others see.
 
-    def hear(self, daemon: str, token: int, view: View) -> None:
+    def hear(self, daemon: str, view: View) -> None:
         """Hear what another daemon thinks."""
         if self._board.breaker(view.breaker) is None:
             return
-        self._circle.hear(daemon, token, view, self._clock.now())
+        self._circle.hear(daemon, view.token, view, self._clock.now())
         self.reckon(view.target)
 
     def forget(self, daemon: str, breaker: str) -> None:
@@ -181,21 +186,25 @@ class Sights:
         ballot = self._circle.ballot(breaker.name, now)
         if ballot.passes:
             self._passing.add(target.plan.name)
-        self._thoughts[breaker.name] = _thought(ballot)
+        known = self._thoughts.get(breaker.name, _NOBODY_KNOWS)
+        # Where one has gone who agreed, the others are believed until somebody looks.
+        if ballot.opinion is not Opinion.UNKNOWN or not ballot.has(known.opinion):
+            self._thoughts[breaker.name] = _thought(ballot)
         return ballot
 
     def _rule(self, target: TargetBoard, breaker: Breaker, now: Seconds) -> None:
         """Have a breaker be, for callers, what enough daemons see."""
         assert isinstance(breaker, RuledBreaker)
-        ballot, because = self._count(target, breaker, now), ""
+        ballot, ruling = self._count(target, breaker, now), breaker.ruling
         state: State | None = None
         if not self._circle.rules(target.plan.name):
             because = "this daemon goes by what it sees itself"
         else:
-            is_open = ballot.opinion is Opinion.OPEN
+            is_open, because = ballot.opinion is Opinion.OPEN, ballot.told()
             if ballot.opinion is Opinion.UNKNOWN:  # too few know yet: as it was
-                is_open = not breaker.passes
-            state, because = State.OPEN if is_open else State.CLOSED, ballot.told()
+                ruled = breaker.computed_state if ruling is None else ruling.state
+                is_open = ruled is not State.CLOSED
+            state = State.OPEN if is_open else State.CLOSED
         move = breaker.rule(state, because, now)
         if move is not None:
             self._hub.publish(move)
@@ -206,7 +215,7 @@ class Sights:
         """Have a breaker be as those have it who watch it."""
         assert isinstance(breaker, RuledBreaker)
         ballot, name = self._count(target, breaker, now), target.plan.name
-        view = ballot.speaker or next(iter(ballot.views.values()), None)
+        view = ballot.speaker
         if view is not None and view is not self._mirrored.get(breaker.name):
             self._mirrored[breaker.name] = view
             breaker.rule(None, "", now)

@@ -159,7 +159,9 @@ class Words:
                 )
             except (KeyError, TypeError, ValueError, OverflowError):
                 continue  # who restores it to the breaker says so
-            self._take(word)
+            known = self._known.get(breaker)
+            if known is None or known.version < word.version:
+                self._take(word)
 
     def hear(self, word: FleetWord) -> bool:
         """Take a word of another daemon. Returns whether it is the last one, and news."""

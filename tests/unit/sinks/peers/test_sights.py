@@ -2,6 +2,7 @@
 there is neither an engine nor a server."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,12 +10,13 @@ from pgbreaker.core import view as views
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition
+from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.sharding import chosen
 from pgbreaker.core.states import Cause, Evidence, Outcome, Override, State, Transition
 from pgbreaker.core.view import View
-from pgbreaker.sinks.board import Elsewhere
+from pgbreaker.sinks.board import Elsewhere, TargetBoard
 from pgbreaker.sinks.peers.sights import Sights
 from support.boards import FULL, Scene
 from support.peering import view
@@ -91,7 +93,7 @@ class Post:
     def hear(self, opinion: Opinion, daemon: str = SECOND, **more) -> None:
         """Hear what another thinks of the breaker for reads."""
         more.setdefault("at", self.sights.wall())
-        self.sights.hear(daemon, 1, view("main/read", opinion, **more))
+        self.sights.hear(daemon, view("main/read", opinion, **more))
 
     def told(self) -> dict[str, View | None]:
         """What is to be told, read as others read it; it is told with that."""
@@ -233,7 +235,9 @@ def test_what_it_takes_over_goes_on_from_where_the_other_was():
 
     post.meet()  # the other is gone
 
-    assert post.target.elsewhere is None
+    assert post.target.condition is Condition.DOWN, (
+        "as the other saw it, until it looks"
+    )
     assert post.breaker.state is State.OPEN
     assert post.breaker.until == until
     assert post.moves == []
@@ -243,7 +247,7 @@ def test_what_it_takes_over_goes_on_from_where_the_other_was():
 def test_of_a_target_that_nobody_knows_here_nothing_is_heard():
     post = watching(SECOND)
 
-    post.sights.hear(SECOND, 1, view("other/read", OPEN))
+    post.sights.hear(SECOND, view("other/read", OPEN))
     post.sights.forget(SECOND, "other/read")
     post.sights.take("other")
     post.sights.leave("other")
@@ -381,3 +385,94 @@ def test_callers_hear_of_every_move_that_they_feel():
 
         assert felt[-1] is post.breaker.state
     assert len(felt) > 3
+
+
+# Found by trying: none of these may come back.
+
+
+@pytest.mark.parametrize(
+    ("word", "seen", "after"),
+    [
+        (State.FORCED_OPEN, HEALTHY, State.CLOSED),
+        (State.DISABLED, OPEN, State.OPEN),
+    ],
+)
+def test_an_operators_word_does_not_become_what_is_ruled(word, seen, after):
+    post = watching(SECOND, watchers=2)
+    post.hear(seen)
+    post.fail()
+    post.breaker.force(Override(word, "a drill", "mia"), post.time.now)
+
+    post.hear(UNKNOWN)
+    post.breaker.resume(post.time.now)
+
+    assert post.breaker.state is after
+
+
+def test_a_minority_opens_nothing_where_it_is_only_heard():
+    post = Post(THIRD, watchers=2)
+    post.meet(HERE, SECOND)
+    post.hear(HEALTHY, HERE)
+    post.hear(UNKNOWN, SECOND)
+
+    post.hear(OPEN, HERE)
+
+    assert post.breaker.state is State.CLOSED
+
+
+def test_what_was_advised_stays_when_one_of_two_dies():
+    post = watching(SECOND, watchers=2)
+    post.hear(OPEN)
+    post.fail()
+
+    post.meet(THIRD)  # who has not looked yet
+
+    assert post.breaker.state is State.OPEN
+    assert post.thought.opinion is OPEN
+
+
+def test_a_reload_is_not_felt():
+    post = watching(SECOND, THIRD, watchers=3)
+    post.hear(HEALTHY, SECOND)
+    post.hear(HEALTHY, THIRD)
+    post.fail()
+    post.moves.clear()
+    old = post.target
+    plan = replace(old.plan, policy=replace(DAEMON, window=20.0))
+    breakers = {
+        operation: RuledBreaker(breaker.name, plan.policy, post.time.now)
+        for operation, breaker in old.breakers.items()
+    }
+    new = TargetBoard(plan, breakers, post.scene.clock)
+
+    new.inherit(old)
+    post.scene.board.add(new)
+    post.target = new
+    post.sights.look_at("main")
+
+    assert post.breaker.state is State.CLOSED
+    assert [move for move in post.moves if move.override is None] == []
+
+
+def test_what_is_configured_no_more_is_thought_of_no_more():
+    post = watching(SECOND)
+    post.told()
+    post.scene.board.remove("main")
+    post.circle.can_watch(())
+
+    post.sights.turn()
+
+    assert post.told() == {"main/read": None, "main/write": None}
+    assert post.thought.opinion is UNKNOWN
+
+
+def test_what_it_takes_over_is_as_it_was_until_it_has_looked():
+    post = Post(SECOND)
+    post.meet(HERE)
+    post.hear(HEALTHY, HERE)
+
+    post.meet()  # the other is gone
+
+    assert post.target.condition is Condition.UP
+    post.ping()
+    assert post.target.elsewhere is None
