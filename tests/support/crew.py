@@ -127,6 +127,7 @@ class Hand:
         self._tasks.clear()
         self.watching.clear()
         self.peers._unfollow()
+        self.peers._unfollow = lambda: None
         await self.peers._engine.close()
 
     async def close(self) -> None:

@@ -43,6 +43,7 @@ class Post:
         self.scene.also(self._note)
         self.circle = Circle(name, self.time.now, watchers=watchers)
         self.circle.can_watch(self.scene.board.targets)
+        self.scene.board.share(self.circle)
         self.sights = Sights(
             self.circle, self.scene.board, self.scene.hub, self.scene.clock
         )
