@@ -64,6 +64,7 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/store.py
 	$(BIN)/python tests/bench/page.py
 	$(BIN)/python tests/bench/stream.py
+	$(BIN)/python tests/bench/engine.py
 	$(BIN)/python tests/bench/follow.py
 	$(BIN)/python tests/bench/api.py
 	$(BIN)/python tests/bench/fuzz_config.py

@@ -58,6 +58,7 @@ HOMES = {
     "opentelemetry": {"sinks/traces.py", "opentelemetry.py"},
     "aiohttp": {"web/", "sinks/alertmanager.py", "sinks/trial.py"},
     "bcrypt": {"web/doors/"},
+    "redis": {"sinks/peers/"},
     "jinja2": {"web/page/"},
     "sqlite3": {"sinks/store/"},
     "pydantic": {"config/"},

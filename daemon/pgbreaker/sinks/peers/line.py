@@ -166,6 +166,9 @@ class Lines:
         Raises:
             EngineLostError: It was not done by then, or failed.
         """
+        if self._is_closed:  # a connection that was ended would connect anew
+            work.close()
+            raise EngineLostError(_CLOSED)
         task = self.begin(work)
         try:
             await asyncio.wait((task,), timeout=self._plan.timeout)
