@@ -63,7 +63,7 @@ def _fleet(server, redis, wall, shaky, tmp_path_factory):
 def fleet(_fleet):
     """All there and well, whatever the test before has left."""
     _fleet.settle()
-    until(_fleet.is_well)
+    _fleet.heal()
     return _fleet
 
 
@@ -202,18 +202,20 @@ def test_a_daemon_that_was_frozen_is_fenced_and_comes_back_as_if_nothing_was(
         until(lambda: time.monotonic() - begun >= 4.0)
         frozen.thaw()
         fleet.settle()
-        until(fleet.is_well)
+        fleet.heal()
         gap = eye.longest_gap(STEADY, besides="c")
 
     assert token() > first
     assert gap < 3.5
     assert not fleet.agree()
-    for told in fleet.moves(before).values():
-        assert {line.partition("/")[0] for line in told} == set(SHAKY)
-        for target in SHAKY:
+    # What it slept through is told in its history, and was never so of its breakers.
+    for name, told in fleet.moves(before).items():
+        assert {line.partition("/")[0] for line in told} <= set(SHAKY), told
+        for target in SHAKY if name != "c" else ():
             mine = [line.partition(": ")[2] for line in told if line.startswith(target)]
-            assert (mine[0], mine[-1]) == ("closed -> open", "half_open -> closed")
-            assert "closed -> open" not in mine[1:]
+            assert mine[0] == "closed -> open", told
+            assert mine[-1] == "half_open -> closed", told
+            assert "closed -> open" not in mine[1:], told
 
 
 def _of(member, targets):
@@ -221,18 +223,19 @@ def _of(member, targets):
     return [states[read] for read in reads(targets)]
 
 
-@pytest.mark.parametrize("step", [3600, -3600])
-def test_a_wall_clock_that_is_set_moves_nothing(fleet, wall, shaky, step):
+def test_a_wall_clock_that_is_set_moves_nothing(fleet, wall, shaky):
+    """What fails meanwhile opens as ever, and is in every history once."""
     its, before = fleet["b"], fleet.last()
 
-    wall.step(step)
-    until(lambda: f"the wall clock jumped by {step}.0 s" in its.log)
-    shaky.reset()
-    until(lambda: all(set(_of(m, SHAKY)) == {"open"} for m in fleet))
-    shaky.restore()
-    until(fleet.is_well)
+    for step, jump in ((3600, 3600), (-3600, -7200)):
+        wall.step(step)
+        until(lambda jump=jump: f"the wall clock jumped by {jump}.0 s" in its.log)
+        shaky.reset()
+        until(lambda: all(set(_of(m, SHAKY)) == {"open"} for m in fleet))
+        shaky.restore()
+        fleet.heal()
     wall.step(0)
-    until(lambda: f"the wall clock jumped by {-step}.0 s" in its.log)
+    until(lambda: its.log.count("the wall clock jumped by 3600.0 s") == 2)
     fleet.settle()
 
     assert not fleet.agree()
@@ -258,7 +261,7 @@ def test_a_rolling_restart_is_felt_by_nobody(fleet, server):
 
 def test_who_alone_is_cut_off_opens_nothing_for_the_others(tmp_path, redis, server):
     """a is cut off from the engine, b from the servers, c from nothing."""
-    targets = ("t00", "t01", "t02")
+    targets, disagreed = ("t00", "t01", "t02"), ("healthy", ["b"])
     with (
         Tap(redis.port) as engine,
         Tap(server.port) as b_only,
@@ -287,7 +290,9 @@ def test_who_alone_is_cut_off_opens_nothing_for_the_others(tmp_path, redis, serv
             until(lambda: fleet_of(c)["minority"] == ["b"])
             until(lambda: fleet_of(a)["minority"] == ["b"])
             explained = c.run("explain", "t00/read")
-            seen = fleet_of(b)
+            until(
+                lambda: (fleet_of(b)["opinion"], fleet_of(b)["minority"]) == disagreed
+            )
             engine.blackhole()
             until(lambda: not a.peers()["joined"])
             until(lambda: c.peers()["daemons"] == ["b", "c"])
@@ -303,12 +308,11 @@ def test_who_alone_is_cut_off_opens_nothing_for_the_others(tmp_path, redis, serv
             until(lambda: all(set(_of(m, targets)) == {"open"} for m in three))
             b_only.restore()
             c_only.restore()
-            until(three.is_well)
+            three.heal()
             opened = three.moves(before)
 
     assert "1 of 3 see it open (2 needed)" in explained
     assert "b" in explained
-    assert (seen["opinion"], seen["minority"]) == ("healthy", ["b"])
     assert alone["opinion"] == "healthy"
     assert felt == {"a": [], "b": [], "c": []}
     for told in opened.values():

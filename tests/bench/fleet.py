@@ -1,25 +1,30 @@
 """A fleet by a virtual clock: what it costs the engine, each daemon, each follower.
 
-    python tests/bench/fleet.py [TARGETS DAEMONS FOLLOWERS [WATCHERS]]
+    python tests/bench/fleet.py [--tame] [TARGETS DAEMONS FOLLOWERS [WATCHERS]]
 
 What `support/fleets.py` models goes through what happens to fleets; the circle, its
 ballots and breakers are real, and so are the sizes of what is said. Then a real daemon's
-board of so many targets: memory, and the longest that its loop is held.
+board of so many targets: memory, and the longest that its loop is held; and what a real
+Redis takes, where one is installed. `--tame` is what daemons could do otherwise than they
+do, see `Fleet`.
 """
 
 import gc
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import redis
 from report import machine
 
 from pgbreaker.app.fleet import board_of
@@ -29,12 +34,13 @@ from pgbreaker.core import view as views
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.view import View
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.history import History
 from pgbreaker.sinks.hub import Hub
 from pgbreaker.sinks.peers.sights import Sights
 from pgbreaker.web.api.advising import Advising, event
-from support.fleets import OPERATIONS, SCENARIOS, Came, Fleet, begun, play
+from support.fleets import OPERATIONS, SCENARIOS, Came, Fleet, begun, play, written
 
 SIZES = ((10, 1, 100), (50, 3, 600), (1_000, 3, 10_000), (10_000, 10, 100_000))
 STEP = 20.0  # milliseconds that a loop may be held
@@ -47,15 +53,15 @@ def tell(name: str, outcome: Came) -> None:
         f"{engine[3] / 1e3:>9.0f}{daemon[2] / 1e6:>8.2f}{daemon[3] / 1e6:>9.1f}"
         f"{outcome.follower[0]:>7.2f}{outcome.follower[1] / 1e3:>8.2f}"
         f"{tally.handed:>8}{tally.unwatched:>6.1f}{tally.false_open:>5}"
-        f"{tally.forgotten:>5}{outcome.lost:>5}{tally.fenced + tally.missed:>5}"
+        f"{tally.forgotten:>6}{outcome.lost:>7}{tally.fenced + tally.missed:>5}"
         f"{outcome.settled:>6.1f}{outcome.fullest:>8}"
     )
 
 
 HEADINGS = (
     f"{'':<21}{'msg/s':>7}{'peak':>8}{'kB/s':>8}{'peak':>9}{'MB/s':>8}{'peak':>9}"
-    f"{'msg/s':>7}{'kB/s':>8}{'handed':>8}{'blind':>6}{'open':>5}{'unkn':>5}"
-    f"{'lost':>5}{'anew':>5}{'calm':>6}{'most':>8}"
+    f"{'msg/s':>7}{'kB/s':>8}{'handed':>8}{'blind':>6}{'open':>5}{'unkn':>6}"
+    f"{'lost':>7}{'anew':>5}{'calm':>6}{'most':>8}"
 )
 
 
@@ -168,7 +174,46 @@ def _hear(
         sights.hear(daemon, who[daemon][0], views.read(json.loads(text)))
 
 
-def main(sizes: tuple[tuple[int, ...], ...]) -> int:
+def kept(fleet: Fleet) -> float | None:
+    """Megabytes that a Redis takes for what stands and what was said. None: there is
+    none here."""
+    program = shutil.which("redis-server")
+    if program is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        socket = f"{folder}/redis"
+        words = ("--port", "0", "--unixsocket", socket, "--save", "", "--dir", folder)
+        with subprocess.Popen([program, *words], stdout=subprocess.DEVNULL) as server:
+            try:
+                return _loaded(redis.Redis(unix_socket_path=socket), fleet)
+            finally:
+                server.terminate()
+
+
+def _loaded(client: redis.Redis, fleet: Fleet) -> float:
+    for _ in range(100):
+        with suppress(redis.ConnectionError):
+            client.ping()
+            break
+        time.sleep(0.05)
+    before = client.info("memory")["used_memory"]
+    every = json.dumps(fleet.names)
+    for daemon, said in fleet.engine.views.items():
+        client.set(f"{{pgbreaker}}:targets:{daemon}", every)
+        for some in _parts(list(said), 1000):
+            told = {name: written(said[name][0]) for name in some}
+            client.hset(f"{{pgbreaker}}:views:{daemon}", mapping=told)
+    stream = client.pipeline(transaction=False)
+    for one in fleet.engine.said:
+        body = written(one.what) if isinstance(one.what, View) else "x" * one.size
+        fields = {"daemon": one.daemon, "token": one.token, "kind": one.kind}
+        fields |= {"key": one.key, "body": body}
+        stream.xadd("{pgbreaker}:said", fields, id=f"{one.number}-0")
+    stream.execute()
+    return (client.info("memory")["used_memory"] - before) / 1e6
+
+
+def main(sizes: tuple[tuple[int, ...], ...], *, tame: bool) -> int:
     missed = 0
     for targets, daemons, followers, *rest in sizes:
         weighed = subprocess.run(
@@ -180,7 +225,10 @@ def main(sizes: tuple[tuple[int, ...], ...]) -> int:
         held = Held(**json.loads(weighed.stdout))
         watchers = rest[0] if rest else 1
         fleet = Fleet(
-            *(targets, daemons, followers), watchers=watchers, all_of_it=held.all_of_it
+            *(targets, daemons, followers),
+            watchers=watchers,
+            all_of_it=held.all_of_it,
+            tame=tame,
         )
         print(
             f"\n{targets} targets, {daemons} daemons, {followers} followers,"
@@ -190,6 +238,7 @@ def main(sizes: tuple[tuple[int, ...], ...]) -> int:
         print(HEADINGS)
         gc.disable()  # what is timed below is not the collector
         begun(fleet)
+        memory = kept(fleet)
         for name, scenario in SCENARIOS.items():
             if daemons == 1 and name == "a daemon dies":
                 continue
@@ -208,14 +257,8 @@ def main(sizes: tuple[tuple[int, ...], ...]) -> int:
             f" {held.circle:.0f} MB; a follower that comes is sent"
             f" {held.all_of_it / 1e3:.0f} kB"
         )
-        stands = sum(
-            s for said in fleet.engine.views.values() for _, s in said.values()
-        )
-        stream = sum(one.size for one in fleet.engine.said)
-        print(
-            f"  the engine: views {stands / 1e6:.1f} MB, messages {stream / 1e6:.1f} MB,"
-            " before what Redis adds"
-        )
+        if memory is not None:
+            print(f"  the engine: {memory:.1f} MB, by a real one")
         sys.stdout.flush()
     return missed
 
@@ -227,5 +270,6 @@ if __name__ == "__main__":
         fields = {name: getattr(weight, name) for name in Held.__slots__}
         print(json.dumps(fields))
     else:
-        chosen = (tuple(map(int, given)),) if given else SIZES
-        sys.exit(1 if main(chosen) else 0)
+        is_tame = "--tame" in given
+        numbers = tuple(int(each) for each in given if each != "--tame")
+        sys.exit(1 if main((numbers,) if numbers else SIZES, tame=is_tame) else 0)

@@ -319,6 +319,21 @@ class Troop:
         """Wait until it is so. Returns the seconds."""
         return until(self.is_settled, within, self.told)
 
+    def heal(self, within: float = SETTLED_WITHIN) -> float:
+        """Wait until every breaker is closed everywhere. Returns the seconds."""
+        return until(self.is_well, within, self.ills)
+
+    def ills(self) -> str:
+        """Say which breakers are not closed, for whoever wonders why."""
+        return "\n".join(
+            f"{m.name}: {b['name']} {b['state']}, {t['watched']}: {b['reason']};"
+            f" {b['fleet']}"
+            for m in self.up
+            for t in m.status()["targets"]
+            for b in t["breakers"]
+            if b["state"] != "closed"
+        )
+
     def told(self) -> str:
         """Say how they stand with each other, for whoever wonders why not."""
         return "\n".join(
@@ -338,6 +353,7 @@ class Troop:
             return [
                 f"{e['breaker']}: {e['details']['from']} -> {e['details']['to']}"
                 for e in told
+                if e["details"]["override"] is None  # else it was decided for it
             ]
 
         up = self.up
@@ -487,6 +503,36 @@ SELECT usename FROM pg_stat_activity
 """
 
 
+def configure(
+    member: Member,
+    engine: str,
+    targets: Mapping[str, str],
+    *,
+    peers: str = "",
+    defaults: str = CALM,
+) -> None:
+    """Write a daemon's configuration.
+
+    Args:
+        engine: URL of the engine.
+        targets: Target -> DSN.
+        peers: More of its ``peers``, as YAML in one line, with a comma before.
+        defaults: Lines of the configuration before the targets.
+    """
+    lines = "".join(
+        f"  - {{name: {target}, dsn: '{dsn}', operations: [read], {PINGED}}}\n"
+        for target, dsn in targets.items()
+    )
+    (member.home / f"{member.name}.yaml").write_text(
+        f"version: 1\n{defaults}targets:\n{lines}"
+        f"http: {{listen: 127.0.0.1:{member.port}}}\n"
+        f"peers: {{url: '{engine}', name: {member.name}{peers}}}\n"
+        f"store: {{path: {member.home / member.name}.db}}\n"
+        "log: {format: json}\n",
+        "utf-8",
+    )
+
+
 @contextlib.contextmanager
 def troop(
     home: Path,
@@ -513,19 +559,8 @@ def troop(
         for name in engines
     }
     for name, member in members.items():
-        lines = "".join(
-            f"  - {{name: {target}, dsn: '{dsn}', operations: [read], {PINGED}}}\n"
-            for target, dsn in targets[name].items()
-        )
-        (home / f"{name}.yaml").write_text(
-            f"version: 1\n{defaults}targets:\n{lines}"
-            f"http: {{listen: 127.0.0.1:{member.port}}}\n"
-            f"peers: {{url: '{engines[name]}', name: {name},"
-            f" watchers: {watchers}{peers}}}\n"
-            f"store: {{path: {home / name}.db}}\n"
-            "log: {format: json}\n",
-            "utf-8",
-        )
+        more = f", watchers: {watchers}{peers}"
+        configure(member, engines[name], targets[name], peers=more, defaults=defaults)
     all_ = Troop(members, tuple(targets[next(iter(engines))]), watchers)
     try:
         for member in all_:
@@ -533,7 +568,7 @@ def troop(
         for member in all_:
             member.answer()
         all_.settle()
-        until(all_.is_well)
+        all_.heal()
         yield all_
     finally:
         for member in all_:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Final
 
 from pgbreaker.app.memories import Memories, recall
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.ruled import RuledBreaker
+from pgbreaker.core.units import Seconds
 from pgbreaker.monitor.doorway import Doorway
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.pulse import Pulse
@@ -17,6 +19,10 @@ from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub
 
 log = logging.getLogger(__name__)
+
+# Seconds within which a target is pinged that another daemon had: it may have died, and
+# all that while nobody has looked.
+_SOON: Final[Seconds] = 0.4
 
 
 def board_of(plan: TargetPlan, clock: Clock, memories: Memories) -> TargetBoard:
@@ -124,7 +130,7 @@ class Fleet:
                 if target is not None and name not in self.patrols:
                     self.patrols[name] = self._patrol(target)
                     if self._has_begun:
-                        self.patrols[name].start()
+                        self.patrols[name].start(_SOON)
 
     async def _take(self, plans: Iterable[TargetPlan]) -> None:
         wanted = {plan.name: plan for plan in plans}

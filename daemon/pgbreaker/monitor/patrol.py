@@ -60,10 +60,10 @@ class Patrol:
         ]
         self._beating: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin; needs a running loop."""
+    def start(self, within: Seconds = 1.0) -> None:
+        """Begin to ping within so many seconds; needs a running loop."""
         self._beating = asyncio.create_task(
-            self._sentinel.run(), name=f"sentinel {self.board.plan.name}"
+            self._sentinel.run(within), name=f"sentinel {self.board.plan.name}"
         )
         # `trouble` says so from then on.
         self._beating.add_done_callback(partial(tell_fall, log))

@@ -78,9 +78,9 @@ class Sentinel:
         """Beat at once: the held connection was lost."""
         self._lost.set()
 
-    async def run(self) -> None:
-        """Beat until cancelled."""
-        due = first(self._name, min(self.interval, 1.0), self._clock.now())
+    async def run(self, within: Seconds = 1.0) -> None:
+        """Beat until cancelled, for the first time *within* so many seconds."""
+        due = first(self._name, min(self.interval, within), self._clock.now())
         while True:
             late = await self._wait(due)
             await self.beat(late)

@@ -16,7 +16,7 @@ async def patrolling() -> tuple[Scene, Patrol]:
 async def test_a_sentinel_that_fell_is_trouble_and_told_at_once(caplog):
     _, patrol = await patrolling()
 
-    async def fall() -> None:
+    async def fall(_within: float) -> None:
         raise RuntimeError("a fault of ours")
 
     patrol._sentinel.run = fall
