@@ -245,6 +245,11 @@ class Circle:
         """Whether there is nothing to decide until something is heard."""
         return not self._open
 
+    def is_due(self, now: Seconds) -> bool:
+        """Whether there is something to decide at once."""
+        waits = self.is_alone and now - self._alone_since < self._takeover
+        return bool(self._open) and not waits
+
     def _is_wanted(self, target: str, now: Seconds) -> bool:
         if self.is_alone:
             waits = now - self._alone_since < self._takeover

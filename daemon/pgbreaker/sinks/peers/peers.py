@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 from pgbreaker.clock import Clock
@@ -48,6 +49,8 @@ _LOOKS: Final[Seconds] = 1.0  # between two looks at all that is watched
 _LONGEST_WAIT: Final[Seconds] = 2.0  # between two tries while the engine is lost
 _OWED: Final = 2000  # entries at most that wait to be told
 _AT_ONCE: Final = 200  # messages that are told in one go
+_YIELDS: Final = 50  # messages that are heard before others have a turn
+_LATER: Final[Seconds] = 4.0  # after which a target is told that others ought to watch
 
 Watch = Callable[[Duties], Awaitable[None]]
 """Begins to watch targets, and leaves others."""
@@ -110,7 +113,11 @@ class Peers:
         self._born = ""
         self._last = 0  # number of the last message that was heard
         self._hinted = 0  # of the last one that there is, as far as is known
-        self._beats_at: Seconds = clock.now()
+        self._has_missed = False  # whether all that stands is to be heard anew
+        self._met: Beat | None = None  # as the engine answered last
+        self._lost: str | None = "it has not been asked yet"
+        self._lease: int | None = None  # number of ours, as it told last
+        self._later: Seconds = 0.0  # until when what is left soon is not told
         self._lists: dict[str, frozenset[str]] = {}  # digest -> targets
         self._targets = self._digest = ""
         self._names: frozenset[str] = frozenset()
@@ -141,7 +148,7 @@ class Peers:
         self.sights.turn()
         if new and self._token is not None:
             # Of these nothing was heard: all is heard anew.
-            self._born, self._beats_at = "", self._clock.now()
+            self._has_missed = True
             for breaker in self._board.breakers:
                 word = self.words.of(breaker)
                 if word is not None and target_of(breaker) in new:
@@ -186,21 +193,22 @@ class Peers:
     async def join(self) -> None:
         """Try once to reach the others, so that what they know is there from the start;
         then find out what is watched here."""
+        await self._beat_once()
         await self._talk()
         await self._watch(self._decided())
 
     async def run(self) -> None:
         """Keep in touch, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep(), name="peers, beats")
             group.create_task(self._listen(), name="peers, hints")
             group.create_task(self._tend(), name="peers, duties")
             while True:
-                begun = self._clock.now()
                 await self._talk()
                 duties = self._decided()
                 if duties.take or duties.leave:
                     self._duties.put_nowait(duties)
-                await self._rest(begun)
+                await self._rest()
 
     async def close(self) -> None:
         """Leave: the others need not wait for the end of the lease."""
@@ -213,21 +221,37 @@ class Peers:
         for order in self._orders:
             order.cancel()
 
-    async def _rest(self, begun: Seconds) -> None:
-        """Wait until there is something to tell or to hear, or a beat is due."""
-        wait = self._beat
-        if not self.is_joined:
-            # All lose the engine at one moment, and need not come back at one.
-            longest = _LONGEST_WAIT if self.circle.is_settled else wait
-            wait = min(longest, wait * 2.0 ** min(self._tries, 6))
-            wait *= random.uniform(0.5, 1.0)
-        elif not self.circle.is_settled:
-            wait = 0.0
+    async def _rest(self) -> None:
+        """Wait until there is something to tell, to hear, or to decide."""
+        rest = self._beat
+        if self.circle.is_due(self._clock.now()):
+            rest = 0.0
+        elif self.is_joined and self._later:
+            rest = min(rest, max(0.0, self._later - self._clock.now()))
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, begun + wait - self._clock.now())):
+            async with asyncio.timeout(rest):
                 await self._woken.wait()
-                if not self.is_joined:  # nothing of it can be told
-                    await asyncio.Event().wait()
+
+    async def _keep(self) -> None:
+        """Renew the lease, whatever else is said or heard meanwhile."""
+        while True:
+            begun = self._clock.now()
+            await self._beat_once()
+            wait = self._beat
+            if self._lost is not None:
+                # All lose the engine at one moment, and need not come back at one.
+                wait = min(_LONGEST_WAIT, wait * 2.0 ** min(self._tries, 6))
+                wait *= random.uniform(0.5, 1.0)
+            await asyncio.sleep(max(0.0, begun + wait - self._clock.now()))
+
+    async def _beat_once(self) -> None:
+        try:
+            self._met = await self._engine.beat(self._lease, self._digest)
+        except EngineLostError as error:
+            self._met, self._lost, self._tries = None, error.why, self._tries + 1
+        else:
+            self._lost, self._tries, self._lease = None, 0, self._met.token
+        self._woken.set()
 
     async def _listen(self) -> None:
         """Hear at once that there is something to hear."""
@@ -260,26 +284,23 @@ class Peers:
         if now - self._looked_at >= _LOOKS:
             self._looked_at = now
             await self.sights.look()  # that nobody looks any more is told by no entry
+        beat, self._met = self._met, None
+        if self._lost is not None:
+            await self._lose(self._lost)
+            return
         try:
-            if not self.is_joined or self._token is None or now >= self._beats_at:
-                self._beats_at = now + self._beat
-                await self._meet(await self._engine.beat(self._token, self._digest))
+            if beat is not None:
+                await self._meet(beat)
             await self._tell()
             await self._hear(self._hinted)
         except EngineLostError as error:
             await self._lose(error.why)
         except FencedError:
-            self._token = (
-                None  # it is nobody's any more; the next beat asks for another
-            )
-            self._woken.set()
+            self._token = None  # it is nobody's any more; the next beat brings another
         except MissedError:
-            self._born = ""  # all is heard anew
-            self._beats_at = now
-            self._woken.set()
+            self._has_missed = True
 
     async def _lose(self, why: str) -> None:
-        self._tries += 1
         if self.is_joined:
             self.losses += 1
             log.warning("the engine is lost, this daemon goes on alone: %s", why)
@@ -296,28 +317,35 @@ class Peers:
         self.sights.ahead = beat.now - self._clock.now()
         is_new = beat.token != self._token or beat.born != self._born
         was_joined, before = self.is_joined, self.circle.live
+        is_heard_anew = is_new or self._has_missed
         if is_new or not self._is_announced:
             await self._engine.announce(beat.token, self._targets)
             self._is_announced = True
         who = await self._who(beat)
-        if is_new:
-            await self._hear_standing(beat, who)
+        if is_heard_anew:
+            await self._hear_standing(beat, who, is_new=is_new)
         else:
             self.circle.meet(who, self._clock.now())
             await self._hear(beat.last)
-        self.why, self._tries = "", 0
-        if is_new or not was_joined or before != self.circle.live:
+        self.why = ""
+        if is_heard_anew or not was_joined or before != self.circle.live:
             live = self.circle.live
             log.info("%s here: %s", counted(len(live), "daemon"), ", ".join(live))
+            if not was_joined:
+                # What it watches for the moment it tells once it is sure to keep it.
+                self._later = self._clock.now() + _LATER
             await self.sights.reckon_all()
 
-    async def _hear_standing(self, beat: Beat, who: Mapping[str, _Who]) -> None:
-        """Hear all that stands, and have all told that is thought here."""
+    async def _hear_standing(
+        self, beat: Beat, who: Mapping[str, _Who], *, is_new: bool
+    ) -> None:
+        """Hear all that stands; and where it is told of us anew, tell all that is thought
+        here."""
         standing = await self._engine.standing()
         for daemon, said in standing.views.items():
             for number, body in enumerate(said.values(), 1):
                 self._take(Heard(0, daemon, 0, "standing", "", body))
-                if number % _AT_ONCE == 0:
+                if number % _YIELDS == 0:
                     await asyncio.sleep(0)
         # Only now it is known by how much the engine's clock is ahead.
         self.words.restore(self._overrides, self.sights.wall() - self._clock.wall())
@@ -325,13 +353,15 @@ class Peers:
         for name, body in standing.words.items():
             self._take(Heard(0, "", 0, "word", name, body))
         after = self._last if beat.born == self._born else 0
-        self._token, self._born = beat.token, beat.born
+        self._token, self._born, self._has_missed = beat.token, beat.born, False
         self._last = self._hinted = standing.last
         self.circle.retain(standing.views)
         self.circle.meet(who, self._clock.now())
-        self.words.tell_all(self.sights.wall())
-        self._owe(standing.entries.get(self.circle.name, 0))
-        await self.sights.tell_all(beat.token)
+        if is_new:
+            self.words.tell_all(self.sights.wall())
+            self._owe(standing.entries.get(self.circle.name, 0))
+            own = standing.views.get(self.circle.name, {})
+            await self.sights.tell_all(beat.token, own)
         await self._catch_up(after, standing.last)
 
     async def _who(self, beat: Beat) -> Mapping[str, _Who]:
@@ -349,7 +379,7 @@ class Peers:
     async def _tell(self) -> None:
         """Tell what is to be told, in the order in which it came about."""
         while self._token is not None and self.is_joined:
-            views = list(self.sights.untold.items())[:_AT_ONCE]
+            views = self._views_to_tell()
             said, entries = self.words.untold()[:_AT_ONCE], list(self._owed)[:_AT_ONCE]
             messages = [
                 *(_view(name, body) for name, body in views),
@@ -362,16 +392,27 @@ class Peers:
             self.told += len(messages)
             self._are_told(views, said, entries)
 
+    def _views_to_tell(self) -> list[tuple[str, str | None]]:
+        """What is thought of targets that are to be watched here; of others that are
+        still, a while after the engine is there again: most of them are left before."""
+        untold: Iterable[tuple[str, str | None]] = self.sights.untold.items()
+        now = self._clock.now()
+        if now < self._later:
+            chosen, name = self.circle.chosen, self.circle.name
+            untold = (
+                (b, v) for b, v in untold if v is None or name in chosen(target_of(b))
+            )
+        else:
+            self._later = 0.0
+        return list(islice(untold, _AT_ONCE))
+
     def _are_told(
         self,
         told: Iterable[tuple[str, str | None]],
         said: list[FleetWord],
         entries: Iterable[Entry],
     ) -> None:
-        untold = self.sights.untold
-        for name, body in told:
-            if untold.get(name, "") is body:  # else there is a newer one by now
-                del untold[name]
+        self.sights.are_told(told)
         self.words.are_told(said)
         for entry in entries:
             if self._owed and self._owed[0] is entry:
@@ -393,9 +434,11 @@ class Peers:
             heard = await self._engine.heard(self._last)
             if not heard:
                 return
-            for one in heard:
+            for number, one in enumerate(heard, 1):
                 self._last = one.number
                 self._take(one)
+                if number % _YIELDS == 0:
+                    await asyncio.sleep(0)
 
     async def _catch_up(self, after: int, until: int) -> None:
         """Hear what others did while this daemon did not hear them, as far as it is kept;

@@ -62,6 +62,7 @@ class Sights:
         self._hub = hub
         self._clock = clock
         self._changed: Callable[[str], None] = _nobody
+        self._stands: set[str] = set()  # breakers of which a view of ours does
         self._minds: dict[str, _Mind] = {}
         self._thoughts: dict[str, Thought] = {}  # what holds
         self._passing: set[str] = set()  # targets of which time alone may change that
@@ -119,11 +120,36 @@ class Sights:
         self._circle.hear(self._circle.name, self.token, view, now)
         self._rule(target, breaker, now)
 
-    async def tell_all(self, token: int) -> None:
-        """Have all that is thought here told anew, under a new lease."""
+    async def tell_all(self, token: int, standing: Iterable[str]) -> None:
+        """Have all that is thought here told anew, under a new lease.
+
+        Args:
+            standing: Breakers of which there still stands what was thought under another
+                one; what nobody here thinks of any more is taken back.
+        """
         self.token = token
         self._minds.clear()
+        self._stands = set(standing)
+        self.untold = dict.fromkeys(self._stands)
         await self.look()
+
+    def are_told(self, told: Iterable[tuple[str, str | None]]) -> None:
+        """Know that these were told; where there is something newer by now, that was
+        not."""
+        for name, body in told:
+            if self.untold.get(name, "") is body:
+                del self.untold[name]
+            if body is None:
+                self._stands.discard(name)
+            else:
+                self._stands.add(name)
+
+    def _take_back(self, name: str) -> None:
+        """Have it told that nothing is thought of a breaker any more."""
+        if name in self._stands:
+            self.untold[name] = None
+        else:
+            self.untold.pop(name, None)
 
     def turn(self) -> None:
         """Go on by the breakers that the board has now."""
@@ -131,7 +157,7 @@ class Sights:
         for known in (self._minds, self._mirrored, self._thoughts):
             for name in [name for name in known if name not in there]:
                 del known[name]
-                self.untold[name] = None
+                self._take_back(name)
 
     def take(self, name: str) -> None:
         """A target is watched here from now on; its breakers go on as they are."""
@@ -145,7 +171,7 @@ class Sights:
         for breaker in target.breakers.values():
             self._minds.pop(breaker.name, None)
             self._mirrored.pop(breaker.name, None)
-            self.untold[breaker.name] = None
+            self._take_back(breaker.name)
             self._circle.forget(self._circle.name, breaker.name)
         self.reckon(name)
 

@@ -56,6 +56,7 @@ _AT_ONCE: Final = 50  # followers that a beat is sent to before others have a tu
 # does so after a beat and a half of silence.
 _SPREAD: Final = 0.25
 _MANY: Final = 500  # who came or went, for the collector to be told
+_LOOKED_AT: Final = 500  # targets that are thought of before others have a turn
 _LOOKS_EVERY: Final[Seconds] = 0.1  # for those who come, where nothing else has looked
 _SAME_FOR: Final[Seconds] = 0.5  # that all of it is told as it was written last
 _RETRY_AFTER: Final = "5"
@@ -196,14 +197,25 @@ class Advising:
     def _look_there(self) -> None:
         unsure = [self._board.targets.get(name) for name in self._unsure]
         self._unsure.clear()
-        said = dict(self._said)
-        self._turn(said, self._news(said, (t for t in unsure if t is not None)))
+        self._look_at(target for target in unsure if target is not None)
 
     def look(self) -> None:
         """Think anew of all, and tell what is thought otherwise than before."""
         self._looked_at = time.monotonic()
+        self._look_at(self._board.targets.values())
+
+    async def _look_through(self) -> None:
+        """Look at all, of thousands some at a time."""
+        self._looked_at = time.monotonic()
+        targets = tuple(self._board.targets.values())
+        for begin in range(0, len(targets), _LOOKED_AT):
+            self._look_at(targets[begin : begin + _LOOKED_AT])
+            await asyncio.sleep(0)
+
+    def _look_at(self, targets: Iterable[TargetBoard]) -> None:
+        """Think anew of these; of what there is no more, nothing."""
         said = dict(self._said)
-        news = self._news(said, self._board.targets.values())
+        news = self._news(said, targets)
         for name in said.keys() - self._board.breakers:
             del said[name]
         self._turn(said, news)
@@ -319,7 +331,8 @@ class Advising:
                 group.create_task(self._keep(file))
             while not self._is_closed:
                 next_at, changes = loop.time() + self._beat, self._changes
-                self.look()  # that nobody has looked of late is told by no entry
+                # That nobody has looked of late is told by no entry.
+                await self._look_through()
                 await self._send_beat()
                 await self._rest(next_at - loop.time())
                 if self._changes == changes:

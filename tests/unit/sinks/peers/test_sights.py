@@ -98,7 +98,8 @@ class Post:
 
     def told(self) -> dict[str, View | None]:
         """What is to be told, read as others read it; it is told with that."""
-        told, self.sights.untold = self.sights.untold, {}
+        told = dict(self.sights.untold)
+        self.sights.are_told(told.items())
         return {
             name: None if text is None else views.read(json.loads(text))
             for name, text in told.items()
@@ -168,10 +169,24 @@ async def test_under_a_new_lease_all_is_told_anew():
     post = watching(SECOND)
     post.meet(SECOND, token=7)
 
-    await post.sights.tell_all(7)
+    await post.sights.tell_all(7, ["main/read", "gone/read"])
 
-    assert post.opinions() == {"main/read": HEALTHY, "main/write": HEALTHY}
+    told = {"main/read": HEALTHY, "main/write": HEALTHY, "gone/read": None}
+    assert post.opinions() == told
     assert post.circle.ballot("main/read", post.time.now).opinion is HEALTHY
+
+
+def test_what_it_leaves_and_never_told_it_need_not_take_back():
+    post = Post(SECOND)
+    post.meet()
+    post.ping()
+    post.meet(HERE)
+    post.hear(HEALTHY, HERE)
+
+    post.meet(HERE)
+
+    assert post.circle.watching == set()
+    assert post.told() == {}
 
 
 def test_what_it_leaves_it_takes_back():
