@@ -1,12 +1,11 @@
 """A fleet by a virtual clock: what it costs the engine, each daemon, each follower.
 
-    python tests/bench/fleet.py [--tame] [TARGETS DAEMONS FOLLOWERS [WATCHERS]]
+    python tests/bench/fleet.py [TARGETS DAEMONS FOLLOWERS [WATCHERS]]
 
 What `support/fleets.py` models goes through what happens to fleets; the circle, its
 ballots and breakers are real, and so are the sizes of what is said. Then a real daemon's
 board of so many targets: memory, and the longest that its loop is held; and what a real
-Redis takes, where one is installed. `--tame` is what daemons could do otherwise than they
-do, see `Fleet`.
+Redis takes, where one is installed.
 """
 
 import gc
@@ -213,7 +212,7 @@ def _loaded(client: redis.Redis, fleet: Fleet) -> float:
     return (client.info("memory")["used_memory"] - before) / 1e6
 
 
-def main(sizes: tuple[tuple[int, ...], ...], *, tame: bool) -> int:
+def main(sizes: tuple[tuple[int, ...], ...]) -> int:
     missed = 0
     for targets, daemons, followers, *rest in sizes:
         weighed = subprocess.run(
@@ -228,7 +227,6 @@ def main(sizes: tuple[tuple[int, ...], ...], *, tame: bool) -> int:
             *(targets, daemons, followers),
             watchers=watchers,
             all_of_it=held.all_of_it,
-            tame=tame,
         )
         print(
             f"\n{targets} targets, {daemons} daemons, {followers} followers,"
@@ -270,6 +268,5 @@ if __name__ == "__main__":
         fields = {name: getattr(weight, name) for name in Held.__slots__}
         print(json.dumps(fields))
     else:
-        is_tame = "--tame" in given
-        numbers = tuple(int(each) for each in given if each != "--tame")
-        sys.exit(1 if main((numbers,) if numbers else SIZES, tame=is_tame) else 0)
+        numbers = tuple(int(each) for each in given)
+        sys.exit(1 if main((numbers,) if numbers else SIZES) else 0)

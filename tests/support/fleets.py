@@ -410,15 +410,11 @@ class Fleet:
         costs: Costs = COSTS,
         all_of_it: int = 0,
         timed: bool = True,
-        tame: bool = False,
     ) -> None:
         """
         Args:
             all_of_it: Bytes that a follower is sent first, when it comes.
             timed: Whether processor time is taken.
-            tame: Whether daemons keep their lease beside all else that they do, tell
-                nothing anew for having missed something, and after an engine's loss
-                what they shall watch before the rest.
         """
         self.random = random.Random(seed)
         self.timeline = Timeline()
@@ -431,7 +427,7 @@ class Fleet:
         self.unwatched: dict[str, float] = {}
         self.tally = Tally()
         self.spent: dict[str, Spent] = defaultdict(Spent)
-        self.timed, self.tame = timed, tame
+        self.timed = timed
         self.followers = followers
         self.told: dict[tuple[str, int], float] = {}  # entries that have been told
         self.memory = MappingProxyType(self._usual_memory())
@@ -632,8 +628,7 @@ class Daemon:
         self._engine.listen(self.name, self._hint)
         self.leased: int | None = None
         self._beat_followers(self._run_number)
-        if self._fleet.tame:
-            self._renew(self._run_number)
+        self._renew(self._run_number)
         self._go(self._run_number)
 
     def kill(self) -> None:
@@ -743,7 +738,7 @@ class Daemon:
         for name in _breakers(target):
             is_known = self.minds.pop(name, None) is not None
             self.breakers.pop(name, None)
-            if is_known or not self._fleet.tame:
+            if is_known:
                 self.untold[name] = None
             self.circle.forget(self.name, name)
             self.touched[name] = None
@@ -786,8 +781,6 @@ class Daemon:
         except MissedError:
             fleet.tally.missed += 1
             self.has_missed, self.is_woken, self.beats_at = True, True, fleet.now
-            if not fleet.tame:
-                self.born = 0
 
     def _meet(self, beat: Beat) -> Steps:
         is_new = beat.token != self.token or beat.born != self.born
@@ -842,7 +835,7 @@ class Daemon:
         self.last = self.hinted = last
         self.circle.retain(views)
         self._meet_them(who)
-        if is_new or not fleet.tame:
+        if is_new:
             self._owe_all(entries.get(self.name, 0), views.get(self.name, {}))
         yield self._look()
         for some in self._engine.kept(after):
@@ -855,18 +848,14 @@ class Daemon:
 
     def _owe_all(self, known: int, standing: dict[str, View]) -> None:
         """Have all told anew that is thought here, and seen since entry *known*."""
-        tame, now = self._fleet.tame, self._fleet.now
+        now = self._fleet.now
         self.tells_rest_at = now + LATER
         self.owed.clear()
         self.owed.extend(entry for entry in self.history if entry[0] > known)
         self.minds.clear()
-        if tame:
-            self.untold = dict.fromkeys(standing)  # what is thought yet goes before it
+        self.untold = dict.fromkeys(standing)  # what is thought yet goes before it
         for target in sorted(self.circle.watching):
-            if tame:  # once the others are back, too
-                self.later[target] = now + SOON
-            else:
-                self.to_look[target] = None
+            self.later[target] = now + SOON  # once the others are back, too
 
     def _reckon_all(self) -> Steps:
         """Count anew; what cannot have changed is only said to have taken its time."""

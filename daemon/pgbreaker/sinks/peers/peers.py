@@ -50,6 +50,7 @@ _LONGEST_WAIT: Final[Seconds] = 2.0  # between two tries while the engine is los
 _OWED: Final = 2000  # entries at most that wait to be told
 _AT_ONCE: Final = 200  # messages that are told in one go
 _YIELDS: Final = 50  # messages that are heard before others have a turn
+_SOON: Final[Seconds] = 0.5  # until the others are back, too, after an engine was lost
 _LATER: Final[Seconds] = 4.0  # after which a target is told that others ought to watch
 
 Watch = Callable[[Duties], Awaitable[None]]
@@ -117,7 +118,8 @@ class Peers:
         self._met: Beat | None = None  # as the engine answered last
         self._lost: str | None = "it has not been asked yet"
         self._lease: int | None = None  # number of ours, as it told last
-        self._later: Seconds = 0.0  # until when what is left soon is not told
+        self._soon: Seconds = 0.0  # until when nothing is told of what is watched
+        self._later: Seconds = 0.0  # and until when not of what is left soon
         self._lists: dict[str, frozenset[str]] = {}  # digest -> targets
         self._targets = self._digest = ""
         self._names: frozenset[str] = frozenset()
@@ -227,7 +229,8 @@ class Peers:
         if self.circle.is_due(self._clock.now()):
             rest = 0.0
         elif self.is_joined and self._later:
-            rest = min(rest, max(0.0, self._later - self._clock.now()))
+            until = [at - self._clock.now() for at in (self._soon, self._later)]
+            rest = min([rest, *(left for left in until if left > 0)])
         with suppress(TimeoutError):
             async with asyncio.timeout(rest):
                 await self._woken.wait()
@@ -332,8 +335,10 @@ class Peers:
             live = self.circle.live
             log.info("%s here: %s", counted(len(live), "daemon"), ", ".join(live))
             if not was_joined:
-                # What it watches for the moment it tells once it is sure to keep it.
-                self._later = self._clock.now() + _LATER
+                # The others are not back yet, and what each shall watch is not sure: of
+                # what it watches for the moment it tells nothing.
+                now = self._clock.now()
+                self._soon, self._later = now + _SOON, now + _LATER
             await self.sights.reckon_all()
 
     async def _hear_standing(
@@ -397,6 +402,8 @@ class Peers:
         still, a while after the engine is there again: most of them are left before."""
         untold: Iterable[tuple[str, str | None]] = self.sights.untold.items()
         now = self._clock.now()
+        if now < self._soon:
+            return []
         if now < self._later:
             chosen, name = self.circle.chosen, self.circle.name
             untold = (
