@@ -189,14 +189,15 @@ def main(kills: int, seed: int) -> int:
                     f"  {done} kills, {time.monotonic() - begun:.0f} s:"
                     f" {found.made} transitions, lost {len(found.lost)},"
                     f" again {len(found.again)}, reordered {len(found.reordered)},"
-                    f" foreign {len(found.foreign)}",
+                    f" unwritten {len(found.unwritten)}",
                     flush=True,
                 )
     for deed, times in storm.done.most_common():
         print(f"{deed:34} {times:>10,}")
     print(f"{'transitions':34} {found.made:>10,}")
-    for what in ("lost", "again", "reordered", "foreign"):
+    for what in ("lost", "again", "reordered"):
         print(f"{what:34} {len(getattr(found, what)):>10,}   goal 0")
+    print(f"{'told, not written before a kill':34} {len(found.unwritten):>10,}")
     table = Table("a killed daemon's targets, until others look", "s")
     table.row("by the server's connections", storm.taken or [0.0], p99=3.0)
     known = Table("a frozen engine, until a daemon goes on alone", "ms")

@@ -409,22 +409,23 @@ class Differences:
         lost: Ids that another does not have.
         again: Those that it has more than once.
         reordered: Those that it has after a later one.
-        foreign: Those that nobody made.
+        unwritten: Those that only others have: who saw them was killed before they were
+            on a disk that took longer than `history.PATIENCE`.
     """
 
     made: int = 0
     lost: list[int] = field(default_factory=list)
     again: list[int] = field(default_factory=list)
     reordered: list[int] = field(default_factory=list)
-    foreign: list[int] = field(default_factory=list)
+    unwritten: list[int] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.lost or self.again or self.reordered or self.foreign)
+        return bool(self.lost or self.again or self.reordered)
 
     def compare(self, own: list[int], theirs: list[int]) -> None:
         """Compare what one has seen with what another has of it."""
         self.lost += sorted(set(own) - set(theirs))
-        self.foreign += sorted(set(theirs) - set(own))
+        self.unwritten += sorted(set(theirs) - set(own))
         self.again += sorted(n for n, times in Counter(theirs).items() if times > 1)
         self.reordered += [n for m, n in pairwise(theirs) if n < m]
 
