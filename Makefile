@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
 
 # Those that take the time of what they see, or count what the machine runs.
-ALONE := $(patsubst %,tests/acceptance/test_%.py,alerting blind daemon doors life page)
+ALONE := $(patsubst %,tests/acceptance/test_%.py,alerting blind daemon doors fleet life page)
 
 RELEASE := PYTHONPATH=tests $(BIN)/python -m release
 
@@ -65,6 +65,8 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/page.py
 	$(BIN)/python tests/bench/stream.py
 	$(BIN)/python tests/bench/engine.py
+	$(BIN)/python tests/bench/through_engine.py
+	$(BIN)/python tests/bench/fleet.py
 	$(BIN)/python tests/bench/follow.py
 	$(BIN)/python tests/bench/api.py
 	$(BIN)/python tests/bench/fuzz_config.py
@@ -76,6 +78,7 @@ soak: packages $(VENV)/.bench servers ## what takes long: a server whose every c
 	$(BIN)/python tests/bench/reads.py
 	$(BIN)/python tests/bench/kills.py
 	$(BIN)/python tests/bench/restarts.py
+	$(BIN)/python tests/bench/fleet_kills.py
 	$(BIN)/python tests/bench/hung.py
 	$(BIN)/python tests/bench/soak.py --days
 	$(BIN)/python tests/bench/soak.py

@@ -96,6 +96,37 @@ async def test_what_a_dead_daemon_watched_is_watched_by_others_and_goes_on_as_it
             assert ("t00/read", "half_open", "closed") not in moves(hand)
 
 
+async def test_what_a_daemon_thought_before_its_death_counts_no_more_once_it_is_back(
+    redis: RedisServer,
+):
+    """Others watch that by now; who comes later cannot tell when it was said."""
+    async with crew(redis.plan(), "a", "b") as (a, b):
+        names = ("a", "b", "c", "d")
+        moved = next(t for t in a.watching if chosen(t, names, 1)[0] in ("c", "d"))
+        a.fail(moved)
+        await until(lambda: b.states()[moved] == "open")
+        await a.kill()
+        others = [Hand(redis.plan(), name, b.board.targets) for name in ("c", "d")]
+        for other in others:
+            await other.join()
+        await settled([b, *others])
+        await until(lambda: b.states()[moved] == "closed")
+
+        again = Hand(redis.plan(), "a", b.board.targets)
+        await again.join()
+        await settled([again, b, *others])
+        late = Hand(redis.plan(), "e", ())
+        late.board.add(late._target(moved))
+        late.peers.turn()
+        await late.join()
+
+        (one,) = watchers([again, b, *others], moved)
+        await until(lambda: ballot(late, moved) == (Opinion.HEALTHY, (one.name,)))
+        assert not redis.tell("HEXISTS", "{pgbreaker}:views:a", f"{moved}/read")
+        for hand in (late, again, *others):
+            await hand.close()
+
+
 async def test_who_leaves_in_order_is_replaced_without_waiting(redis: RedisServer):
     async with crew(redis.plan(), "a", "b") as hands:
         gone, stays = hands
