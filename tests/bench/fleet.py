@@ -137,12 +137,12 @@ def weigh(targets: int, daemons: int) -> Held:
     walk("a look at what is watched", sights.look())
     body = json.loads(next(b for b in sights.untold.values() if b is not None))
     others = [name for name in names if name not in circle.watching]
-    for some in _parts(others, 160):  # 480 views: what one answer of the engine holds
+    for some in _parts(others, 17):  # 51 views: then others have their turn
         told = [
-            (circle.chosen(n)[0], json.dumps({**body, "breaker": f"{n}/{o}"}))
+            (daemon := circle.chosen(n)[0], _said(body, f"{n}/{o}", who[daemon][0]))
             for n, o in itertools.product(some, OPERATIONS)
         ]
-        step("500 views of others", lambda t=told: _hear(sights, who, t))
+        step("50 views of others", lambda t=told: _hear(sights, t))
     walk("all counted anew", sights.reckon_all())
     step("the garbage, all collected", gc.collect)
     with_circle = resident()
@@ -150,7 +150,8 @@ def weigh(targets: int, daemons: int) -> Held:
     advising = Advising(
         board, history, clock, 1_800_000_000_000, think=sights.thought_of
     )
-    step("a look at all advice", advising.look)
+    step("a first look at all advice", advising.look)
+    walk("a look at all advice", advising._look_through())
     all_of_it = len(event("advice", advising.said()))
     step("all advice, written", lambda: event("advice", advising.said()))
     told = {
@@ -164,13 +165,13 @@ def _parts(names: list[str], size: int) -> list[list[str]]:
     return [names[n : n + size] for n in range(0, len(names), size)]
 
 
-def _hear(
-    sights: Sights,
-    who: dict[str, tuple[int, frozenset[str]]],
-    told: list[tuple[str, str]],
-) -> None:
+def _said(body: dict[str, object], breaker: str, token: int) -> str:
+    return json.dumps({**body, "breaker": breaker, "token": token})
+
+
+def _hear(sights: Sights, told: list[tuple[str, str]]) -> None:
     for daemon, text in told:
-        sights.hear(daemon, who[daemon][0], views.read(json.loads(text)))
+        sights.hear(daemon, views.read(json.loads(text)))
 
 
 def kept(fleet: Fleet) -> float | None:

@@ -35,6 +35,7 @@ from pgbreaker.web.api import advising
 
 OPERATIONS: Final = ("connect", "read", "write")
 PING: Final = 1.0  # seconds between two pings
+FIRST: Final = 0.4  # until a target is pinged first that another daemon had
 WALL: Final = 1_800_000_000.0
 GONE: Final = Evidence(
     "refused", "connection refused by db-000.example.net:5432", None, "ping"
@@ -708,12 +709,12 @@ class Daemon:
             duties = fleet.timing("decide", lambda: self.circle.decide(fleet.now))
             yield self._do(duties)
             wait = BEAT
-            if self.circle.is_alone:
+            if self.circle.is_due(fleet.now):
+                wait = 0.0
+            elif self.circle.is_alone:
                 longest = LONGEST_WAIT if self.circle.is_settled else wait
                 wait = min(longest, wait * 2.0 ** min(self.tries, 6))
                 wait *= draw.uniform(0.5, 1.0)
-            elif not self.circle.is_settled:
-                wait = 0.0
             if wait and not (self.is_woken and not self.circle.is_alone):
                 self._rest(begun + wait)
                 yield None
@@ -723,7 +724,7 @@ class Daemon:
         for target in sorted(duties.take):
             self._fleet.tally.handed += 1
             self.look_at(target)
-            when = self._fleet.now + self._fleet.random.uniform(0.0, PING)
+            when = self._fleet.now + self._fleet.random.uniform(0.0, FIRST)
             self._timeline.at(when, lambda t=target: self._first(run, t))
         for target in sorted(duties.leave):
             self._leave(target)
@@ -759,7 +760,8 @@ class Daemon:
             self.looked_at = now
             yield self._look()
         try:
-            if self.circle.is_alone or self.token is None or now >= self.beats_at:
+            is_due = self.circle.is_due(now)  # which waits for no answer
+            if now >= self.beats_at or (self.circle.is_alone and not is_due):
                 self.beats_at = now + BEAT
                 fleet.tally.busy = max(fleet.tally.busy, now - self.busy_since)
                 self.busy_since = now
