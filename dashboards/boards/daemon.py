@@ -24,7 +24,7 @@ def board() -> Dashboard:
             Section("Is it there?", [Line(4, _now())]),
             Section(
                 "What it remembers, and who is served",
-                [Line(4, _kept(), spans=(4, 4, 4, 3, 3, 3, 3))],
+                [Line(4, _kept())],
             ),
             Section("Is it in time?", [Line(8, _punctual())]),
             Section("Does it get through?", [Line(8, _told())]),
@@ -109,6 +109,15 @@ def _kept() -> list[Panel]:
             none=_NONE,
             steps=((None, "text"),),
             words=panels.words({0: ("WRITES", "green"), 1: ("CANNOT WRITE", "red")}),
+        ),
+        panels.number(
+            "Engine",
+            "ALONE: the engine that daemons share does not answer: each goes by what it sees"
+            " itself and watches every target. EngineLost fires; the daemon's log says why.",
+            f"min({pick('pgbreaker_engine_up', ANY)})",
+            none="none is shared",
+            steps=((None, "text"),),
+            words=panels.words({0: ("ALONE", "orange"), 1: ("JOINED", "green")}),
         ),
         panels.number(
             "Size of the store",

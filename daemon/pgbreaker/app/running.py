@@ -300,7 +300,9 @@ async def _ground(
         history.follow(traces.heed)
     if recorder is not None:
         sinks.append(recorder)
-    pausing = Pausing(board, history, clock, is_kept=store is not None)
+    pausing = Pausing(
+        board, history, clock, is_kept=store is not None, may_act=board.leads
+    )
     sinks.append(pausing)
     if store is not None:
         sinks += _keeping(board, store, metrics, clock, works, stack)

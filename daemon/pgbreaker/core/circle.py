@@ -270,6 +270,10 @@ class Circle:
             for said in place.get(daemon, {}).values()
         )
 
+    def leads(self, target: str) -> bool:
+        """Whether this daemon is the one to act on a target, where one has to."""
+        return self.is_alone or self.chosen(target)[:1] == (self.name,)
+
     def rules(self, target: str) -> bool:
         """Whether several daemons decide together about the breakers of a target."""
         many = min(self._quorum, len(self.chosen(target)))

@@ -292,6 +292,10 @@ class Board:
         for operation, breaker in target.breakers.items():
             self._homes[breaker.name] = (target, operation)
 
+    def leads(self, target: str) -> bool:
+        """Whether this daemon is the one to act on a target, where one has to."""
+        return self.circle is None or self.circle.leads(target)
+
     def share(self, circle: Circle) -> None:
         """Know of the daemons that share the work from now on."""
         self.circle = circle

@@ -222,7 +222,7 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
     Family(
         "pgbreaker_probe_last_run_timestamp_seconds",
         "gauge",
-        "Unix time at which the last run ended, in seconds; 0 when there was none yet.",
+        "Unix time at which the last run ended, in seconds; 0 when there was none yet, and while other daemons watch the target.",
         _P,
     ): Tally.ran_lines,
     Family(

@@ -492,7 +492,10 @@ class Tally:
         ]
 
     def ran_lines(self, name: str) -> list[str]:
-        return [f"{name}{p.labels}}} {p.ran}\n" for p in self.probes.values()]
+        # Of a target that others watch it would only grow old, and an alert call for it.
+        is_ours = self.board.elsewhere is None
+        probes = self.probes.values()
+        return [f"{name}{p.labels}}} {p.ran if is_ours else 0}\n" for p in probes]
 
     def interval_lines(self, name: str) -> list[str]:
         intervals = self.board.intervals

@@ -327,6 +327,20 @@ _DAEMON: Final = (
         keeps="5m",
     ),
     Row(
+        alert="EngineLost",
+        twice=True,
+        series=(gauge("pgbreaker_engine_up{$J}", 1, bad=0),),
+        labels=JOB,
+        severity="warning",
+        summary="A daemon of job $t goes on without the others",
+        description="The engine that daemons share does not answer it. It goes by what it"
+        " sees itself, and watches every target; what operators decide at one daemon does"
+        " not reach the others. It is the one at one.",
+        board="pgbreaker-daemon?var-job=$t",
+        waits="1m",
+        keeps="5m",
+    ),
+    Row(
         alert="PushFailing",
         series=(
             counter(

@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.condition import Condition
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.metric import Family, Shown, counter, gauge
 from pgbreaker.core.plan import ProbePlan, TargetPlan
@@ -30,7 +31,7 @@ from pgbreaker.core.report import report_of
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Evidence, Outcome, Override, State
-from pgbreaker.sinks.board import Board, TargetBoard
+from pgbreaker.sinks.board import Board, Elsewhere, TargetBoard
 from pgbreaker.sinks.exposition import (
     OPENMETRICS,
     TEXT,
@@ -1283,3 +1284,16 @@ def test_a_row_of_the_table_for_each_metric():
     written = set(_WRITTEN.values())
     there_are = {f for name, f in vars(Tally).items() if name.endswith("_lines")}
     assert written == there_are
+
+
+async def test_of_a_target_that_others_watch_no_probe_grows_old():
+    target, metrics, hub = usual_target()
+    hub.publish(Reading("main", "ping", 100.0, 0.002, Finding.OK))
+    name = "pgbreaker_probe_last_run_timestamp_seconds"
+    ran = max((await samples(metrics))[name].values())
+
+    target.elsewhere = Elsewhere(("b",), Condition.UP)
+
+    assert ran > 0
+    assert set((await samples(metrics))[name].values()) == {0}
+    assert set((await samples(metrics))["pgbreaker_target_up"].values()) == {1}
