@@ -1160,3 +1160,24 @@ async def test_fleets_of_other_prefixes_know_nothing_of_each_other(redis):
         assert (await a.standing()).views == {}
         keys = redis.tell("KEYS", "*")
         assert all(key.startswith(("{pgbreaker}:", "{blue}:")) for key in keys)
+
+
+async def test_who_answers_with_an_error_is_asked_on_a_new_connection(redis):
+    """Of a primary that was demoted, the name leads elsewhere by then."""
+    async with engines(redis, "a") as one:
+        beat = await one.beat(None)
+        before = redis.tell("CLIENT", "LIST")
+        redis.tell("REPLICAOF", "127.0.0.1", "1")
+        try:
+            with pytest.raises(EngineLostError):
+                await one.beat(beat.token)
+        finally:
+            redis.tell("REPLICAOF", "NO", "ONE")
+
+        await one.beat(beat.token)
+
+        def ids(text: str) -> set[str]:
+            ours = (line for line in text.splitlines() if "name=pgbreaker:a" in line)
+            return {line.split()[0] for line in ours}
+
+        assert not ids(before) & ids(redis.tell("CLIENT", "LIST"))

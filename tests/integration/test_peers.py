@@ -11,8 +11,9 @@ from pgbreaker.core.advice import Opinion
 from pgbreaker.core.entry import Kind
 from pgbreaker.core.sharding import chosen
 from pgbreaker.core.states import State
-from pgbreaker.sinks.peers.engine import Heard
+from pgbreaker.sinks.peers.engine import EngineLostError, Heard
 from pgbreaker.sinks.peers.words import FleetWord
+from pgbreaker.web.agent import Agent
 from support.crew import Hand, crew, settled, until
 from support.engines import RedisServer, running_redis
 
@@ -454,3 +455,104 @@ async def test_of_a_target_that_is_added_all_is_heard(redis: RedisServer, what: 
     finally:
         await one.close()
         await two.close()
+
+
+async def test_haproxy_is_told_up_again_of_a_target_that_others_watch(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b") as hands:
+        (one,) = watchers(hands, "t00")
+        (other,) = (hand for hand in hands if hand is not one)
+        agent = Agent(other.board, other.clock.now)
+        one.fail("t00")
+        await until(lambda: agent.answer("t00/read").startswith("down"))
+
+        one.unwell.clear()
+
+        await until(lambda: agent.answer("t00/read") == "up")
+
+
+async def test_a_later_word_given_here_is_not_undone_by_an_earlier_one(
+    redis: RedisServer,
+):
+    """It was being written down when that one came."""
+    async with crew(redis.plan(), "a", "b", targets=2) as (a, b):
+        written = asyncio.Event()
+        begun = asyncio.Event()
+
+        class Slow:
+            async def record(self, _entries):
+                begun.set()
+                await written.wait()
+
+        a.history._ledger = Slow()
+        later = asyncio.create_task(
+            a.desk.override(
+                a.breaker("t00"), State.FORCED_OPEN, reason="the later", author="ann"
+            )
+        )
+        await begun.wait()
+        await b.desk.override(
+            b.breaker("t00"), State.DISABLED, reason="the earlier", author="bob"
+        )
+        await until(lambda: a.peers.words.of("t00/read") is not None)
+        written.set()
+        await later
+
+        await until(lambda: b.states()["t00"] == "forced_open")
+        await until(lambda: not a.peers._orders)
+        assert a.states()["t00"] == "forced_open"
+
+
+async def test_what_a_stranger_publishes_ends_nothing(redis: RedisServer):
+    async with crew(redis.plan(), "a", "b", targets=4) as hands:
+        redis.tell("PUBLISH", "{pgbreaker}:said", "nonsense")
+        last = redis.tell("HINCRBY", "{pgbreaker}:fleet", "last", 1)
+        redis.tell("XADD", "{pgbreaker}:said", f"{last}-0", "what", "ever")
+        (one,) = watchers(hands, "t00")
+
+        one.fail("t00")
+
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+        assert not any(task.done() for h in hands for task in h._tasks)
+
+
+async def test_where_one_of_two_suffices_all_are_told_the_same(redis: RedisServer):
+    async with crew(
+        redis.plan(), "a", "b", "c", targets=2, watchers=2, quorum=1
+    ) as hands:
+        one, _ = watchers(hands, "t00")
+
+        one.fail("t00")
+
+        await until(lambda: all(h.states()["t00"] == "open" for h in hands))
+
+
+async def test_who_is_just_telling_what_it_can_watch_can_watch_what_it_could(
+    redis: RedisServer,
+):
+    async with crew(redis.plan(), "a", "b") as (a, b):
+        before = b.peers.circle.chosen("t00"), b.peers.circle.chosen("t01")
+
+        a.peers._digest = "another"
+
+        beats = [hand.peers._looked_at for hand in (a, b)]
+        await until(lambda: b.peers._looked_at > beats[1] + 0.5)
+        after = b.peers.circle.chosen("t00"), b.peers.circle.chosen("t01")
+        assert after == before
+
+
+async def test_a_lease_by_which_nothing_can_be_told_is_given_back(redis: RedisServer):
+    """Its user may beat, and say nothing: others watch in its place."""
+    async with crew(redis.plan(), "a", "b", targets=6) as (a, b):
+        its = set(a.watching)
+
+        async def refused(*_: object) -> int:
+            raise EngineLostError("not permitted: xadd")
+
+        a.peers._engine.say = refused  # type: ignore[method-assign]
+        a.fail(min(its))
+
+        await until(lambda: its <= b.watching)
+        assert not a.peers.is_joined
+        assert a.peers.why == "not permitted: xadd"

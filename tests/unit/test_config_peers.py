@@ -153,3 +153,10 @@ def test_a_host_without_a_name_is_told(monkeypatch):
 def test_a_lease_has_room_for_several_beats_and_timeouts():
     assert peers("{url: redis://redis1, timeout: 1ms, lease: 1s}").engine.lease == 1.0
     assert peers("{url: redis://redis1, timeout: 15s, lease: 1m}").engine.lease == 60.0
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "p@hunter2", "hunter2@x", "a:hunter2"])
+def test_no_part_of_a_password_is_shown(secret):
+    shown = shown_url(f"redis://me:{secret}@redis1:6379/0")
+
+    assert shown == "redis://me@redis1:6379/0"

@@ -121,16 +121,17 @@ class Fleet:
         """Begin to watch targets of the board, and leave others to other daemons."""
         async with self._changing:
             leaving = [self.patrols.pop(n) for n in leave if n in self.patrols]
-            await asyncio.gather(*(patrol.halt() for patrol in leaving))
-            for patrol in leaving:
-                patrol.board.rest()  # what its last round has told
-                self._dismiss(patrol)
+            # What is taken over waits for nobody who takes long to go.
             for name in take:
                 target = self._board.targets.get(name)
                 if target is not None and name not in self.patrols:
                     self.patrols[name] = self._patrol(target)
                     if self._has_begun:
                         self.patrols[name].start(_SOON)
+            await asyncio.gather(*(patrol.halt() for patrol in leaving))
+            for patrol in leaving:
+                patrol.board.rest()  # what its last round has told
+                self._dismiss(patrol)
 
     async def _take(self, plans: Iterable[TargetPlan]) -> None:
         wanted = {plan.name: plan for plan in plans}

@@ -22,7 +22,7 @@ from pgbreaker.sinks.metrics import (
     Metrics,
 )
 from pgbreaker.sinks.peers.engine import Engine
-from pgbreaker.sinks.peers.peers import Peers
+from pgbreaker.sinks.peers.peers import Peers, Still
 from pgbreaker.sinks.peers.sights import Sights
 from pgbreaker.sinks.peers.words import FleetWord
 
@@ -63,7 +63,7 @@ def peers_of(
     async def heed(duties: Duties) -> None:
         await watch(duties.take, duties.leave)
 
-    async def obey(word: FleetWord, left: Seconds) -> None:
+    async def obey(word: FleetWord, left: Seconds, still: Still) -> None:
         await desk.obey(
             word.breaker,
             word.state,
@@ -71,6 +71,7 @@ def peers_of(
             author=word.author,
             daemon=word.daemon,
             lasting=left,
+            still=still,
         )
 
     engine = Engine(plan.engine, plan.name)

@@ -171,9 +171,9 @@ async def running(
 
             async def apply(new: Config) -> None:
                 await fleet.take(new.targets)
-                await ground.turn(new)
                 if peers is not None:
                     peers.turn()
+                await ground.turn(new)
                 taken(new)
 
             renewal = Renewal(source, config, apply, history, clock)
@@ -408,6 +408,7 @@ async def _join(
     peers.sights.follow(advising.look_soon)
     stack.push_async_callback(peers.close)
     await peers.join()
+    advising.is_open = True
     works.begin(stack, "peers", peers.run())
 
 
@@ -429,7 +430,7 @@ def _peers(
 def _advising(
     ground: _Ground, plan: AdvicePlan, epoch: str, stream: Stream, think: Think | None
 ) -> Advising:
-    return Advising(
+    advising = Advising(
         ground.board,
         ground.history,
         ground.clock,
@@ -438,6 +439,8 @@ def _advising(
         also=stream.advise,
         think=think,
     )
+    advising.is_open = think is None  # else once it is known what the others know
+    return advising
 
 
 async def _serve(

@@ -48,7 +48,7 @@ def peers_of(peers: PeersShape, document: Document, folder: Path) -> PeersPlan:
 
 def shown_url(url: str) -> str:
     """The engine's address, without the password in it."""
-    return re.sub(r"(?<=//)([^@/:]*):[^@]*@", r"\1@", url)
+    return re.sub(r"(?<=//)([^@/:]*):.*@", r"\1@", url)
 
 
 def _check_files(engine: EnginePlan, peers: PeersShape, document: Document) -> None:

@@ -270,14 +270,20 @@ class Circle:
             for said in place.get(daemon, {}).values()
         )
 
+    def targets_of(self, daemon: str, token: int) -> frozenset[str]:
+        """What a daemon could watch when it was met last, under this lease."""
+        known = self._live.get(daemon)
+        is_it = known is not None and known.token == token
+        return known.targets if known is not None and is_it else frozenset()
+
     def leads(self, target: str) -> bool:
-        """Whether this daemon is the one to act on a target, where one has to."""
-        return self.is_alone or self.chosen(target)[:1] == (self.name,)
+        """Whether this daemon is the one to act on a target, where one has to; nobody is
+        while the others are not heard of."""
+        return not self.is_alone and self.chosen(target)[:1] == (self.name,)
 
     def rules(self, target: str) -> bool:
         """Whether several daemons decide together about the breakers of a target."""
-        many = min(self._quorum, len(self.chosen(target)))
-        return not self.is_alone and many > 1
+        return not self.is_alone and len(self.chosen(target)) > 1
 
     def ballot(self, breaker: str, now: Seconds) -> Ballot:
         """Count what is thought of a breaker."""

@@ -275,6 +275,7 @@ class Desk:
         author: str,
         daemon: str,
         lasting: Seconds,
+        still: Callable[[], bool] = lambda: True,
     ) -> None:
         """Have a word hold that was given to another daemon, or taken back there.
 
@@ -285,9 +286,11 @@ class Desk:
             state: What stands before its own. None: nothing any more.
             daemon: Who was asked.
             lasting: Seconds that it holds.
+            still: Whether it is still the last one; asked when all decisions before it
+                are made.
         """
         lasting = min(lasting, LONGEST)
-        order = self._obey(name, state, reason, author, daemon, lasting)
+        order = self._obey(name, state, reason, author, daemon, lasting, still)
         await self._surely(order)
 
     async def _obey(
@@ -298,10 +301,13 @@ class Desk:
         author: str,
         daemon: str,
         lasting: Seconds,
+        still: Callable[[], bool],
     ) -> None:
         async with self._deciding[name]:
             there, now = self._board.breaker(name), self._clock.now()
-            if there is None or _is_so(there.override, state, reason, now + lasting):
+            if there is None or not still():
+                return
+            if _is_so(there.override, state, reason, now + lasting):
                 return
             text = f"{name} decides by itself again: {reason}"
             if state is not None:
@@ -320,7 +326,7 @@ class Desk:
                 },
             )
             there, now = self._board.breaker(name), self._clock.now()
-            if there is None:
+            if there is None or not still():
                 return
             move: Transition | None
             if state is None:

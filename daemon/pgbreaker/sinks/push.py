@@ -198,6 +198,7 @@ class Alerts:
         """End the alerts of targets that are in maintenance now, or were removed, and
         take those up again whose maintenance is over. Names them."""
         names = []
+        self._forget_closed()
         for name, alert in self._known.items():
             is_muted = self._is_muted(alert)
             if is_muted and alert.muted is None:
@@ -210,9 +211,20 @@ class Alerts:
             names.append(name)
         return names
 
+    def _forget_closed(self) -> None:
+        """Forget the muted alerts of breakers that have closed meanwhile, without a move
+        here, where others watch their target: nothing is on, and nothing to be ended."""
+        for name, alert in tuple(self._known.items()):
+            breaker = self._board.breaker(name)
+            is_on = breaker is None or breaker.state in _ON
+            if alert.muted is not None and alert.closing is None and not is_on:
+                del self._known[name]
+
     def _is_muted(self, alert: _Alert) -> bool:
         target = self._board.targets.get(alert.target)
-        return target is None or target.maintenance is not None
+        if target is None or target.maintenance is not None:
+            return True
+        return target.elsewhere is not None  # who watches it tells
 
     def names(self) -> list[str]:
         """Name all whose alert is on or held, or was ended by maintenance."""
@@ -547,8 +559,9 @@ class Push:
             self._tell(names)
 
     def look(self) -> None:
-        """See which targets are in maintenance now, and tell what that changes."""
-        names = self._alerts.mute()
+        """See which targets are in maintenance now, or watched elsewhere, and tell what
+        that changes; and what was open when it came here."""
+        names = [*self._alerts.mute(), *self._alerts.take_up()]
         if names:
             self._tell(names)
 

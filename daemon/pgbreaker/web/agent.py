@@ -20,12 +20,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from pgbreaker.core.advice import Opinion
 from pgbreaker.core.judge import PING
 from pgbreaker.core.plan import HaproxyPlan
 from pgbreaker.core.text import tidy, words_of
 from pgbreaker.core.units import Seconds, counted
 from pgbreaker.errors import PgbreakerError
-from pgbreaker.sinks.board import Board
+from pgbreaker.sinks.board import Board, TargetBoard
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,18 @@ class Agent:
             )
         if not breaker.passes:
             return f"down # {breaker.name} is {breaker.state.value}"
-        target, _ = self._board.home(name)
-        if PING not in self._board.targets[target].readings:
+        target, operation = self._board.home(name)
+        if not self._is_known(self._board.targets[target], operation):
             # A daemon that has just started knows no better than who asks it.
             return f"# {target} was not asked yet"
         return "up"
+
+    @staticmethod
+    def _is_known(target: TargetBoard, operation: str) -> bool:
+        """Whether somebody has looked: this daemon, or one that watches in its place."""
+        ballot = None if target.elsewhere is None else target.ballot(operation)
+        is_told = ballot is not None and ballot.opinion is Opinion.HEALTHY
+        return is_told or PING in target.readings
 
     def _tell(self, name: str) -> None:
         """Say it once a minute: HAProxy asks each second, for as long as it runs."""

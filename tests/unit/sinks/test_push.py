@@ -19,13 +19,16 @@ from aiohttp import web
 from acceptance.conftest import pgbreaker
 from pgbreaker.clock import Clock
 from pgbreaker.config import for_alertmanager, parse
+from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.condition import Condition
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import AlertmanagerPlan
+from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.states import Outcome, Override, State
 from pgbreaker.errors import ConfigError
 from pgbreaker.sinks.alertmanager import Answer, lead, posting, session
-from pgbreaker.sinks.board import TargetBoard
+from pgbreaker.sinks.board import Elsewhere, TargetBoard
 from pgbreaker.sinks.push import HOLD, Alerts, Pace, Push, pushing
 from pgbreaker.sinks.trial import Sent, send_test
 from support.boards import FULL, Scene
@@ -396,6 +399,41 @@ def test_maintenance_of_another_target_changes_nothing():
     fail(scene)
 
     assert (news, alerts.mute()) == (["main/read"], [])
+
+
+def test_of_a_target_that_others_watch_they_tell():
+    scene, alerts, _ = watched()
+    target = scene.board.targets["main"]
+    fail(scene)
+    assert alerts.renew() == ["main/read"]
+
+    target.elsewhere = Elsewhere(("b",), Condition.DOWN)
+    alerts.mute()
+    assert alerts.renew() == []
+
+    # It has closed there, as is known here without a move, and is watched here again.
+    breaker = target.breakers["read"]
+    breaker.recall(Breaker("main/read", DAEMON, 0.0).memory(0.0), scene.time.now)
+    alerts.mute()
+    target.elsewhere = None
+    alerts.mute()
+    assert alerts.renew() == []
+
+
+def test_what_was_open_elsewhere_is_told_by_who_watches_it_next():
+    scene, alerts, _ = watched()
+    other = Scene()
+    fail(other)
+    memory = other.board.targets["main"].breakers["read"].memory(other.time.now)
+    target = scene.board.targets["main"]
+    target.elsewhere = Elsewhere(("b",), Condition.DOWN)
+    target.breakers["read"].recall(memory, scene.time.now)
+    assert alerts.take_up() == []
+
+    target.elsewhere = None
+
+    assert alerts.mute() == ["main/read"]
+    assert alerts.renew() == ["main/read"]
 
 
 def test_the_alert_of_a_target_that_is_removed_ends_with_it():

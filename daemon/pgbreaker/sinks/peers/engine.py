@@ -316,7 +316,8 @@ class Engine:
         async with aclosing(self._published(self._lines, self._key("said"))) as heard:
             async for text in heard:
                 if text:
-                    yield int(text)
+                    if _is_number(text):
+                        yield int(text)
                     continue
                 (last,) = await self._work.ask(("HGET", self._key("fleet"), "last"))
                 yield int(last or 0)
@@ -363,7 +364,13 @@ def _check_version(body: str) -> None:
 def _heard(number: str, fields: Sequence[str]) -> Heard:
     known = dict(_pairs(fields))
     daemon, token, kind, key, body = (known.get(field, "") for field in _FIELDS)
-    return Heard(int(number.partition("-")[0]), daemon, int(token), kind, key, body)
+    lease = int(token) if _is_number(token) else 0
+    return Heard(int(number.partition("-")[0]), daemon, lease, kind, key, body)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one of ours: anybody can publish on a channel."""
+    return text.isascii() and text.isdigit() and len(text) < 17
 
 
 def _pairs(flat: Sequence[str]) -> list[tuple[str, str]]:

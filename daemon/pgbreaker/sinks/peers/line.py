@@ -379,6 +379,10 @@ class Line:
         self._connection = connection
         for answer in answers:
             if isinstance(answer, exceptions.ResponseError):
+                if not isinstance(answer, exceptions.NoScriptError):
+                    # Of a primary that was demoted, say: its name leads elsewhere by now.
+                    self._connection = None
+                    await self._lines.drop(connection)
                 raise answer
         return answers
 

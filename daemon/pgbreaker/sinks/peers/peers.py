@@ -49,6 +49,10 @@ _LOOKS: Final[Seconds] = 1.0  # between two looks at all that is watched
 _LONGEST_WAIT: Final[Seconds] = 2.0  # between two tries while the engine is lost
 _OWED: Final = 2000  # entries at most that wait to be told
 _AT_ONCE: Final = 200  # messages that are told in one go
+_MUTE: Final[Seconds] = 2.0  # after which no lease is held that nothing can be told by
+_AWAY: Final[Seconds] = 5.0  # before it is asked for again, at first
+_LONGEST_AWAY: Final[Seconds] = 60.0
+_OURS: Final = "talking to the engine fails, which is a fault of ours"
 _YIELDS: Final = 50  # messages that are heard before others have a turn
 _SOON: Final[Seconds] = 0.5  # until the others are back, too, after an engine was lost
 _LATER: Final[Seconds] = 4.0  # after which a target is told that others ought to watch
@@ -59,7 +63,10 @@ Watch = Callable[[Duties], Awaitable[None]]
 _Who: TypeAlias = tuple[int, frozenset[str]]
 """A daemon's token, and the targets that it can watch."""
 
-Obey = Callable[[FleetWord, Seconds], Awaitable[None]]
+Still = Callable[[], bool]
+"""Whether a word is still the last one."""
+
+Obey = Callable[[FleetWord, Seconds, Still], Awaitable[None]]
 """Has an operator's word hold here that was given to another daemon, for so long."""
 
 
@@ -114,6 +121,9 @@ class Peers:
         self._born = ""
         self._last = 0  # number of the last message that was heard
         self._hinted = 0  # of the last one that there is, as far as is known
+        self._at_once = _AT_ONCE  # messages that are told, or heard, in one go
+        self._failing_since: Seconds | None = None  # that only beats get through
+        self._away: Seconds = _AWAY  # before a lease is asked for again that was no use
         self._has_missed = False  # whether all that stands is to be heard anew
         self._met: Beat | None = None  # as the engine answered last
         self._lost: str | None = "it has not been asked yet"
@@ -239,6 +249,9 @@ class Peers:
         """Renew the lease, whatever else is said or heard meanwhile."""
         while True:
             begun = self._clock.now()
+            if self._is_mute(begun):
+                await self._withdraw()
+                continue
             await self._beat_once()
             wait = self._beat
             if self._lost is not None:
@@ -246,6 +259,25 @@ class Peers:
                 wait = min(_LONGEST_WAIT, wait * 2.0 ** min(self._tries, 6))
                 wait *= random.uniform(0.5, 1.0)
             await asyncio.sleep(max(0.0, begun + wait - self._clock.now()))
+
+    def _is_mute(self, now: Seconds) -> bool:
+        """Whether a lease is held though nothing can be told or heard for long."""
+        since = self._failing_since
+        return self._lease is not None and since is not None and now - since > _MUTE
+
+    async def _withdraw(self) -> None:
+        """Hold no lease that is not served: others watch in its place. Try anew after a
+        while."""
+        why = self.why or "it is not let in"
+        log.warning("the lease is given back, for nothing can be told: %s", why)
+        lease, self._lease = self._lease, None
+        with suppress(EngineLostError):
+            if lease is not None:
+                await self._engine.leave(lease)
+        self._met, self._lost = None, why
+        self._woken.set()
+        await asyncio.sleep(self._away * random.uniform(0.5, 1.0))
+        self._away, self._failing_since = min(_LONGEST_AWAY, 2 * self._away), None
 
     async def _beat_once(self) -> None:
         try:
@@ -292,16 +324,38 @@ class Peers:
             await self._lose(self._lost)
             return
         try:
-            if beat is not None:
-                await self._meet(beat)
-            await self._tell()
-            await self._hear(self._hinted)
+            await self._say_and_hear(beat)
         except EngineLostError as error:
-            await self._lose(error.why)
-        except FencedError:
+            self._at_once = max(
+                1, self._at_once // 2
+            )  # so much may be too slow a line's
+            await self._fail(error.why)
+        except FencedError as error:
             self._token = None  # it is nobody's any more; the next beat brings another
+            self._failing_since = self._failing_since or now
+            self.why = str(error)
         except MissedError:
             self._has_missed = True
+        except Exception as error:
+            # The lease and what is advised must not go on as if nothing were.
+            if self.why != _OURS:
+                log.critical("%s", _OURS, exc_info=error)
+            await self._fail(_OURS)
+        else:
+            if self.is_joined and now >= self._soon:
+                self._failing_since, self._away = None, _AWAY
+                self._at_once = min(_AT_ONCE, 2 * self._at_once)
+
+    async def _say_and_hear(self, beat: Beat | None) -> None:
+        if beat is not None:
+            await self._meet(beat)
+        await self._tell()
+        await self._hear(self._hinted)
+
+    async def _fail(self, why: str) -> None:
+        """Be alone, for what was to be told or heard was not."""
+        self._failing_since = self._failing_since or self._clock.now()
+        await self._lose(why)
 
     async def _lose(self, why: str) -> None:
         if self.is_joined:
@@ -376,8 +430,9 @@ class Peers:
             self._lists = {self._digest: self._lists[self._digest]}
             for text in (await self._engine.targets()).values():
                 self._lists[_digest(text)] = _names(text)
+        known = self.circle.targets_of  # of one that is just telling it anew
         return {
-            name: (peer.token, self._lists.get(peer.targets, frozenset()))
+            name: (peer.token, self._lists.get(peer.targets, known(name, peer.token)))
             for name, peer in beat.peers.items()
         }
 
@@ -385,7 +440,8 @@ class Peers:
         """Tell what is to be told, in the order in which it came about."""
         while self._token is not None and self.is_joined:
             views = self._views_to_tell()
-            said, entries = self.words.untold()[:_AT_ONCE], list(self._owed)[:_AT_ONCE]
+            said = self.words.untold()[: self._at_once]
+            entries = list(islice(self._owed, self._at_once))
             messages = [
                 *(_view(name, body) for name, body in views),
                 *(Message("word", word.breaker, word.written()) for word in said),
@@ -411,7 +467,7 @@ class Peers:
             )
         else:
             self._later = 0.0
-        return list(islice(untold, _AT_ONCE))
+        return list(islice(untold, self._at_once))
 
     def _are_told(
         self,
@@ -438,7 +494,7 @@ class Peers:
     async def _hear(self, last: int) -> None:
         """Hear what was said until number *last*, in order."""
         while self._last < last:
-            heard = await self._engine.heard(self._last)
+            heard = await self._engine.heard(self._last, 2 * self._at_once)
             if not heard:
                 return
             for number, one in enumerate(heard, 1):
@@ -491,16 +547,22 @@ class Peers:
             self._have_obeyed(word)
 
     def _have_obeyed(self, word: FleetWord) -> None:
-        left = word.until - self.sights.wall()
+        left, last = word.until - self.sights.wall(), word
+
+        def still() -> bool:
+            return self.words.of(last.breaker) is last
+
         if left <= 0:  # nothing stands any more, also not what it took the place of
             word = replace(word, state=None)
-        order = asyncio.create_task(self._carry_out(word, left), name="a peer's word")
+        order = asyncio.create_task(
+            self._carry_out(word, left, still), name="a peer's word"
+        )
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
 
-    async def _carry_out(self, word: FleetWord, left: Seconds) -> None:
+    async def _carry_out(self, word: FleetWord, left: Seconds, still: Still) -> None:
         try:
-            await self._obey(word, left)
+            await self._obey(word, left, still)
         except Exception:
             log.exception("the word of %s on %s", word.author, word.breaker)
 

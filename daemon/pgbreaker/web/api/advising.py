@@ -123,6 +123,7 @@ class Advising:
     Attributes:
         version: Of the last change of mind.
         dropped: Followers that were hung up on, for they read nothing.
+        is_open: Whether anybody may follow.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Advising:
             lease: Seconds for which what nobody repeats holds.
         """
         self.version = Version(epoch, 0)
-        self.dropped = 0
+        self.dropped, self.is_open = 0, True
         self._board = board
         self._clock = clock
         self._most = most
@@ -387,7 +388,7 @@ class Advising:
         """Say goodbye to all who follow."""
         if self._is_closed:
             return
-        self._is_closed = True
+        self._is_closed, self.is_open = True, False
         self._unfollow()
         self._push(_GOODBYE)
         self._over.set()
@@ -403,9 +404,11 @@ class Advising:
             await response.prepare(request)
             return response  # who stays for nothing takes nobody's place
         line, transport = request.protocol, request.transport
-        is_full = len(self._followers) >= self._most or self._is_closed
+        is_full = len(self._followers) >= self._most or not self.is_open
         if is_full or (isinstance(line, Line) and not line.follow()):
             why = f"{len(self._followers)} follow, and no more may"
+            if not self.is_open:
+                why = "the daemon does not know yet what the others do, or it stops"
             return problem(503, "too many follow", why, **{"Retry-After": _RETRY_AFTER})
         with suppress(ConnectionResetError):
             await response.prepare(request)
