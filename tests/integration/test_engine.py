@@ -261,7 +261,7 @@ async def test_what_is_said_is_heard_in_order_and_stands_together(redis):
         assert standing.last == last
         assert standing.views == {"a": {"main/read": "open"}}
         assert json.loads(standing.words["main/read"])["state"] == "forced_open"
-        assert standing.targets == {"b": '["main"]'}
+        assert await b.targets_of(["a", "b"]) == {"b": '["main"]'}
         assert standing.entries == {"a": 1}
 
 
@@ -276,8 +276,7 @@ async def test_texts_of_any_kind_come_back_as_they_were(redis):
         assert [m.body for m in await a.heard(mine.last)] == texts
         standing = await a.standing()
         assert standing.views["a"] == {text[:50]: text for text in texts}
-        assert standing.targets["a"] == texts[-1] * 10
-        assert await a.targets_of(["a", "nobody"]) == standing.targets
+        assert await a.targets_of(["a", "nobody"]) == {"a": texts[-1] * 10}
 
 
 async def test_an_entry_is_said_once_however_often_it_is_said(redis):
@@ -946,6 +945,9 @@ async def use_all(engine: Engine) -> None:
     await engine.announce(mine.token, "[]")
     await engine.heard(mine.last)
     await engine.standing()
+    await engine.targets_of(["a"])
+    async with aclosing(engine.kept(0)) as kept:
+        await anext(kept)
     async with aclosing(engine.hints()) as hints:
         await anext(hints)
         with suppress(TimeoutError):

@@ -247,13 +247,15 @@ class Circle:
 
     def is_due(self, now: Seconds) -> bool:
         """Whether there is something to decide at once."""
-        waits = self.is_alone and now - self._alone_since < self._takeover
-        return bool(self._open) and not waits
+        return bool(self._open) and not (self.is_alone and self._waits(now))
+
+    def _waits(self, now: Seconds) -> bool:
+        """Whether it is alone for too short a time to watch everything."""
+        return now - self._alone_since < self._takeover
 
     def _is_wanted(self, target: str, now: Seconds) -> bool:
         if self.is_alone:
-            waits = now - self._alone_since < self._takeover
-            return target in self.watching or not waits
+            return target in self.watching or not self._waits(now)
         if self.name in self.chosen(target):
             return True
         return target in self.watching and not self._is_relieved(target)

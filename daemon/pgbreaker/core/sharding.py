@@ -26,9 +26,8 @@ def chosen(target: str, daemons: Iterable[str], count: int) -> tuple[str, ...]:
         daemons: Those who could.
         count: How many shall; all of them, where there are no more.
     """
-    seed = seed_of(target)
-    ranked = sorted(daemons, key=lambda name: (-_weight(seed, seed_of(name)), name))
-    return tuple(ranked[:count])
+    seeded = ((seed_of(name), name) for name in daemons)
+    return chosen_by_seed(seed_of(target), seeded, count)
 
 
 def chosen_by_seed(

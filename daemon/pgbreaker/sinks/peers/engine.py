@@ -250,18 +250,6 @@ class Engine:
             if len(found) < _CHUNK:
                 return
 
-    async def targets(self) -> dict[str, str]:
-        """Daemon -> the targets that it can watch, as it told them.
-
-        Raises:
-            EngineLostError: There is no answer.
-        """
-        (names,) = await self._work.ask(("ZRANGE", self._key("seen"), 0, -1))
-        told = [("GET", self._key("targets", name)) for name in names]
-        answers = await self._work.ask(*told) if told else []
-        both = zip(names, answers, strict=True)
-        return {name: text for name, text in both if text is not None}
-
     async def standing(self) -> Standing:
         """What stands, in parts: the engine does other things in between.
 
@@ -274,13 +262,12 @@ class Engine:
             ("ZRANGE", self._key("seen"), 0, -1),
         )
         words = await self._hash("words")
-        targets = await self.targets_of(names)
         views: dict[str, dict[str, str]] = {}
         for name in names:
             if thought := await self._hash("views", name):
                 views[name] = thought
         said = {name: int(key) for name, key in _pairs(entries)}
-        return Standing(int(last or 0), views, words, targets, said)
+        return Standing(int(last or 0), views, words, said)
 
     async def targets_of(self, names: Iterable[str]) -> dict[str, str]:
         """The targets that daemons can watch, of those that told them.

@@ -10,8 +10,8 @@ import json
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
@@ -56,6 +56,12 @@ _OURS: Final = "talking to the engine fails, which is a fault of ours"
 _YIELDS: Final = 50  # messages that are heard before others have a turn
 _SOON: Final[Seconds] = 0.5  # until the others are back, too, after an engine was lost
 _LATER: Final[Seconds] = 4.0  # after which a target is told that others ought to watch
+
+_UNREADABLE: Final = (
+    *(ValueError, KeyError, TypeError),
+    *(OverflowError, RecursionError),
+)
+"""What reading of others' JSON raises, where it is none that we know."""
 
 Watch = Callable[[Duties], Awaitable[None]]
 """Begins to watch targets, and leaves others."""
@@ -326,9 +332,8 @@ class Peers:
         try:
             await self._say_and_hear(beat)
         except EngineLostError as error:
-            self._at_once = max(
-                1, self._at_once // 2
-            )  # so much may be too slow a line's
+            # So much may be more than a slow line carries in time.
+            self._at_once = max(1, self._at_once // 2)
             await self._fail(error.why)
         except FencedError as error:
             self._token = None  # it is nobody's any more; the next beat brings another
@@ -403,7 +408,7 @@ class Peers:
         standing = await self._engine.standing()
         for daemon, said in standing.views.items():
             for number, body in enumerate(said.values(), 1):
-                self._take(Heard(0, daemon, 0, "standing", "", body))
+                self._take_standing(daemon, body)
                 if number % _YIELDS == 0:
                     await asyncio.sleep(0)
         # Only now it is known by how much the engine's clock is ahead.
@@ -428,7 +433,7 @@ class Peers:
         if any(peer.targets not in self._lists for peer in beat.peers.values()):
             # A digest of what nobody has announced yet is of no target.
             self._lists = {self._digest: self._lists[self._digest]}
-            for text in (await self._engine.targets()).values():
+            for text in (await self._engine.targets_of(beat.peers)).values():
                 self._lists[_digest(text)] = _names(text)
         known = self.circle.targets_of  # of one that is just telling it anew
         return {
@@ -516,31 +521,35 @@ class Peers:
         """Take a message; one that is none is of a daemon that we do not know."""
         if one.daemon == self.circle.name:
             return
-        self.heard += 1
-        try:
+        with self._reading(one.daemon):
             match one.kind:
                 case "view":
-                    view = views.read(json.loads(one.body))
-                    self.sights.hear(one.daemon, view)
-                case "standing":
-                    view, now = views.read(json.loads(one.body)), self._clock.now()
-                    self.circle.hear(one.daemon, view.token, view, now)
+                    self.sights.hear(one.daemon, views.read(json.loads(one.body)))
                 case "gone":
                     self.sights.forget(one.daemon, one.key)
                 case "word":
                     self._take_word(words.read(one.body))
                 case "entry":
                     self._take_entry(one.daemon, int(one.key), json.loads(one.body))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OverflowError,
-            RecursionError,
-        ) as error:
+
+    def _take_standing(self, daemon: str, body: str) -> None:
+        """Take a view that stands; what holds is counted when all of them are known."""
+        if daemon == self.circle.name:
+            return
+        with self._reading(daemon):
+            view = views.read(json.loads(body))
+            self.circle.hear(daemon, view.token, view, self._clock.now())
+
+    @contextmanager
+    def _reading(self, daemon: str) -> Iterator[None]:
+        """Count what is read, and apart what cannot be."""
+        self.heard += 1
+        try:
+            yield
+        except _UNREADABLE as error:
             self.unread += 1
             if self.unread == 1:
-                log.warning("%s says what cannot be read: %s", one.daemon, error)
+                log.warning("%s says what cannot be read: %s", daemon, error)
 
     def _take_word(self, word: FleetWord) -> None:
         if self.words.hear(word):

@@ -17,7 +17,7 @@ from pgbreaker.core.ballot import Ballot
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition
-from pgbreaker.core.opinion import DEFINITE, Thought, opinion_of, sqlstate_of
+from pgbreaker.core.opinion import Thought, thought_of
 from pgbreaker.core.ruled import RuledBreaker
 from pgbreaker.core.states import State
 from pgbreaker.core.units import Seconds
@@ -91,26 +91,25 @@ class Sights:
         now, news = self._clock.now(), False
         is_fresh = target.is_fresh(now)
         for breaker in target.breakers.values():
-            opinion = opinion_of(breaker, is_fresh=is_fresh)
-            is_definite = sqlstate_of(breaker, opinion) in DEFINITE
-            mind = _Mind(opinion, is_definite, breaker.era, target.condition)
+            seen = thought_of(breaker, is_fresh=is_fresh)
+            mind = _Mind(seen.opinion, seen.is_definite, breaker.era, target.condition)
             if self._minds.get(breaker.name) != mind:
                 self._minds[breaker.name] = mind
-                self._think(target, breaker, mind, now)
+                self._think(target, breaker, seen, now)
                 news = True
         if news:
             self._changed(name)
 
     def _think(
-        self, target: TargetBoard, breaker: Breaker, mind: _Mind, now: Seconds
+        self, target: TargetBoard, breaker: Breaker, seen: Thought, now: Seconds
     ) -> None:
         view = View(
             breaker=breaker.name,
-            opinion=mind.opinion,
+            opinion=seen.opinion,
             state=breaker.computed_state,
             reason=breaker.reason,
-            sqlstate=sqlstate_of(breaker, mind.opinion),
-            is_definite=mind.is_definite,
+            sqlstate=seen.sqlstate,
+            is_definite=seen.is_definite,
             condition=target.condition,
             token=self.token,
             at=self.wall(),

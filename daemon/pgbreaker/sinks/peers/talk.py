@@ -114,12 +114,10 @@ class Standing:
         views: Daemon -> key -> what it thinks, of those that are gone for less than a
             day, too.
         words: Key -> the word of an operator.
-        targets: Daemon -> the targets that it can watch, as it told them.
         entries: Daemon -> number of the last entry of its history that it said.
     """
 
     last: int
     views: Mapping[str, Mapping[str, str]]
     words: Mapping[str, str]
-    targets: Mapping[str, str]
     entries: Mapping[str, int]
