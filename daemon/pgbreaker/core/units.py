@@ -79,6 +79,17 @@ def lasting(seconds: Seconds) -> str:
     return f"{days} d {hours} h"
 
 
+def roughly(seconds: Seconds) -> str:
+    """Say a duration that nobody knows exactly: ``40 s``, ``21 min``, ``3 h``, ``6 d``.
+
+    In the largest unit of which there are two.
+    """
+    for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def shortly(seconds: Seconds) -> str:
     """Write a duration as configurations do: ``500ms``, ``5s``, ``300s``."""
     return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"

@@ -6,7 +6,15 @@ from typing import Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
-from pgbreaker.core.judge import SATURATION, Verdict, deciding, is_mute, judge
+from pgbreaker.core.judge import (
+    PING,
+    REPLICATION,
+    SATURATION,
+    Verdict,
+    deciding,
+    is_mute,
+    judge,
+)
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Outcome
 from pgbreaker.core.units import Share
@@ -41,22 +49,29 @@ class Feed:
         self._deciding = frozenset(probe for probes in served for probe in probes)
         self._mute: frozenset[str] = frozenset()
         self._bad: dict[str, set[str]] = {name: set() for name in self.decides}
-        self._outlook = self._new_outlook()
         self._hub = hub
         self._clock = clock
+        self._outlook = self._new_outlook()
         self._when_told = when_told
         self._when_filling = when_filling
 
     def _new_outlook(self) -> Outlook:
-        size = self.board.plan.probes.get("size")
-        return Outlook(None if size is None else size.capacity)
+        probes = self.board.plan.probes
+        size, replication = probes.get("size"), probes.get(REPLICATION)
+        outlook = Outlook(
+            self._clock.wall_of,
+            capacity=None if size is None else size.capacity,
+            lag_limit=None if replication is None else replication.limit,
+            bearer=SATURATION if SATURATION in probes else PING,
+        )
+        self.board.foretold = outlook.foretold
+        return outlook
 
     def show(self, reading: Reading) -> None:
         """Tell the world, but not the breakers."""
-        if reading.answered:
-            seen = self._outlook.take(reading)
-            if seen:
-                reading = replace(reading, values={**reading.values, **seen})
+        seen = self._outlook.take(reading)
+        if seen:
+            reading = replace(reading, values={**reading.values, **seen})
         for notice in notices(self.board, reading):
             self._hub.publish(notice)
             if notice.code in ("moved", "cluster"):
@@ -87,6 +102,7 @@ class Feed:
                 evidence=verdict.evidence,
             ):
                 self._hub.publish(move)
+                self._outlook.note(move, is_planned=self.board.maintenance is not None)
 
     def _listen(self, reading: Reading) -> None:
         """Have another probe decide while one cannot tell."""

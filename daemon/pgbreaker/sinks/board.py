@@ -1,6 +1,6 @@
 """What is true now: the one place that status, metrics and pages read from."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,6 +9,7 @@ from pgbreaker.core.ballot import Ballot
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition as Condition
+from pgbreaker.core.forecast.foretold import Foretold
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
@@ -63,6 +64,7 @@ class TargetBoard:
         circle: The daemons that share the work. None: this one is the only one.
         reports: What applications tell, of this target's breakers or another's. None:
             nobody listens to them.
+        foretold: Says what is foretold of it. None: nobody watches it here.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class TargetBoard:
         self.elsewhere: Elsewhere | None = None
         self.circle: Circle | None = None
         self.reports: Reports | None = None
+        self.foretold: Callable[[], Foretold] | None = None
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -177,6 +180,7 @@ class TargetBoard:
         for seen in (self.readings, self.facts, self._seen, self.notices):
             seen.clear()
         self.connections = 0
+        self.foretold = None
 
     def mirror(self, operation: str) -> None:
         """Note that a breaker is as another daemon has it."""

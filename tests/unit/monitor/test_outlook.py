@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pgbreaker.core.reading import Finding, Reading
-from pgbreaker.core.runway import Runway
+from pgbreaker.core.forecast.runway import Runway
 from pgbreaker.monitor.outlook import OUTLOOK, Outlook
 
 
@@ -19,7 +19,8 @@ class Watched:
     """An outlook, and a clock that goes on by the interval of the probe."""
 
     def __init__(self, probe, step, capacity=None):
-        self.outlook, self.probe, self.step = Outlook(capacity), probe, step
+        self.outlook = Outlook(capacity=capacity)
+        self.probe, self.step = probe, step
         self.at = 0.0
 
     def take(self, **values):
@@ -32,18 +33,18 @@ class Watched:
 
 def test_a_leak_of_connections_has_an_end():
     watched = Watched("saturation", 2.0)
-    for used in range(50, 80):
-        said = watched.take(slots_used=used, slots_usable=97)
+    for i in range(300):
+        said = watched.take(slots_used=50 + i // 10, slots_usable=97)
 
-    assert said == {"connection_exhaustion_seconds": pytest.approx((97 - 79) * 2)}
+    assert said["connection_exhaustion_seconds"] == pytest.approx(17 * 20, rel=0.1)
 
 
 def test_below_half_the_slots_no_end_is_foretold():
     watched = Watched("saturation", 2.0)
-    for used in range(10, 48):
-        said = watched.take(slots_used=used, slots_usable=97)
+    for i in range(380):
+        said = watched.take(slots_used=10 + i // 10, slots_usable=97)
 
-    assert said == {"connection_exhaustion_seconds": None}
+    assert said["connection_exhaustion_seconds"] is None
 
 
 def test_a_full_server_has_no_time_left():
@@ -51,7 +52,7 @@ def test_a_full_server_has_no_time_left():
 
     said = watched.take(slots_used=97, slots_usable=97)
 
-    assert said == {"connection_exhaustion_seconds": 0}
+    assert said["connection_exhaustion_seconds"] == 0
 
 
 def test_connections_that_come_and_go_are_no_leak():
@@ -94,7 +95,7 @@ def test_a_vacuum_that_freezes_starts_the_count_anew():
 def test_a_server_without_these_values_has_no_runway():
     watched = Watched("database", 15.0)
 
-    assert set(watched.take(xid_age_max=None).values()) == {None}
+    assert watched.take(xid_age_max=None)["xid_runway_seconds"] is None
 
 
 # Sessions.
@@ -151,10 +152,8 @@ def test_a_slot_that_nobody_reads_is_lost_in_time():
             )
         )
 
-    assert said == {
-        "slot_runway_seconds": pytest.approx(91 * 30.0),
-        "slot_soonest": "left_behind",
-    }
+    assert said["slot_runway_seconds"] == pytest.approx(91 * 30.0)
+    assert said["slot_soonest"] == "left_behind"
 
 
 def test_a_slot_that_is_read_now_and_then_is_not_lost():
@@ -175,7 +174,7 @@ def test_what_is_gone_is_forgotten():
         row = {"slot": f"s{i}", "retained_bytes": i, "safe_bytes": 10}
         watched.take(slots=(row,))
 
-    assert list(watched.outlook._slots) == ["s999"]
+    assert list(watched.outlook._runways._slots) == ["s999"]
 
 
 # Statements.
@@ -263,7 +262,7 @@ def test_values_that_are_not_there_do_no_harm():
 
 
 def test_every_metric_has_a_value_that_somebody_gives():
-    outlook = Outlook(capacity=1000.0)
+    outlook = Outlook(capacity=1000.0, lag_limit=30.0)
     given = {}
     for probe, values in {
         "saturation": {"slots_used": 1, "slots_usable": 10},
@@ -273,6 +272,8 @@ def test_every_metric_has_a_value_that_somebody_gives():
         "statements": {"statement_calls": 1, "statement_seconds": 1},
         "size": {"disk_used_bytes": 1.0},
         "wal_ckpt": {"archiver_pending": 1, "wal_segment_bytes": 1},
+        "pgbouncer": {"pools": ()},
+        "replication": {"replay_age_seconds": 0.0},
     }.items():
         given |= outlook.take(reading(probe, 1.0, **values))
 
@@ -310,7 +311,7 @@ def test_a_quiet_server_takes_little_memory():
         )
         outlook.take(reading("slots", at, slots=rows))
 
-    assert _size(outlook, set()) <= 10_000
+    assert _size(outlook, set()) <= 40_000
 
 
 # The disk, where its size was told.
@@ -346,4 +347,4 @@ def test_without_an_archive_nothing_is_said_of_it():
 
     said = watched.take(archiver_pending=None, wal_segment_bytes=10.0)
 
-    assert said == {"archiver_runway_seconds": None}
+    assert said["archiver_runway_seconds"] is None

@@ -7,10 +7,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pgbreaker.core.runway import Runway
+from pgbreaker.core.forecast.runway import Runway
 
 STEPS = st.sampled_from([1.0, 2.0, 15.0, 30.0, 300.0])
 SIZES = st.floats(1e-6, 1e12)
+
+
+def seconds(runway, limit):
+    """What is left of it until *limit*, in seconds."""
+    left = runway.left(limit)
+    return None if left is None else left.seconds
 
 
 def course(values, step=10.0, **how):
@@ -32,21 +38,21 @@ def test_of_a_line_it_is_exact(start, growth, step, count, ahead):
     assume(growth > start * 1e-9)  # what is lost in rounding is no line
     values = [start + growth * i for i in range(count)]
 
-    left = course(values, step).left(values[-1] + growth * ahead)
+    left = seconds(course(values, step), values[-1] + growth * ahead)
 
     assert left == pytest.approx(step * ahead, rel=1e-3, abs=1e-3 * step)
 
 
 @given(value=st.floats(0, 1e12), step=STEPS, count=st.integers(1, 300))
 def test_what_stays_as_it_is_never_gets_there(value, step, count):
-    assert course([value] * count, step).left(value + 1 + value) is None
+    assert seconds(course([value] * count, step), value + 1 + value) is None
 
 
 @given(growth=SIZES, count=st.integers(1, 300), fall=st.floats(0, 0.9))
 def test_what_falls_never_gets_there(growth, count, fall):
     values = [growth * (count - i) for i in range(count)]
 
-    assert course(values, fall=fall).left(growth * (count + 1)) is None
+    assert seconds(course(values, fall=fall), growth * (count + 1)) is None
 
 
 @given(
@@ -60,7 +66,7 @@ def test_a_sawtooth_never_gets_there(tooth, teeth, rest, size, fall):
     """It grows most of the time, and comes back by itself all the same."""
     values = [size * (i % tooth) for i in range(tooth * teeth + min(rest, tooth - 1))]
 
-    assert course(values, fall=fall).left(size * tooth * 2) is None
+    assert seconds(course(values, fall=fall), size * tooth * 2) is None
 
 
 @given(
@@ -71,7 +77,7 @@ def test_it_is_never_negative_and_never_infinite(samples):
     for value, passed in samples:
         now += passed
         runway.take(now, value)
-        left = runway.left(0.0)
+        left = seconds(runway, 0.0)
         assert left is None or 0 <= left < float("inf")
 
 
@@ -104,7 +110,7 @@ def test_what_is_older_than_its_span_is_forgotten():
 
     runway = course(flat_then_steep, 10.0, span=500)
 
-    assert runway.left(249.0) == pytest.approx(1000)
+    assert seconds(runway, 249.0) == pytest.approx(1000)
 
 
 def test_a_value_that_stays_takes_two_places():
@@ -113,7 +119,7 @@ def test_a_value_that_stays_takes_two_places():
 
 @pytest.mark.parametrize("count", range(5))
 def test_a_few_points_are_no_evidence(count):
-    assert course(range(count)).left(100) is None
+    assert seconds(course(range(count)), 100) is None
 
 
 def test_noise_is_no_growth():
@@ -124,7 +130,7 @@ def test_noise_is_no_growth():
         for i in range(600):
             runway.take(i * 2.0, draw.gauss(60, 3))
             if i % 4 == 0:
-                told += runway.left(97) is not None
+                told += seconds(runway, 97) is not None
 
     assert told <= 3  # of 3,000
 
@@ -140,26 +146,26 @@ def test_growth_shows_through_noise():
         fall=0.5,
     )
 
-    assert runway.left(100) == pytest.approx(400, rel=0.25)
+    assert seconds(runway, 100) == pytest.approx(400, rel=0.25)
 
 
 def test_after_a_fall_it_starts_anew():
     """A restart: the slope from before says nothing of the time after."""
     runway = course([*range(0, 100, 10), 1.0, 2.0, 3.0, 4.0])
-    assert runway.left(100) is None  # too few points since
+    assert seconds(runway, 100) is None  # too few points since
 
     runway.take(140.0, 5.0)
 
-    assert runway.left(100) == pytest.approx(950)
+    assert seconds(runway, 100) == pytest.approx(950)
 
 
 def test_after_two_falls_it_waits_until_it_is_higher_than_ever():
     runway = course([1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6])
-    assert runway.left(20) is None
+    assert seconds(runway, 20) is None
 
     runway.take(180.0, 7.0)
 
-    assert runway.left(20) == pytest.approx(130)
+    assert seconds(runway, 20) == pytest.approx(130)
 
 
 def test_falls_are_forgotten_with_time():
@@ -167,29 +173,29 @@ def test_falls_are_forgotten_with_time():
     for i in range(150):
         runway.take(50.0 + 10.0 * i, 1.0 + 0.01 * i)
 
-    assert runway.left(20) is not None
+    assert seconds(runway, 20) is not None
 
 
 def test_a_small_step_back_is_no_fall_where_some_is_allowed():
     values = [100.0 + i - 3 * (i % 5 == 0) for i in range(28)]
 
-    assert course(values).left(200) is None
-    assert course(values, fall=0.1).left(200) is not None
+    assert seconds(course(values), 200) is None
+    assert seconds(course(values, fall=0.1), 200) is not None
 
 
 def test_at_the_limit_nothing_is_left():
-    assert course([100.0]).left(100.0) == 0.0
-    assert course([1.0, 2.0, 101.0]).left(100.0) == 0.0
+    assert seconds(course([100.0]), 100.0) == 0.0
+    assert seconds(course([1.0, 2.0, 101.0]), 100.0) == 0.0
 
 
 def test_a_moment_that_is_not_later_is_ignored():
     runway = course(range(10))
-    before = runway.left(100)
+    before = seconds(runway, 100)
 
     runway.take(90.0, 1000.0)
     runway.take(5.0, 0.0)
 
-    assert runway.left(100) == before
+    assert seconds(runway, 100) == before
 
 
 def test_nothing_seen_nothing_told():

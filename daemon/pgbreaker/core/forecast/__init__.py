@@ -1,0 +1,1 @@
+"""What runs out, what is unlike usual, what is likely to fail: it only ever warns."""

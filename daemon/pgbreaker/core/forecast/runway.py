@@ -1,0 +1,191 @@
+"""How long until something is used up, at the rate at which it goes now.
+
+A forecast warns and never opens a breaker: it is a straight line through what was seen,
+and says nothing where what was seen is no line.
+"""
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final, NamedTuple
+
+from pgbreaker.core.units import Seconds, Share
+
+_MOST_POINTS: Final = 64
+_FEWEST_POINTS: Final = 5
+_RISING: Final[Share] = 0.7
+
+# Five points that rise by chance are no rarity. So the more rises than falls there are
+# between pairs, the better, in standard deviations of what chance does (Mann-Kendall):
+# of five points all pairs have to rise, of ten 80 %, of fifty the share above decides.
+_SURE: Final = 2.4
+
+# Of nine slopes out of ten that chance makes of one, in standard deviations.
+_NINE_OF_TEN: Final = 1.645
+
+_REMEMBERED_FALLS: Final = 4
+
+# A trend of a day is not another one a minute later: it is looked for again when it has
+# grown by so much.
+_ANEW: Final[Share] = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How long it is until something is used up.
+
+    Attributes:
+        seconds: By the slope that is the likeliest.
+        soonest: By the steepest slope that the samples allow, nine times of ten.
+        latest: By the flattest; infinite where it may not grow at all.
+        seen: Seconds of samples that this rests on.
+    """
+
+    seconds: Seconds
+    soonest: Seconds
+    latest: Seconds
+    seen: Seconds = math.inf
+
+
+NOTHING_LEFT: Final = Left(0.0, 0.0, 0.0)
+"""It is used up, which needs no forecast."""
+
+
+class Trend(NamedTuple):
+    """Growth by the second.
+
+    Attributes:
+        slope: The likeliest.
+        flattest: That the samples allow; not above 0 where it may not grow at all.
+        steepest: That they allow.
+    """
+
+    slope: float
+    flattest: float
+    steepest: float
+
+
+def trend(moments: Sequence[float], values: Sequence[float]) -> Trend | None:
+    """Find the trend of samples: the median of the slopes over all pairs, after Theil and
+    Sen, with the interval that Sen (1968) gives it. None: they do not rise, or chance
+    would do as much.
+
+    The interval is that of independent samples; those of a server are not, quite.
+    """
+    count = len(moments)
+    if count < _FEWEST_POINTS:
+        return None
+    slopes = [
+        (values[i] - values[j]) / (moments[i] - moments[j])
+        for i in range(count)
+        for j in range(i)
+    ]
+    slopes.sort()
+    rising = len(slopes) - bisect_right(slopes, 0.0)
+    falling = bisect_left(slopes, 0.0)
+    by_chance = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+    if rising < _RISING * len(slopes) or rising - falling < _SURE * by_chance:
+        return None
+    slope = median(slopes)
+    if slope <= 0:
+        return None
+    aside = _NINE_OF_TEN * by_chance / 2
+    middle = len(slopes) / 2
+    return Trend(
+        slope,
+        slopes[max(math.floor(middle - aside), 0)],
+        slopes[min(math.ceil(middle + aside), len(slopes) - 1)],
+    )
+
+
+def left_at(trend: Trend, ahead: float, seen: Seconds) -> Left | None:
+    """Say how long it is until a value has grown by *ahead*, above 0. None: so long that
+    nobody can count it."""
+    seconds = ahead / trend.slope
+    if not math.isfinite(seconds):
+        return None
+    latest = ahead / trend.flattest if trend.flattest > 0 else math.inf
+    return Left(seconds, ahead / max(trend.steepest, trend.slope), latest, seen)
+
+
+class Runway:
+    """The course of one value that must not reach a limit.
+
+    Takes samples and keeps at most 64 of them, closely spaced lately and the wider the
+    longer ago, so that both a leak of minutes and a trend of a day show. A value that
+    stays as it is takes two places.
+
+    A value that falls starts anew: the server was restarted, frozen rows were
+    vacuumed, a slot was read. One that has fallen twice is known to do that, and
+    nothing is foretold of it until it is higher than it was before it fell.
+
+    Args:
+        span: Seconds for which samples and falls are remembered.
+        fall: Share of a value that it may lose without starting anew; 0 where it falls
+            for a reason only.
+    """
+
+    __slots__ = ("_at", "_fall", "_falls", "_fit", "_fitted", "_span", "_value")
+
+    def __init__(self, *, span: Seconds = 86_400.0, fall: Share = 0.0) -> None:
+        self._span = span
+        self._fall = fall
+        self._at = array("d")
+        self._value = array("d")
+        self._falls: tuple[tuple[Seconds, float], ...] = ()  # when, and from where
+        self._fit: Trend | None = None
+        self._fitted: Seconds = -math.inf  # when that was found
+
+    def take(self, at: Seconds, value: float) -> None:
+        """Take a sample; moments only go up, others are ignored."""
+        moments, values = self._at, self._value
+        if moments and at <= moments[-1]:
+            return
+        if values and value < values[-1] - self._fall * abs(values[-1]):
+            self._falls = (*self._falls, (at, max(values)))[-_REMEMBERED_FALLS:]
+            del moments[:], values[:]
+            self._fitted = -math.inf
+        if len(values) > 1 and value == values[-1] == values[-2]:
+            moments[-1] = at
+        else:
+            moments.append(at)
+            values.append(value)
+        self._forget(at - self._span)
+
+    def left(self, limit: float) -> Left | None:
+        """How long it is after the last sample until the value reaches *limit*.
+
+        None: it does not grow, or not so that one could tell when.
+        """
+        if not self._value:
+            return None
+        ahead = limit - self._value[-1]
+        if ahead <= 0:
+            return NOTHING_LEFT
+        now, first = self._at[-1], self._at[0]
+        if now - self._fitted > _ANEW * (now - first):
+            self._fit, self._fitted = trend(self._at, self._value), now
+        if self._fit is None or self._has_fallen_from(self._value[-1]):
+            return None
+        return left_at(self._fit, ahead, now - first)
+
+    def _forget(self, before: Seconds) -> None:
+        moments, values = self._at, self._value
+        while len(moments) > 2 and moments[1] < before:
+            del moments[0], values[0]
+        if self._falls and self._falls[0][0] < before:
+            self._falls = self._falls[1:]
+        if len(moments) > _MOST_POINTS:
+            # The one that is missed least: near its neighbours, for its age.
+            now = moments[-1]
+            index = min(
+                range(1, len(moments) - 1),
+                key=lambda i: (moments[i + 1] - moments[i - 1]) / (now - moments[i]),
+            )
+            del moments[index], values[index]
+
+    def _has_fallen_from(self, value: float) -> bool:
+        return len(self._falls) > 1 and value <= max(peak for _, peak in self._falls)

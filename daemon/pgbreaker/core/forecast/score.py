@@ -1,0 +1,131 @@
+"""The record: what came of the warnings that were given.
+
+A warning that comes again within an hour is the same one, and so is a failure. A warning
+less than a minute before is none: nobody can do anything with it, and to count it would
+be to boast of storms that nobody foresaw. What somebody averted counts as false: nobody
+can tell the two apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from statistics import median
+from typing import Any, Final
+
+from pgbreaker.core.units import Seconds, Share
+
+FORESIGHT: Final[Seconds] = 60.0
+"""Seconds by which a warning must come before a failure to have foreseen it."""
+
+_ONE: Final[Seconds] = 3600.0  # within which two are one
+_LEADS: Final = 100  # that are kept
+_COUNTS: Final = ("came", "late", "false", "missed")
+
+
+@dataclass
+class Score:
+    """What came of the warnings of one kind.
+
+    Attributes:
+        came: Failures that were warned of in time.
+        late: Failures that were warned of less than a minute before.
+        false: Warnings that nothing came of within an hour of their end.
+        missed: Failures without a warning.
+    """
+
+    came: int = 0
+    late: int = 0
+    false: int = 0
+    missed: int = 0
+    # Of the warning that nothing came of yet; while it stands, it has not ended.
+    _began: Seconds | None = None
+    _ended: Seconds | None = None
+    _failed: Seconds | None = None  # when it last failed
+    _leads: list[Seconds] = field(default_factory=list)
+
+    def begins(self, at: Seconds) -> None:
+        """A warning begins at *at*."""
+        self.settle(at)
+        if self._is_failing(at):
+            return  # nobody is warned of what is there
+        if self._began is None:
+            self._began = at
+        self._ended = None
+
+    def ends(self, at: Seconds) -> None:
+        """The warning that stands ends at *at*."""
+        if self._began is not None:
+            self._ended = at
+
+    def fails(self, at: Seconds) -> None:
+        """What it would be warned of is there at *at*."""
+        self.settle(at)
+        is_same, self._failed = self._is_failing(at), at
+        if is_same:
+            return
+        began, self._began, self._ended = self._began, None, None
+        if began is None:
+            self.missed += 1
+        elif at - began < FORESIGHT:
+            self.late += 1
+        else:
+            self.came += 1
+            self._leads = [*self._leads, at - began][-_LEADS:]
+
+    def settle(self, at: Seconds) -> None:
+        """Count a warning as false that nothing came of up to *at*."""
+        if self._ended is not None and at - self._ended >= _ONE:
+            self.false += 1
+            self._began = self._ended = None
+
+    def _is_failing(self, at: Seconds) -> bool:
+        return self._failed is not None and at - self._failed < _ONE
+
+    @property
+    def precision(self) -> Share | None:
+        """Share of the warnings that something came of. None: none is settled."""
+        told = self.came + self.false
+        return self.came / told if told else None
+
+    @property
+    def recall(self) -> Share | None:
+        """Share of the failures that were warned of in time. None: none has been."""
+        failures = self.came + self.late + self.missed
+        return self.came / failures if failures else None
+
+    @property
+    def lead(self) -> Seconds | None:
+        """Seconds from the warning to the failure, the median of the last hundred.
+        None: no failure has been foreseen."""
+        return median(self._leads) if self._leads else None
+
+    @property
+    def leads(self) -> tuple[Seconds, ...]:
+        """Seconds from the warning to the failure, of the last hundred."""
+        return tuple(self._leads)
+
+    def memory(self) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON; a warning that stands is not."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return {**counts, "leads": [round(lead) for lead in self._leads]}
+
+    @classmethod
+    def recall_from(cls, memory: Mapping[str, Any]) -> "Score":
+        """Go on from a memory.
+
+        Raises:
+            ValueError: It is none.
+        """
+        counts: list[Any] = [memory.get(name) for name in _COUNTS]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("no record: its counts are no numbers")
+        leads = memory.get("leads")
+        if not isinstance(leads, list) or not all(map(_is_duration, leads)):
+            raise ValueError("no record: its leads are no numbers")
+        score = cls(**dict(zip(_COUNTS, counts, strict=True)))
+        score._leads = [float(lead) for lead in leads][-_LEADS:]
+        return score
+
+
+def _is_duration(told: object) -> bool:
+    return type(told) in (int, float) and 0 <= told < inf  # type: ignore[operator]

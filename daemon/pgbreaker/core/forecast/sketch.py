@@ -1,0 +1,176 @@
+"""Quantiles of many values in little space, within a relative error."""
+
+from collections.abc import Mapping
+from math import ceil, isfinite, log
+from typing import Any, Final
+
+from pgbreaker.core.units import Share
+
+_LEAST: Final = 1e-9  # below this a value counts as 0
+_GREATEST: Final = 1e12
+_LIGHTEST: Final = 1e-3  # a bucket that weighs less is forgotten
+
+
+class Sketch:
+    """The quantiles of sizes: of what is 0 or above.
+
+    Values are counted in buckets each of which is wider than the one below it by the
+    same factor, so that a quantile is off by a share of itself at most (DDSketch:
+    Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
+    relative-error guarantees", 2019). When there are too many buckets, the lowest become
+    one: low quantiles are then too high, the others as good as before.
+
+    Args:
+        error: Share by which a quantile may be off.
+        most: Buckets that are kept.
+    """
+
+    __slots__ = ("_base", "_buckets", "_error", "_most", "_total", "_zero")
+
+    def __init__(self, *, error: Share = 0.02, most: int = 256) -> None:
+        if not 0 < error < 1 or most < 1:
+            raise ValueError("a sketch has an error between 0 and 1, and a bucket")
+        self._error = error
+        self._base = log((1 + error) / (1 - error))
+        self._most = most
+        self._buckets: dict[
+            int, float
+        ] = {}  # the power that it reaches up to -> weight
+        self._zero = 0.0
+        self._total = 0.0
+
+    @property
+    def total(self) -> float:
+        """How many values it holds; those that have aged count as less than one."""
+        return self._total
+
+    def take(self, value: float) -> None:
+        """Count *value*; what is no size, below 0 or no number, is ignored."""
+        if not 0 <= value <= _GREATEST:
+            return
+        self._total += 1.0
+        if value < _LEAST:
+            self._zero += 1.0
+            return
+        power = ceil(log(value) / self._base)
+        weight = self._buckets.get(power)
+        if weight is None:
+            self._buckets[power] = 1.0
+            if len(self._buckets) > self._most:
+                self._collapse()
+        else:
+            self._buckets[power] = weight + 1.0
+
+    def _collapse(self) -> None:
+        lowest, second = sorted(self._buckets)[:2] if self._most > 1 else self._ends()
+        self._buckets[second] += self._buckets.pop(lowest)
+
+    def _ends(self) -> tuple[int, int]:
+        return min(self._buckets), max(self._buckets)
+
+    def quantile(self, share: Share) -> float | None:
+        """The value that *share* of all are at or below. None: it holds none."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"a share is 0 to 1, got {share!r}")
+        if not self._total:
+            return None
+        # What is lost in rounding a share must not lead to the next value.
+        below = share * self._total * (1 - 1e-12)
+        reached = self._zero
+        if reached >= below and reached > 0:
+            return 0.0
+        power = 0
+        for power in sorted(self._buckets):
+            reached += self._buckets[power]
+            if reached >= below:
+                break
+        return self._middle(power)
+
+    def _middle(self, power: int) -> float:
+        """What is as near as can be to both ends of a bucket, for their size."""
+        factor = (1 + self._error) / (1 - self._error)
+        return float(2 * factor**power / (factor + 1))
+
+    def age(self, factor: Share) -> None:
+        """Let all that was taken weigh *factor* of what it did."""
+        if not 0 <= factor <= 1:
+            raise ValueError(f"a factor is 0 to 1, got {factor!r}")
+        self._zero = _aged(self._zero * factor)
+        self._buckets = {
+            power: weight * factor
+            for power, weight in self._buckets.items()
+            if weight * factor >= _LIGHTEST
+        }
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self._total = self._zero + sum(self._buckets.values())
+
+    # -- Memory --------------------------------------------------------------------
+
+    def memory(self) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON; of each bucket about 10 bytes."""
+        powers = sorted(self._buckets)
+        return {
+            "error": self._error,
+            "zero": _short(self._zero),
+            "powers": powers,
+            "weights": [_short(self._buckets[power]) for power in powers],
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Be what is remembered.
+
+        Raises:
+            ValueError: `memory` did not write this, or a sketch with another error or
+                more buckets did; nothing has changed then.
+        """
+        try:
+            self._recall(memory)
+        except KeyError as error:
+            raise ValueError(f"no memory of a sketch: {error} is missing") from None
+        except TypeError as error:
+            raise ValueError(f"no memory of a sketch: {error}") from None
+
+    def _recall(self, memory: Mapping[str, Any]) -> None:
+        powers, weights = memory["powers"], memory["weights"]
+        if memory["error"] != self._error:
+            raise ValueError(f"another error: {memory['error']!r}, not {self._error}")
+        zero = _weight(memory["zero"], 0.0)
+        if not isinstance(powers, list) or not isinstance(weights, list):
+            raise TypeError("its buckets are no lists")
+        if len(powers) != len(weights) or len(powers) > self._most:
+            raise ValueError(
+                f"no memory of a sketch: {len(powers)} powers, {len(weights)} weights"
+            )
+        farthest = ceil(log(_GREATEST) / self._base)
+        buckets = {
+            _power(power, farthest): _weight(weight, _LIGHTEST / 2)
+            for power, weight in zip(powers, weights, strict=True)
+        }
+        self._zero, self._buckets = zero, buckets
+        self._sum_up()
+
+
+def _aged(weight: float) -> float:
+    return weight if weight >= _LIGHTEST else 0.0
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def _power(power: object, farthest: int) -> int:
+    if isinstance(power, bool) or not isinstance(power, int):
+        raise TypeError(f"{power!r} is no power")
+    if not -farthest <= power <= farthest:
+        raise ValueError(f"no memory of a sketch: power {power} is out of range")
+    return power
+
+
+def _weight(weight: object, least: float) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"{weight!r} is no weight")
+    if not isfinite(weight) or weight < least:
+        raise ValueError(f"no memory of a sketch: weight {weight!r} is out of range")
+    return float(weight)

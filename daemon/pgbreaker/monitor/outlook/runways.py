@@ -1,0 +1,256 @@
+"""How long is left of what runs out: clocks with physics, each by the probe that sees it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from pgbreaker.core.forecast.filling import Filling
+from pgbreaker.core.forecast.foretold import RunsOut
+from pgbreaker.core.forecast.runway import Left, Runway
+from pgbreaker.core.forecast.warning import CONNECTIONS
+from pgbreaker.core.reading import NOTHING, Reading, Seen
+from pgbreaker.core.units import Seconds, Share, lasting, roughly
+from pgbreaker.monitor.outlook.counts import number, rows
+from pgbreaker.monitor.outlook.owners import Owners
+from pgbreaker.monitor.outlook.shown import bound_of, runway_of
+
+# Segments that wait to be archived pile up within hours, or not at all.
+_PILE_SPAN: Final[Seconds] = 3600.0
+
+# What a slot holds back goes up and down a little with each confirmation.
+_SLOT_FALL: Final[Share] = 0.1
+
+# Pools and replicas come and go within minutes, as the work does.
+_WAVE_SPAN: Final[Seconds] = 900.0
+_WAVE_FALL: Final[Share] = 0.5
+_WAVE_FROM: Final[Share] = 0.5
+_MOST: Final = 10  # slots and pools, the worst of them; what is kept here stays small
+
+_SEES: Final[Mapping[str, tuple[str, ...]]] = {
+    "saturation": (CONNECTIONS,),
+    "database": ("xid", "multixact"),
+    "maintenance": ("sequence",),
+    "slots": ("slot",),
+    "pgbouncer": ("pool",),
+    "replication": ("lag",),
+    "size": ("disk",),
+    "wal_ckpt": ("archiver",),
+}
+
+_SAYS: Final[Mapping[str, str]] = {
+    "xid": "its transaction ids are used up",
+    "multixact": "its multixact ids are used up",
+    "sequence": "the sequence {name} is used up",
+    "slot": "the slot {name} holds back more WAL than it may",
+    "pool": "every server connection of the pool {name} is taken",
+    "archiver": "WAL that is not archived fills the disk",
+    "disk": "the disk is full",
+}
+
+
+class Runways:
+    """What of one target can run out, and how long that takes.
+
+    Args:
+        capacity: Bytes of the disk. None: not known.
+        lag_limit: Seconds that a replica may be behind. None: as many as it likes.
+    """
+
+    def __init__(self, capacity: float | None, lag_limit: Seconds | None) -> None:
+        self._capacity = capacity
+        self._lag_limit = lag_limit
+        self._disk_used: float | None = None  # bytes, when last looked
+        self._slots_usable = 0.0
+        self._found: dict[str, RunsOut] = {}
+        self._owners = Owners()
+        self._filling = Filling()
+        self._xid = Runway()
+        self._multixact = Runway()
+        self._disk = Runway()
+        self._archiver = Runway(span=_PILE_SPAN)
+        self._lag = Runway(span=_WAVE_SPAN, fall=_WAVE_FALL)
+        self._sequences: dict[str, Runway] = {}
+        self._slots: dict[str, Runway] = {}
+        self._pools: dict[str, Runway] = {}
+        self._takers: dict[str, Callable[[Seconds, Seen], Seen]] = {
+            "saturation": self._take_saturation,
+            "database": self._take_database,
+            "maintenance": self._take_maintenance,
+            "slots": self._take_slots,
+            "pgbouncer": self._take_pools,
+        }
+        if lag_limit is not None:
+            self._takers["replication"] = self._take_lag
+        if capacity is not None:
+            self._takers |= {"size": self._take_size, "wal_ckpt": self._take_wal}
+
+    def take(self, reading: Reading) -> Seen:
+        """Learn from a reading; returns what is left of what its probe sees, by name."""
+        taker = self._takers.get(reading.probe)
+        return NOTHING if taker is None else taker(reading.at, reading.values)
+
+    def all(self) -> tuple[RunsOut, ...]:
+        """What can run out, of the kinds that somebody looks at."""
+        return tuple(self._found.values())
+
+    def seen_by(self, probe: str) -> Mapping[str, Left | None]:
+        """Kind -> what is left of it, of the kinds that *probe* sees."""
+        kinds = _SEES.get(probe, ())
+        return {of: self._found[of].left for of in kinds if of in self._found}
+
+    def reason(self, of: str) -> str:
+        """Say in one sentence what runs out and when, with what is known of why."""
+        found = self._found[of]
+        if found.left is None or not found.left.seconds:
+            return f"now {self._says(of, found.name)}"
+        said = f"at this rate {self._says(of, found.name)} in {_when(found.left)}"
+        owner = self._owners.named if of == CONNECTIONS else None
+        return f"{said}; owner: {owner}" if owner else said
+
+    def _says(self, of: str, name: str | None) -> str:
+        if of == CONNECTIONS:
+            return f"the {self._slots_usable:.0f} slots are full"
+        if of == "lag":
+            return f"it is {lasting(self._lag_limit or 0.0)} behind its primary"
+        return _SAYS[of].format(name=name)
+
+    def _tell(self, of: str, left: Left | None, name: str | None = None) -> Seen:
+        self._found[of] = RunsOut(of=of, name=name, left=left)
+        latest = None if left is None or left.latest == float("inf") else left.latest
+        return {
+            runway_of(of): None if left is None else left.seconds,
+            bound_of(of, "soonest"): None if left is None else left.soonest,
+            bound_of(of, "latest"): latest,
+        }
+
+    # -- Probe by probe ---------------------------------------------------------------
+
+    def _take_saturation(self, at: Seconds, seen: Seen) -> Seen:
+        used, usable = number(seen, "slots_used"), number(seen, "slots_usable")
+        if used is None or usable is None:
+            return self._tell(CONNECTIONS, None)
+        self._slots_usable = usable
+        self._owners.take_states(at, seen)
+        active = number(seen, "active")
+        return self._tell(CONNECTIONS, self._filling.take(at, used, usable, active))
+
+    def _take_database(self, at: Seconds, seen: Seen) -> Seen:
+        self._owners.take_users(at, rows(seen, "connections_by_user"))
+        limit = number(seen, "xid_limit")
+        return {
+            **self._tell(
+                "xid", _ahead(self._xid, at, number(seen, "xid_age_max"), limit)
+            ),
+            # Both kinds of ids are 32 bits wide and are refused as early.
+            **self._tell(
+                "multixact",
+                _ahead(self._multixact, at, number(seen, "mxid_age_max"), limit),
+            ),
+        }
+
+    def _take_maintenance(self, at: Seconds, seen: Seen) -> Seen:
+        courses = [
+            (str(row["sequence"]), number(row, "ratio"), 1.0)
+            for row in rows(seen, "sequences")
+        ]
+        name, left = _soonest(self._sequences, Runway, at, courses)
+        return {**self._tell("sequence", left, name), "sequence_soonest": name}
+
+    def _take_slots(self, at: Seconds, seen: Seen) -> Seen:
+        courses = []
+        for row in rows(seen, "slots")[:_MOST]:
+            retained, safe = number(row, "retained_bytes"), number(row, "safe_bytes")
+            # Without max_slot_wal_keep_size there is no limit but the disk, and that
+            # cannot be seen from here; a slot that is lost has neither value.
+            if retained is not None and safe is not None:
+                courses.append((str(row["slot"]), retained, retained + safe))
+        name, left = _soonest(self._slots, lambda: Runway(fall=_SLOT_FALL), at, courses)
+        return {**self._tell("slot", left, name), "slot_soonest": name}
+
+    def _take_pools(self, at: Seconds, seen: Seen) -> Seen:
+        size = number(seen, "pooler_pool_size")
+        courses = []
+        for row in rows(seen, "pools")[:_MOST]:
+            busy, waiting = number(row, "server_active"), number(row, "waiting")
+            if size is None or busy is None or waiting is None:
+                continue
+            # A database may have a pool of its own size, which is not told: one that is
+            # larger than usual and has nobody waiting has room.
+            if busy < size or waiting:
+                pool = f"{row.get('database')}/{row.get('user')}"
+                courses.append((pool, busy + waiting, size))
+        name, left = _soonest(self._pools, _wave, at, courses)
+        taken = {pool: value / full for pool, value, full in courses if full}
+        if name is not None and taken.get(name, 0.0) < _WAVE_FROM:
+            left = None
+        return {**self._tell("pool", left, name), "pool_soonest": name}
+
+    def _take_lag(self, at: Seconds, seen: Seen) -> Seen:
+        age = number(seen, "replay_age_seconds")
+        return self._tell("lag", _ahead(self._lag, at, age, self._lag_limit))
+
+    def _take_size(self, at: Seconds, seen: Seen) -> Seen:
+        used = self._disk_used = number(seen, "disk_used_bytes")
+        if used is None or self._capacity is None:
+            return NOTHING
+        return {
+            **self._tell("disk", _ahead(self._disk, at, used, self._capacity)),
+            "disk_used_ratio": used / self._capacity,
+        }
+
+    def _take_wal(self, at: Seconds, seen: Seen) -> Seen:
+        """An archive command that fails fills the disk, and sooner than data does."""
+        pending = number(seen, "archiver_pending")
+        segment = number(seen, "wal_segment_bytes")
+        used, capacity = self._disk_used, self._capacity
+        if pending is None or segment is None or used is None or capacity is None:
+            return self._tell("archiver", None)
+        # What waited when the disk was looked at is part of what was used then; that
+        # much is left out twice, which errs to the safe side.
+        limit = max(capacity - used, 0.0) / segment
+        return self._tell("archiver", _ahead(self._archiver, at, pending, limit))
+
+
+def _wave() -> Runway:
+    return Runway(span=_WAVE_SPAN, fall=_WAVE_FALL)
+
+
+def _when(left: Left) -> str:
+    said = roughly(left.seconds)
+    soonest = roughly(left.soonest)
+    if left.latest == float("inf"):
+        return f"{said} (at the soonest {soonest})" if soonest != said else said
+    latest = roughly(left.latest)
+    return said if soonest == latest else f"{said} ({soonest} to {latest})"
+
+
+def _soonest(
+    runways: dict[str, Runway],
+    new: Callable[[], Runway],
+    at: Seconds,
+    courses: Iterable[tuple[str, float | None, float]],
+) -> tuple[str | None, Left | None]:
+    """Take a sample of each course: name, value and limit; find the first to end.
+
+    Courses that are not among these any more are forgotten.
+    """
+    kept: dict[str, Runway] = {}
+    soonest: tuple[str | None, Left | None] = (None, None)
+    for name, value, limit in courses:
+        kept[name] = runways.get(name) or new()
+        left = _ahead(kept[name], at, value, limit)
+        if left is not None and (
+            soonest[1] is None or left.seconds < soonest[1].seconds
+        ):
+            soonest = (name, left)
+    runways.clear()
+    runways.update(kept)
+    return soonest
+
+
+def _ahead(
+    runway: Runway, at: Seconds, value: float | None, limit: float | None
+) -> Left | None:
+    if value is None or limit is None:
+        return None
+    runway.take(at, value)
+    return runway.left(limit)

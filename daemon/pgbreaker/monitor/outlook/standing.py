@@ -1,0 +1,119 @@
+"""The warnings of one target that stand, and what came of those that did."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pgbreaker.core.forecast.runway import Left
+from pgbreaker.core.forecast.score import Score
+from pgbreaker.core.forecast.warning import (
+    FAILURE,
+    KINDS,
+    LIKELY,
+    Forewarning,
+    Standing,
+    is_short,
+)
+from pgbreaker.core.reading import Value
+from pgbreaker.core.units import Seconds, Share
+
+_FAR: Final[Seconds] = float("inf")
+
+
+class Warnings:
+    """Begins and ends warnings, and keeps their record.
+
+    Attributes:
+        standing: Kind -> the warning that stands.
+        record: Kind -> what came of its warnings, of those that are scored.
+    """
+
+    def __init__(self) -> None:
+        self.standing: dict[str, Forewarning] = {}
+        self.record = {kind.of: Score() for kind in KINDS.values() if kind.is_scored}
+        self._stands = {kind.of: Standing(kind) for kind in KINDS.values()}
+
+    def look(
+        self, at: Seconds, of: str, left: Left | None, reason: Callable[[str], str]
+    ) -> bool:
+        """Take what is left of a kind; returns whether that changes what stands."""
+        if left is not None and not left.seconds:
+            self.fails(of, at)
+        is_seen = is_short(KINDS[of], left)
+        return self._turn(at, of, is_seen, lambda: reason(of), left=left)
+
+    def expect(
+        self, at: Seconds, probability: Share | None, reason: Callable[[], str]
+    ) -> None:
+        """Take how likely a failure is."""
+        is_seen = probability is not None and probability > LIKELY
+        self._turn(at, FAILURE, is_seen, reason, probability=probability)
+
+    def fails(self, of: str, at: Seconds) -> None:
+        """Take that what could be warned of is there."""
+        if of in self.record:
+            self.record[of].fails(at)
+
+    def by_urgency(self) -> tuple[Forewarning, ...]:
+        """Those that stand, the most urgent first."""
+        return tuple(
+            sorted(
+                self.standing.values(),
+                key=lambda told: _FAR if told.left is None else told.left.seconds,
+            )
+        )
+
+    def values(self, at: Seconds) -> dict[str, Value]:
+        """All of it as values, by name."""
+        seen: dict[str, Value] = {
+            f"{of}_warning": 1 if of in self.standing else None for of in KINDS
+        }
+        for of, score in self.record.items():
+            score.settle(at)
+            seen[f"{of}_precision"] = score.precision
+            seen[f"{of}_recall"] = score.recall
+        return seen
+
+    def _turn(
+        self,
+        at: Seconds,
+        of: str,
+        is_seen: bool,
+        reason: Callable[[], str],
+        *,
+        left: Left | None = None,
+        probability: Share | None = None,
+    ) -> bool:
+        """Have a warning begin, go on, or end; returns whether one began or ended."""
+        standing = self._stands[of]
+        before, stands = standing.since, standing.look(at, is_seen)
+        if not stands:
+            ended = self.standing.pop(of, None) is not None
+            if ended and of in self.record:
+                self.record[of].ends(at)
+            return ended
+        if before is None and of in self.record:
+            self.record[of].begins(at)
+        if is_seen:
+            self.standing[of] = Forewarning(
+                of=of,
+                since=at if standing.since is None else standing.since,
+                left=left,
+                probability=probability,
+                reason=reason(),
+            )
+        return before is None
+
+    def memory(self) -> dict[str, Any]:
+        """What is remembered of them, fit for JSON: the record."""
+        return {of: score.memory() for of, score in self.record.items()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on by a memory.
+
+        Raises:
+            ValueError: It is none.
+        """
+        found = {of: memory[of] for of in self.record if of in memory}
+        if not all(isinstance(told, Mapping) for told in found.values()):
+            raise ValueError("no record of warnings")
+        self.record |= {of: Score.recall_from(told) for of, told in found.items()}
