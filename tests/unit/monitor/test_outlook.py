@@ -33,10 +33,10 @@ class Watched:
 
 def test_a_leak_of_connections_has_an_end():
     watched = Watched("saturation", 2.0)
-    for i in range(300):
-        said = watched.take(slots_used=50 + i // 10, slots_usable=97)
+    for i in range(450):
+        said = watched.take(slots_used=50 + i // 15, slots_usable=97)
 
-    assert said["connection_exhaustion_seconds"] == pytest.approx(17 * 20, rel=0.1)
+    assert said["connection_exhaustion_seconds"] == pytest.approx(18 * 30, rel=0.1)
 
 
 def test_below_half_the_slots_no_end_is_foretold():

@@ -33,6 +33,10 @@ _KEPT: Final[Share] = 0.95
 """What is left of a count after one more incident: about twenty are remembered."""
 
 
+_DOUBT = 10.0
+
+_CLAIMS = [1/(1+math.exp(-(_LOW+_WIDTH*i))) for i in range(_BINS)]
+
 class Bin(NamedTuple):
     """What came of scores that are alike, in incidents.
 
@@ -53,11 +57,12 @@ class Calibration:
     and none of them wrongly, it is at most 5 / 6.5.
     """
 
-    __slots__ = ("_came", "_curve", "_seen")
+    __slots__ = ("_came", "_curve", "_incidents", "_seen")
 
     def __init__(self) -> None:
         self._came = [0.0] * _BINS
         self._seen = [0.0] * _BINS
+        self._incidents = 0.0
         self._curve: list[Share] | None = None  # None: to be drawn anew
 
     @property
@@ -86,6 +91,7 @@ class Calibration:
         """Make all that was counted count a little less: one more incident is over."""
         self._came = [count * _KEPT for count in self._came]
         self._seen = [count * _KEPT for count in self._seen]
+        self._incidents += 1
         self._curve = None
 
     def probability(self, score: float) -> Share:
@@ -94,8 +100,8 @@ class Calibration:
             self._curve = self._draw()
         place = (min(max(score, _LOW), _HIGH) - _LOW) / _WIDTH
         i = min(int(place), _BINS - 2)
-        low, high = self._curve[i], self._curve[i + 1]
-        return low + (high - low) * (place - i)
+        low, high = self._curve[i : i + 2]
+        return _between(low, high, place - i)
 
     def memory(self) -> list[list[float]]:
         """What is to be remembered, fit for JSON: [came, seen] of each bin."""
@@ -121,30 +127,49 @@ class Calibration:
         return one
 
     def _draw(self) -> list[Share]:
-        """The probability in the middle of each bin."""
-        likely = self.base
-        curve = [likely] * _BINS
-        for first, came, seen in self._blocks():
-            # Drawn towards the block below, and so the first towards the base rate: a
-            # higher score is no less likely, though less was seen of it.
-            likely = max(likely, (came + _PRIOR * likely) / (seen + _PRIOR))
-            # Bins that nothing was seen in are as the one below them.
-            curve[first:] = [likely] * (_BINS - first)
-        return curve
+        """The probability in the middle of each bin.
 
-    def _blocks(self) -> list[tuple[int, float, float]]:
-        """Bins that were seen, merged until their rates only rise (PAV)."""
-        blocks: list[tuple[int, float, float]] = []
-        for i, (came, seen) in enumerate(zip(self._came, self._seen, strict=True)):
-            if not seen:
-                continue
-            first = i
-            while blocks and blocks[-1][1] * seen >= came * blocks[-1][2]:
-                first, more_came, more_seen = blocks.pop()
+        A block says what it says in its own middle, by weight, and what is between two
+        middles lies between (centred isotonic regression): the order of scores, which a
+        staircase would lose, is kept.
+        """
+        curve: list[Share] = []
+        before = below = 0.0
+        for came, seen, places in self._blocks():
+            middle, likely = places / seen, came / seen
+            if not curve:
+                curve.append(likely)
+                before, below = 0.0, likely
+            for i in range(len(curve), int(middle) + 1):
+                part = (i - before) / (middle - before)
+                curve.append(_between(below, likely, part))
+            before, below = middle, likely
+        return curve + [below] * (_BINS - len(curve))
+
+    def _blocks(self) -> list[tuple[float, float, float]]:
+        """Bins merged until their rates only rise (PAV), from the lowest on.
+
+        Of each: what came, what was seen, and the places of what was seen, summed up.
+        """
+        base = self.base
+        trust = self._incidents / (self._incidents + _DOUBT)
+        blocks: list[tuple[float, float, float]] = []
+        for i, claim in enumerate(_CLAIMS):
+            likely = base + trust * (claim - base)
+            came, seen = self._came[i] + _PRIOR * likely, self._seen[i] + _PRIOR
+            places = i * seen
+            while blocks and blocks[-1][0] * seen >= came * blocks[-1][1]:
+                more_came, more_seen, more_places = blocks.pop()
                 came += more_came
                 seen += more_seen
-            blocks.append((first, came, seen))
+                places += more_places
+            blocks.append((came, seen, places))
         return blocks
+
+
+def _between(low: Share, high: Share, part: Share) -> Share:
+    """What lies at *part* of the way from *low* to *high*, by ratios."""
+    return low * (high / low) ** part if low else high * part
 
 
 class Skill:

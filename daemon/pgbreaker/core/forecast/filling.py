@@ -1,82 +1,194 @@
 """Connection slots that fill up: slowly, by a leak, or in a hurry, by work that piles up.
 
-Samples are averaged by the ten seconds: every two seconds there is one, and a slope over
-them all would cost more than it tells.
+Samples come every two seconds and are averaged by the ten: a slope over them all would
+cost more than it tells. What is asked of a trend before anybody is warned was found on
+simulated servers (tests/bench/forecast), by seeds that its figures are not from.
 """
 
 from array import array
 from typing import Final
 
-from pgbreaker.core.forecast.runway import NOTHING_LEFT, Left, left_at, trend
+from pgbreaker.core.forecast.runway import (
+    NOTHING_LEFT,
+    Left,
+    Trend,
+    left_at,
+    trend,
+)
 from pgbreaker.core.units import Seconds, Share
 
 _BIN: Final[Seconds] = 10.0
-_KEPT: Final = 90  # bins: a quarter of an hour
 
-# A leak fills the slots within minutes to hours, and what the day was like does not
-# matter. Below half the slots the waves of everyday look like leaks.
-_LEAK_FROM: Final[Share] = 0.5
-_LEAK_STEP: Final = 3  # bins to a point: thirty points of half a minute
+# Below half the slots the waves of everyday look like leaks.
+_FROM: Final[Share] = 0.5
 
-# Work that piles up doubles within a minute.
-_SURGE_FROM: Final[Share] = 0.5
-_SURGE_BINS: Final = 12
+# Connections that are not given back rise for as long as one looks. Half an hour of
+# minutes tells them from a burst or a deploy, which are over by then, and from the
+# morning, which would take hours.
+_MINUTE: Final = 6  # bins
+_LEAK_MINUTES: Final = 30
+_LEAK_SURE: Final = 4.0  # standard deviations of chance; ten minutes can have no more
+_LEAK_WITHIN: Final[Seconds] = 3600.0  # by the flattest slope that the samples allow
+
+# What rises and is idle within a transaction is a leak sooner, and goes on under the waves
+# of all else: no burst does that.
+_HELD_FROM: Final[Share] = 0.4
+_HELD_STEP: Final = 3  # bins
+_HELD_POINTS: Final = 16
+
+# Work that piles up doubles within a minute: calls come as before, and each stays longer.
+# What comes with it tells it from a burst of calls: nearly all that is new is active, and
+# statements take longer than usual or wait for locks.
+_SURGE_BINS: Final = 6
+_SURGE_WITHIN: Final[Seconds] = 300.0
+_ACTIVE: Final[Share] = 0.8  # of what is new
+
+# Where nobody tells how long statements take, only what is more urgent and further on.
+_BLIND_WITHIN: Final[Seconds] = 180.0
+_BLIND_FROM: Final[Share] = 0.7
 
 
 class Filling:
-    """How soon all slots are taken."""
+    """How soon all slots are taken.
 
-    __slots__ = ("_bins", "_count", "_ends", "_left", "_moments", "_sum", "_usable")
+    Attributes:
+        left: What is left. None: it cannot be told.
+        is_short: Whether that is so sure and so soon that people should know.
+        is_surge: Whether it is work that piles up, and no leak.
+    """
+
+    __slots__ = (
+        "_active",
+        "_bins",
+        "_count",
+        "_ends",
+        "_held",
+        "_leak",
+        "_moments",
+        "_sums",
+        "_usable",
+        "is_short",
+        "is_surge",
+        "left",
+    )
 
     def __init__(self) -> None:
-        self._moments = array("d")  # middles of bins
-        self._bins = array("d")
+        self._moments = array("d")  # at which bins ended
+        self._bins = array("d")  # slots used
+        self._active = array("d")
+        self._held = array("d")  # idle within a transaction
         self._ends: Seconds = 0.0  # the bin that is being filled
-        self._sum = 0.0
-        self._count = 0
         self._usable = 0.0
-        self._left: Left | None = None
+        self._sums, self._count = (0.0, 0.0, 0.0), 0  # of the bin: used, active, held
+        self._leak: Trend | None = None
+        self.left: Left | None = None
+        self.is_short = self.is_surge = False
 
     def take(
-        self, at: Seconds, used: float, usable: float, active: float | None = None
-    ) -> Left | None:
-        """Take a sample; returns what is left, None while it cannot be told."""
+        self,
+        at: Seconds,
+        used: float,
+        usable: float,
+        active: float | None = None,
+        held: float | None = None,
+        strained: bool | None = None,
+    ) -> None:
+        """Take a sample.
+
+        Args:
+            used: Slots that are taken.
+            usable: Those that can be.
+            active: Connections that run a statement. None: it is not known.
+            held: Connections that are idle within a transaction. None: it is not known.
+            strained: Whether statements take longer than usual, or wait for locks. None:
+                nobody tells.
+        """
         if usable != self._usable:
             self._usable = usable
             self._forget()
         if at >= self._ends:
-            self._close()
+            if self._count:
+                self._close(strained)
             self._ends = at + _BIN
-        self._sum += used
+        before = self._sums
+        self._sums = (
+            before[0] + used,
+            before[1] + (active or 0),
+            before[2] + (held or 0),
+        )
         self._count += 1
-        return NOTHING_LEFT if used >= usable else self._left
+        if used >= usable:
+            self.left, self.is_short = NOTHING_LEFT, True
 
     def _forget(self) -> None:
-        del self._moments[:], self._bins[:]
-        self._sum, self._count, self._left = 0.0, 0, None
+        for kept in self._kept():
+            del kept[:]
+        self._sums, self._count = (0.0, 0.0, 0.0), 0
+        self._leak = self.left = None
+        self.is_short = self.is_surge = False
 
-    def _close(self) -> None:
-        if not self._count:
-            return
-        self._moments.append(self._ends - _BIN / 2)
-        self._bins.append(self._sum / self._count)
-        self._sum, self._count = 0.0, 0
-        if len(self._bins) > _KEPT:
-            del self._moments[0], self._bins[0]
-        self._left = self._leak()
+    def _close(self, strained: bool | None) -> None:
+        """Look at what there is, now that ten seconds more are."""
+        means = (total / self._count for total in self._sums)
+        for kept, value in zip(self._kept(), (self._ends, *means), strict=True):
+            kept.append(value)
+        self._sums, self._count = (0.0, 0.0, 0.0), 0
+        if len(self._bins) == (_LEAK_MINUTES + 1) * _MINUTE:
+            # A minute at once: then the minutes that are left are those of before.
+            for kept in self._kept():
+                del kept[:_MINUTE]
+        if len(self._bins) % _MINUTE == 0:
+            self._leak = self._leaking()
+        self._tell(self._surging(strained))
 
-    def _leak(self) -> Left | None:
-        bins, moments = self._bins, self._moments
-        if bins[-1] < _LEAK_FROM * self._usable:
+    def _kept(self) -> tuple["array[float]", ...]:
+        return self._moments, self._bins, self._active, self._held
+
+    def _tell(self, surge: Trend | None) -> None:
+        ahead = max(self._usable - self._bins[-1], 0.0)
+        self.is_surge = surge is not None
+        if surge is not None:
+            self.left = left_at(surge, ahead, _SURGE_BINS * _BIN)
+            self.is_short = True
+        elif self._leak is not None:
+            seen = self._moments[-1] - self._moments[0]
+            self.left = left_at(self._leak, ahead, seen)
+            self.is_short = self.left is not None and self.left.latest < _LEAK_WITHIN
+        else:
+            self.left, self.is_short = None, False
+
+    def _leaking(self) -> Trend | None:
+        if self._bins[-1] < _HELD_FROM * self._usable:
             return None
-        first = len(bins) % _LEAK_STEP
-        values = [
-            sum(bins[i : i + _LEAK_STEP]) / _LEAK_STEP
-            for i in range(first, len(bins), _LEAK_STEP)
+        courses = [
+            self._course(self._held, _HELD_STEP, _HELD_POINTS),
+            self._course(self._held, _MINUTE, _LEAK_MINUTES),
         ]
-        middles = moments[first + 1 :: _LEAK_STEP]
-        found = trend(middles, values)
-        if found is None:
+        if self._bins[-1] >= _FROM * self._usable:
+            courses.append(self._course(self._bins, _MINUTE, _LEAK_MINUTES))
+        found = [course for course in courses if course is not None]
+        return max(found, key=lambda course: course.flattest, default=None)
+
+    def _course(self, values: "array[float]", step: int, points: int) -> Trend | None:
+        """The trend of the last bins, *step* of them a point."""
+        first = max(0, len(values) // step - points) * step
+        means = [
+            sum(values[i : i + step]) / step
+            for i in range(first, len(values) - step + 1, step)
+        ]
+        return trend(self._moments[first + step - 1 :: step], means, sure=_LEAK_SURE)
+
+    def _surging(self, strained: bool | None) -> Trend | None:
+        if strained is False or len(self._bins) < _SURGE_BINS:
             return None
-        ahead = max(self._usable - bins[-1], 0.0)
-        return left_at(found, ahead, moments[-1] - moments[0])
+        is_blind = strained is None
+        moments, bins = self._moments[-_SURGE_BINS:], self._bins[-_SURGE_BINS:]
+        least = (_BLIND_FROM if is_blind else _FROM) * self._usable
+        within = _BLIND_WITHIN if is_blind else _SURGE_WITHIN
+        if bins[-1] < least or moments[-1] - moments[0] > 1.5 * _SURGE_BINS * _BIN:
+            return None
+        rise = trend(moments, bins)
+        if rise is None or self._usable - bins[-1] > within * rise.slope:
+            return None
+        active = trend(moments, self._active[-_SURGE_BINS:])
+        return rise if active and active.slope > _ACTIVE * rise.slope else None

@@ -17,11 +17,13 @@ class RunsOut:
         of: Name of its kind, as in `KINDS`.
         name: Which one, of several: a sequence, a slot, a pool. None: there is one.
         left: What is left. None: no end is in sight.
+        is_short: Whether that is so little, and so sure, that people should know.
     """
 
     of: str
     name: str | None = None
     left: Left | None = None
+    is_short: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,12 +68,18 @@ class Trend(NamedTuple):
     steepest: float
 
 
-def trend(moments: Sequence[float], values: Sequence[float]) -> Trend | None:
+def trend(
+    moments: Sequence[float], values: Sequence[float], sure: float = _SURE
+) -> Trend | None:
     """Find the trend of samples: the median of the slopes over all pairs, after Theil and
     Sen, with the interval that Sen (1968) gives it. None: they do not rise, or chance
     would do as much.
 
     The interval is that of independent samples; those of a server are not, quite.
+
+    Args:
+        sure: How much more pairs have to rise than fall, in standard deviations of what
+            chance does.
     """
     count = len(moments)
     if count < _FEWEST_POINTS:
@@ -87,7 +93,7 @@ def trend(moments: Sequence[float], values: Sequence[float]) -> Trend | None:
     rising = len(slopes) - bisect_right(slopes, 0.0)
     falling = bisect_left(slopes, 0.0)
     by_chance = math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
-    if rising < _RISING * len(slopes) or rising - falling < _SURE * by_chance:
+    if rising < _RISING * len(slopes) or rising - falling < sure * by_chance:
         return None
     slope = median(slopes)
     if slope <= 0:

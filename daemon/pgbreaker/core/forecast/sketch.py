@@ -7,7 +7,7 @@ from typing import Any, Final
 from pgbreaker.core.units import Share
 
 _LEAST: Final = 1e-9  # below this a value counts as 0
-_GREATEST: Final = 1e12
+_GREATEST: Final = 1e18  # an exabyte, in bytes
 _LIGHTEST: Final = 1e-3  # a bucket that weighs less is forgotten
 
 
@@ -45,7 +45,7 @@ class Sketch:
         return self._total
 
     def take(self, value: float) -> None:
-        """Count *value*; what is no size, below 0 or no number, is ignored."""
+        """Count *value*; what is below 0, above 1e18 or no number is ignored."""
         if not 0 <= value <= _GREATEST:
             return
         self._total += 1.0
@@ -62,11 +62,8 @@ class Sketch:
             self._buckets[power] = weight + 1.0
 
     def _collapse(self) -> None:
-        lowest, second = sorted(self._buckets)[:2] if self._most > 1 else self._ends()
+        lowest, second = sorted(self._buckets)[:2]
         self._buckets[second] += self._buckets.pop(lowest)
-
-    def _ends(self) -> tuple[int, int]:
-        return min(self._buckets), max(self._buckets)
 
     def quantile(self, share: Share) -> float | None:
         """The value that *share* of all are at or below. None: it holds none."""

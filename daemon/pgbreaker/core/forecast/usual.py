@@ -7,7 +7,7 @@ opens a breaker: what is unusual need not be wrong.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, isfinite
+from math import floor, isfinite, log
 from typing import Any, Final
 
 from pgbreaker.core.units import Seconds
@@ -31,7 +31,7 @@ _AT_LEVEL: Final = 60  # samples of which the level is the plain mean
 # days of weekends, and 60 samples in the hour of each.
 _MOST: Final = (*(866.0,) * _HOURS, *(346.0,) * _HOURS)
 _BORROWED: Final = 10.0  # samples that an hour never seen is taken to have seen
-_SEEN_BEFORE: Final = 65.0  # has had an hour of its own, and what was borrowed
+_SEEN_TWICE: Final = 125.0  # what was borrowed, and nearly two hours of its own
 _STEP: Final = 10  # samples, to which their number is remembered
 
 # Per sample: half of a new level is learnt in 8 hours. When it falls by much, in 24:
@@ -46,7 +46,10 @@ _CLIP: Final = 4.0  # spreads beyond which a value teaches no more than at them
 _LOUDEST: Final = 3.0
 _PATIENCE: Final = 180  # samples on one side after which twice as much is believed
 _LONGEST: Final = 20.0  # times that twice is
-_FINEST: Final = 999  # parts that what is remembered is rounded to
+_GREATEST: Final = 1e300  # of numbers beyond it differences are none
+_FINEST: Final = 999  # parts of the largest offset that others are rounded to
+_SMALLEST: Final = 99  # steps below the largest deviation, of which this one is none
+_STEP_DOWN: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,10 @@ class Usual:
 
     Each bin has means of how far values are from the level and of how much they deviate,
     both of which forget half within two weeks. The level forgets half within 8 hours,
-    within 24 where it falls by much; it learns only from hours that it has seen before. A value
-    beyond four spreads teaches as one at four: an hour of it changes little. The longer
-    values stay on one side the more of them is believed, twice as much each three hours:
-    so what lasts for a day or two is the usual, however far it is.
+    within 24 where it falls by much; it learns only from hours that were seen on two days
+    before. A value beyond four spreads teaches as one at four: an hour of it changes
+    little. The longer values stay on one side the more of them is believed, twice as much
+    each three hours: so what lasts for a day or two is the usual, however far it is.
 
     Samples are counted, not timed: a clock that steps only finds another hour.
 
@@ -120,6 +123,11 @@ class Usual:
         """Whether it has seen less than six hours, and says nothing yet."""
         return self._seen < _COLD
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether it has seen anything at all."""
+        return self._seen > 0
+
     def take(self, wall: float, value: float) -> float | None:
         """Learn *value*, seen at wall time *wall*.
 
@@ -144,13 +152,14 @@ class Usual:
         off = value - middle
         far = off / spread
         # An infinity that two finite numbers make is none of what was seen.
-        if not -1e300 < far < 1e300:
+        if not -_GREATEST < far < _GREATEST:
             return None
 
         most = _CLIP * spread
         taught = off if -most <= off <= most else most if off > 0 else -most
-        self._teach_level(off, far, taught, most, min(count[first], count[second]))
         size = taught if taught >= 0 else -taught
+        known = min(count[first], count[second])
+        self._teach_level(off, far, taught, most, known)
         weight = count[first] + sooner
         count[first] = weight if weight < _MOST[first] else _MOST[first]
         gain = sooner / count[first]
@@ -229,7 +238,7 @@ class Usual:
             taught = off if -most <= off <= most else most * side
         if self._seen < _AT_LEVEL:
             self._level += taught / (self._seen + 1)
-        elif known >= _SEEN_BEFORE:
+        elif known >= _SEEN_TWICE:
             self._level += (_RISES if far > -_MUCH else _FALLS) * taught
 
     # -- Memory --------------------------------------------------------------------
@@ -237,10 +246,11 @@ class Usual:
     def memory(self) -> dict[str, Any]:
         """What is remembered of it, fit for JSON: below 700 bytes.
 
-        What is of one kind is rounded to a thousandth of the largest of it.
+        Offsets are rounded to a thousandth of the largest, deviations to a twentieth of
+        themselves.
         """
-        offset_unit = max(map(abs, self._offset)) / _FINEST
-        deviation_unit = max(self._deviation) / _FINEST
+        unit = max(map(abs, self._offset)) / _FINEST
+        largest = max(self._deviation)
         return {
             "seen": self._seen,
             "now": [
@@ -248,9 +258,10 @@ class Usual:
                 for number in (self._level, self._day, self._wide, self._loud)
             ],
             "run": round(self._run),
-            "units": [_short(offset_unit), _short(deviation_unit)],
-            "offsets": _parts(self._offset, offset_unit),
-            "deviations": _parts(self._deviation, deviation_unit),
+            "units": [_short(unit), _short(largest)],
+            # Of numbers so small that their thousandth is none there is none.
+            "offsets": [round(off / unit) if unit else 0 for off in self._offset],
+            "deviations": [_steps(number, largest) for number in self._deviation],
             "counts": [-int(-count // _STEP) for count in self._count],
         }
 
@@ -272,20 +283,19 @@ class Usual:
         if not _is_whole(seen, 0, 2**53) or not _is_whole(run, -(2**53), 2**53):
             raise ValueError(f"no memory of the usual: {seen!r} samples, run {run!r}")
         level, day, wide, loud = _numbers(memory["now"], 4)
-        offset_unit, deviation_unit = _numbers(memory["units"], 2)
-        if (
-            wide < 0
-            or not 1 <= loud <= _LOUDEST
-            or min(offset_unit, deviation_unit) < 0
-        ):
+        unit, largest = _numbers(memory["units"], 2)
+        if wide < 0 or not 1 <= loud <= _LOUDEST or min(unit, largest) < 0:
             raise ValueError("no memory of the usual: a spread is out of range")
         offsets = _wholes(memory["offsets"], -_FINEST, _FINEST)
-        deviations = _wholes(memory["deviations"], 0, _FINEST)
+        deviations = _wholes(memory["deviations"], 0, _SMALLEST)
         counts = _wholes(memory["counts"], 0, _FINEST)
         self._seen, self._run = seen, float(run)
         self._level, self._day, self._wide, self._loud = level, day, wide, loud
-        self._offset = [part * offset_unit for part in offsets]
-        self._deviation = [part * deviation_unit for part in deviations]
+        self._offset = [part * unit for part in offsets]
+        self._deviation = [
+            0.0 if steps == _SMALLEST else largest * _STEP_DOWN**steps
+            for steps in deviations
+        ]
         self._count = [
             min(float(count * _STEP), most)
             for count, most in zip(counts, _MOST, strict=True)
@@ -296,9 +306,10 @@ def _short(number: float) -> float:
     return float(f"{number:.5g}")
 
 
-def _parts(numbers: list[float], unit: float) -> list[int]:
-    # A number so small that its thousandth is none is 0.
-    return [round(number / unit) if unit else 0 for number in numbers]
+def _steps(number: float, largest: float) -> int:
+    if number <= 0:
+        return _SMALLEST
+    return min(round(log(number / largest) / log(_STEP_DOWN)), _SMALLEST)
 
 
 def _is_whole(number: object, least: int, most: int) -> bool:
@@ -320,6 +331,6 @@ def _numbers(numbers: object, count: int) -> list[float]:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise TypeError(f"{number!r} is no number")
-        if not isfinite(number):
-            raise ValueError(f"no memory of the usual: {number!r} is no number")
+        if not -_GREATEST < number < _GREATEST:
+            raise ValueError(f"no memory of the usual: {number!r} is out of range")
     return [float(number) for number in numbers]

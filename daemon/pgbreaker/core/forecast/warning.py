@@ -22,6 +22,8 @@ FAILURE: Final = "failure"
 class Kind:
     """Something that is warned of.
 
+    How soon slots are taken is judged where their course is known, in `filling`.
+
     Attributes:
         of: Its name, as in the label ``of``.
         says: What runs out, for people.
@@ -62,7 +64,8 @@ KINDS: Final = MappingProxyType(
             Kind(
                 of=CONNECTIONS,
                 says="connection slots",
-                within=1800.0,
+                within=3600.0,
+                holds=1,
                 needs="the probe saturation, and more than half of the slots taken",
                 is_scored=True,
             ),

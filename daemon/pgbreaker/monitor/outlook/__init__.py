@@ -9,6 +9,7 @@ All of it warns, none of it opens a breaker.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from pgbreaker.core.forecast.foretold import Foretold
 from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, Forewarning
@@ -20,6 +21,8 @@ from pgbreaker.monitor.outlook.counts import Counts
 from pgbreaker.monitor.outlook.runways import Runways
 from pgbreaker.monitor.outlook.shown import OUTLOOK as OUTLOOK
 from pgbreaker.monitor.outlook.standing import Warnings
+
+_VERSION: Final = 1  # of what is remembered
 
 
 class Outlook:
@@ -61,6 +64,7 @@ class Outlook:
         counts = self._counts.take(reading)
         if counts:
             seen = {**seen, **counts}
+            self._runways.take_slowness(reading.at, self._counts.slowness)
         return {**seen, **self._borne} if reading.probe == self._bearer else seen
 
     def note(self, move: Transition, *, is_planned: bool = False) -> None:
@@ -91,12 +95,26 @@ class Outlook:
             record=self._warnings.record,
         )
 
+    def memory(self) -> dict[str, Any]:
+        """What it has learned, fit for JSON. Moments in it are wall time: those of a
+        process are of no use to the next."""
+        return {"version": _VERSION, "record": self._warnings.memory()}
+
+    def recall(self, memory: Mapping[str, Any], ago: Seconds = 0.0) -> None:
+        """Go on by a memory that was written so many seconds *ago*.
+
+        Raises:
+            ValueError: It is none.
+        """
+        record = memory.get("record")
+        if memory.get("version") != _VERSION or not isinstance(record, Mapping):
+            raise ValueError("no memory of a forecast, or one of another version")
+        self._warnings.recall(record)
+        self._bear(0.0)
+
     def _warn(self, reading: Reading) -> None:
         found, reason = self._runways.seen_by(reading.probe), self._runways.reason
-        looks = [
-            self._warnings.look(reading.at, of, left, reason)
-            for of, left in found.items()
-        ]
+        looks = [self._warnings.look(reading.at, one, reason) for one in found]
         if any(looks):
             self._bear(reading.at)
 

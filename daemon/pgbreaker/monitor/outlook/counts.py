@@ -20,9 +20,15 @@ def rows(seen: Seen, name: str) -> tuple[Row, ...]:
 
 
 class Counts:
-    """How much longer statements take, and how many sessions ended badly."""
+    """How much longer statements take, and how many sessions ended badly.
+
+    Attributes:
+        slowness: Mean time of a statement lately, as a multiple of what is usual. None:
+            the last reading does not tell.
+    """
 
     def __init__(self) -> None:
+        self.slowness: float | None = None
         self._slowdown = Slowdown()
         self._ends = {end: Growth() for end in ENDS}
 
@@ -30,6 +36,7 @@ class Counts:
         """Learn from a reading; returns what follows from it, by name."""
         seen = reading.values
         if reading.probe == "database":
+            self.slowness = None
             return {
                 f"session_ends_{end}": growth.take(number(seen, f"sessions_{end}"))
                 for end, growth in self._ends.items()
@@ -42,7 +49,8 @@ class Counts:
         )
         if calls is None or spent is None:
             return NOTHING
-        return {"statement_mean_ratio": self._slowdown.take(reading.at, calls, spent)}
+        self.slowness = self._slowdown.take(reading.at, calls, spent)
+        return {"statement_mean_ratio": self.slowness}
 
 
 class Slowdown:

@@ -6,7 +6,7 @@ from typing import Final
 from pgbreaker.core.forecast.filling import Filling
 from pgbreaker.core.forecast.foretold import RunsOut
 from pgbreaker.core.forecast.runway import Left, Runway
-from pgbreaker.core.forecast.warning import CONNECTIONS
+from pgbreaker.core.forecast.warning import CONNECTIONS, KINDS, is_short
 from pgbreaker.core.reading import NOTHING, Reading, Seen
 from pgbreaker.core.units import Seconds, Share, lasting, roughly
 from pgbreaker.monitor.outlook.counts import number, rows
@@ -24,6 +24,12 @@ _WAVE_SPAN: Final[Seconds] = 900.0
 _WAVE_FALL: Final[Share] = 0.5
 _WAVE_FROM: Final[Share] = 0.5
 _MOST: Final = 10  # slots and pools, the worst of them; what is kept here stays small
+
+# Statements that take half as long again as usual, or a part of all slots that wait for
+# locks: then work piles up.
+_SLOW: Final = 1.5
+_SLOW_FOR: Final[Seconds] = 90.0  # three readings of its probe
+_MANY_WAIT: Final[Share] = 0.03
 
 _SEES: Final[Mapping[str, tuple[str, ...]]] = {
     "saturation": (CONNECTIONS,),
@@ -60,6 +66,8 @@ class Runways:
         self._lag_limit = lag_limit
         self._disk_used: float | None = None  # bytes, when last looked
         self._slots_usable = 0.0
+        self._slow = False
+        self._slow_seen: Seconds = float("-inf")
         self._found: dict[str, RunsOut] = {}
         self._owners = Owners()
         self._filling = Filling()
@@ -88,14 +96,20 @@ class Runways:
         taker = self._takers.get(reading.probe)
         return NOTHING if taker is None else taker(reading.at, reading.values)
 
+    def take_slowness(self, at: Seconds, ratio: float | None) -> None:
+        """Learn how long statements take lately, as a multiple of what is usual. None:
+        it cannot be told."""
+        if ratio is not None:
+            self._slow, self._slow_seen = ratio > _SLOW, at
+
     def all(self) -> tuple[RunsOut, ...]:
         """What can run out, of the kinds that somebody looks at."""
         return tuple(self._found.values())
 
-    def seen_by(self, probe: str) -> Mapping[str, Left | None]:
-        """Kind -> what is left of it, of the kinds that *probe* sees."""
+    def seen_by(self, probe: str) -> tuple[RunsOut, ...]:
+        """What can run out of that which *probe* sees."""
         kinds = _SEES.get(probe, ())
-        return {of: self._found[of].left for of in kinds if of in self._found}
+        return tuple(self._found[of] for of in kinds if of in self._found)
 
     def reason(self, of: str) -> str:
         """Say in one sentence what runs out and when, with what is known of why."""
@@ -103,7 +117,11 @@ class Runways:
         if found.left is None or not found.left.seconds:
             return f"now {self._says(of, found.name)}"
         said = f"at this rate {self._says(of, found.name)} in {_when(found.left)}"
-        owner = self._owners.named if of == CONNECTIONS else None
+        if of != CONNECTIONS:
+            return said
+        if self._filling.is_surge:
+            said += "; work piles up"
+        owner = self._owners.named
         return f"{said}; owner: {owner}" if owner else said
 
     def _says(self, of: str, name: str | None) -> str:
@@ -113,8 +131,17 @@ class Runways:
             return f"it is {lasting(self._lag_limit or 0.0)} behind its primary"
         return _SAYS[of].format(name=name)
 
-    def _tell(self, of: str, left: Left | None, name: str | None = None) -> Seen:
-        self._found[of] = RunsOut(of=of, name=name, left=left)
+    def _tell(
+        self,
+        of: str,
+        left: Left | None,
+        name: str | None = None,
+        *,
+        short: bool | None = None,
+    ) -> Seen:
+        if short is None:
+            short = is_short(KINDS[of], left)
+        self._found[of] = RunsOut(of=of, name=name, left=left, is_short=short)
         latest = None if left is None or left.latest == float("inf") else left.latest
         return {
             runway_of(of): None if left is None else left.seconds,
@@ -130,8 +157,18 @@ class Runways:
             return self._tell(CONNECTIONS, None)
         self._slots_usable = usable
         self._owners.take_states(at, seen)
-        active = number(seen, "active")
-        return self._tell(CONNECTIONS, self._filling.take(at, used, usable, active))
+        filling = self._filling
+        strained = self._is_strained(at, seen, usable)
+        active, held = number(seen, "active"), number(seen, "idle_in_transaction")
+        filling.take(at, used, usable, active, held, strained)
+        return self._tell(CONNECTIONS, filling.left, short=filling.is_short)
+
+    def _is_strained(self, at: Seconds, seen: Seen, usable: float) -> bool | None:
+        """Whether work takes longer than usual. None: nobody tells."""
+        waiting = number(seen, "waiting_lock")
+        if waiting is not None and waiting > _MANY_WAIT * usable:
+            return True
+        return self._slow if at - self._slow_seen < _SLOW_FOR else None
 
     def _take_database(self, at: Seconds, seen: Seen) -> Seen:
         self._owners.take_users(at, rows(seen, "connections_by_user"))

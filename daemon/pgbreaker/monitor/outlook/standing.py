@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from pgbreaker.core.forecast.foretold import RunsOut
 from pgbreaker.core.forecast.runway import Left
 from pgbreaker.core.forecast.score import Score
 from pgbreaker.core.forecast.warning import (
@@ -11,7 +12,6 @@ from pgbreaker.core.forecast.warning import (
     LIKELY,
     Forewarning,
     Standing,
-    is_short,
 )
 from pgbreaker.core.reading import Value
 from pgbreaker.core.units import Seconds, Share
@@ -32,14 +32,12 @@ class Warnings:
         self.record = {kind.of: Score() for kind in KINDS.values() if kind.is_scored}
         self._stands = {kind.of: Standing(kind) for kind in KINDS.values()}
 
-    def look(
-        self, at: Seconds, of: str, left: Left | None, reason: Callable[[str], str]
-    ) -> bool:
+    def look(self, at: Seconds, found: RunsOut, reason: Callable[[str], str]) -> bool:
         """Take what is left of a kind; returns whether that changes what stands."""
+        of, left = found.of, found.left
         if left is not None and not left.seconds:
             self.fails(of, at)
-        is_seen = is_short(KINDS[of], left)
-        return self._turn(at, of, is_seen, lambda: reason(of), left=left)
+        return self._turn(at, of, found.is_short, lambda: reason(of), left=left)
 
     def expect(
         self, at: Seconds, probability: Share | None, reason: Callable[[], str]

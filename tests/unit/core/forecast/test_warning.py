@@ -1,0 +1,57 @@
+"""When it is warned, and for how long a warning stands."""
+
+import pytest
+
+from pgbreaker.core.forecast.runway import NOTHING_LEFT, Left
+from pgbreaker.core.forecast.warning import KINDS, Standing, is_short
+
+DAY, HOUR = 86_400.0, 3600.0
+
+
+def left(seconds, seen=DAY):
+    return Left(seconds, seconds * 0.9, seconds * 1.1, seen)
+
+
+@pytest.mark.parametrize("of", ["xid", "multixact", "sequence", "slot", "archiver"])
+def test_what_takes_long_is_told_a_week_before(of):
+    """It is mended by day, in a week with a holiday in it."""
+    assert is_short(KINDS[of], left(7 * DAY - 1))
+    assert not is_short(KINDS[of], left(7 * DAY + 1))
+
+
+def test_a_trend_of_an_hour_speaks_for_a_day():
+    """A nightly job fills the disk for an hour: in three days it would be full."""
+    assert not is_short(KINDS["disk"], left(3 * DAY, seen=HOUR))
+    assert is_short(KINDS["disk"], left(0.9 * DAY, seen=HOUR))
+
+
+def test_what_is_used_up_is_short():
+    assert is_short(KINDS["xid"], NOTHING_LEFT)
+
+
+def test_what_cannot_be_told_is_not_short():
+    assert not is_short(KINDS["xid"], None)
+
+
+# Of connections it is judged over minutes, before it gets here.
+@pytest.mark.parametrize("of", [of for of, kind in KINDS.items() if kind.holds > 1])
+def test_one_odd_sample_warns_nobody(of):
+    standing = Standing(KINDS[of])
+
+    looks = [standing.look(float(at), at % 2 == 0) for at in range(100)]
+
+    assert not any(looks)
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_a_warning_outlasts_its_reason_for_a_while(of):
+    kind = KINDS[of]
+    standing = Standing(kind)
+    for at in range(kind.holds):
+        standing.look(float(at), True)
+    since = standing.since
+
+    assert standing.look(kind.lingers * 0.5, False)
+    assert standing.since == since
+    assert not standing.look(kind.lingers + kind.holds, False)
+    assert standing.since is None
