@@ -1,6 +1,7 @@
 """At which number each alert fires, so that a panel draws the line where the alert is.
 
-A test holds every one of them against alerts/pgbreaker.rules.yml.
+A test holds every one of them against alerts/pgbreaker.rules.yml, or, where the daemon and
+not a rule decides, against what it goes by.
 """
 
 from dataclasses import dataclass
@@ -42,14 +43,18 @@ POOL_PREDICTED: Final = Limit("PoolExhaustionPredicted", 1)
 POOLER_FULL: Final = Limit("PoolerExhausted", 1, CRITICAL)
 SERVER_FULL: Final = Limit("ConnectionsExhausted", 1, CRITICAL)
 SERVER_HIGH: Final = Limit("ConnectionsHigh", 0.85)
-SERVER_PREDICTED: Final = Limit("ConnectionExhaustionPredicted", 1800, below=True)
 
 STATEMENTS: Final = Limit("QuerySlow", 4)
 LOCKS: Final = Limit("LocksPiledUp", 5)
 REPLAY: Final = Limit("ReplicaStale", 300)
 TRANSACTION: Final = Limit("TransactionOld", 3600)
-RUNWAY_IDS: Final = Limit("RunwayShort", 7 * DAY, below=True)
-RUNWAY_BYTES: Final = Limit("RunwayShort", DAY, below=True)
+
+SERVER_PREDICTED: Final = Limit("ConnectionExhaustionPredicted", HOUR, below=True)
+POOLER_PREDICTED: Final = Limit("PoolerExhaustionPredicted", 1800, below=True)
+LAG_PREDICTED: Final = Limit("ReplicaLagPredicted", 1800, below=True)
+RUNWAY: Final = Limit("RunwayShort", 7 * DAY, below=True)
+LIKELY: Final = Limit("FailurePredicted", 0.8)
+MODEL_STALE: Final = Limit("ModelStale", 6 * HOUR)
 
 BURN_HOUR: Final = Limit("ErrorBudgetBurnFast", 14.4, CRITICAL)
 BURN_SHIFT: Final = Limit("ErrorBudgetBurnFast", 6, CRITICAL)

@@ -4,7 +4,7 @@ Each takes its title, what it shows (what is good, what to do when it is not), a
 text for when there is nothing to show.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import (
@@ -96,6 +96,22 @@ def number(
     return panel if path is None else panel.data_links([_link(title, path)])
 
 
+def shares(
+    title: str, says: str, query: str, legend: str, *, none: str, steps: Steps
+) -> stat.Panel:
+    """A share a thing, one beside the other."""
+    return (
+        _described(stat.Panel(), title, says, "percentunit", none)
+        .decimals(0)
+        .thresholds(_thresholds(steps))
+        .color_mode(look.BigValueColorMode.VALUE)
+        .graph_mode(look.BigValueGraphMode.NONE)
+        .text_mode(look.BigValueTextMode.VALUE_AND_NAME)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .with_target(_query(query, legend, instant=True))
+    )
+
+
 def fact(title: str, says: str, query: str, legend: str, *, none: str) -> stat.Panel:
     """What labels say, and not a number: a version, a role."""
     return (
@@ -124,6 +140,7 @@ def graph(
     stacked: bool = False,
     bars: bool = False,
     points: bool = False,
+    band: tuple[str, str] | None = None,
     path: str | None = None,
 ) -> timeseries.Panel:
     """Numbers over time.
@@ -136,6 +153,7 @@ def graph(
         dashed: Which names in the legend are limits themselves, as a pattern.
         bars: Whether each point stands for what happened about then.
         points: Whether single ones, with nothing beside them, are to be seen.
+        band: Names in the legend of two that are the lower and the upper end of one band.
     """
     panel = (
         _described(timeseries.Panel(), title, says, unit, none)
@@ -172,8 +190,8 @@ def graph(
         panel.thresholds(_thresholds(above(*limits, fine="transparent")))
         if most is None:
             panel.axis_soft_max(1.1 * max(limit.value for limit in limits))
-    for name, color in (colors or {}).items():
-        panel.override_by_name(name, [_fixed(color)])
+    for name, how in _lines(colors or {}, band):
+        panel.override_by_name(name, how)
     if dashed is not None:
         panel.override_by_regexp(dashed, _as_limit())
     return panel if path is None else panel.data_links([_link(title, path)])
@@ -358,7 +376,7 @@ def note(title: str, content: str) -> text.Panel:
 
 def above(*limits: Limit, fine: str = GOOD) -> Steps:
     """Colours from where each alert begins; *fine* before."""
-    marks = sorted((limit.value, limit.color) for limit in limits)
+    marks = sorted({(limit.value, limit.color) for limit in limits})
     return ((None, fine), *marks)
 
 
@@ -451,6 +469,21 @@ def _as_limit() -> list[model.DynamicConfigValue]:
         _property("custom.stacking", {"mode": "none", "group": "B"}),
         _property("custom.lineWidth", 1),
     ]
+
+
+def _lines(
+    colors: Mapping[str, str], band: tuple[str, str] | None
+) -> Iterator[tuple[str, list[model.DynamicConfigValue]]]:
+    """How lines look that are not like the others, by their names in the legend."""
+    for name, color in colors.items():
+        yield name, [_fixed(color)]
+    if band is not None:
+        lower, upper = band
+        dotted = _property("custom.lineStyle", {"fill": "dash", "dash": [2, 4]})
+        edge = [_fixed("semi-dark-blue"), dotted]
+        down = _property("custom.fillBelowTo", lower)
+        yield lower, edge
+        yield upper, [*edge, down, _property("custom.fillOpacity", 20)]
 
 
 def _merged(

@@ -87,7 +87,8 @@ def _now() -> list[Panel]:
         panels.number(
             "Server full in",
             "Time until the first server has no slot left, at the present rate."
-            f" {SERVER_PREDICTED.alert} fires below {SERVER_PREDICTED.value / 60:g} min.",
+            f" Below {SERVER_PREDICTED.value / 60:g} min, where that is sure,"
+            f" {SERVER_PREDICTED.alert} fires.",
             f"min({_LEFT})",
             none="not in sight",
             unit="s",
@@ -164,7 +165,8 @@ def _servers() -> list[Panel]:
         panels.graph(
             "Time until a server is full",
             "At the present rate, of servers that fill; a line that is not there is good."
-            f" {SERVER_PREDICTED.alert} fires below {SERVER_PREDICTED.value / 60:g} min.",
+            f" Below {SERVER_PREDICTED.value / 60:g} min, where that is sure,"
+            f" {SERVER_PREDICTED.alert} fires.",
             (by("job, target", _LEFT, "min"), "{{target}}"),
             none="no server fills",
             unit="s",

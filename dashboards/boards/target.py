@@ -1,5 +1,7 @@
 """Target: what is wrong with this server?"""
 
+from typing import Final
+
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from . import board as boards
@@ -8,12 +10,17 @@ from .board import Line, Section
 from .limits import (
     DAY,
     FAILURE_RATE,
+    HOUR,
+    LAG_PREDICTED,
+    LIKELY,
     LOCKS,
+    MODEL_STALE,
+    POOLER_PREDICTED,
     REPLAY,
-    RUNWAY_BYTES,
-    RUNWAY_IDS,
+    RUNWAY,
     SERVER_FULL,
     SERVER_HIGH,
+    SERVER_PREDICTED,
     STATEMENTS,
     TRANSACTION,
 )
@@ -32,7 +39,7 @@ from .queries import (
     top,
 )
 
-_NOT_ASKED = "no such probe, or it has told nothing yet"
+_NOT_ASKED: Final = "no such probe, or it has told nothing yet"
 
 
 def board() -> Dashboard:
@@ -46,6 +53,13 @@ def board() -> Dashboard:
             Section("Calls", [Line(8, _calls())]),
             Section("Time", [Line(8, _time())]),
             Section("Connections", [Line(8, _connections())]),
+            Section(
+                "Forecast",
+                [
+                    Line(8, _ahead(), spans=(10, 7, 7)),
+                    Line(7, _warnings(), spans=(8, 5, 4, 4, 3)),
+                ],
+            ),
             Section("Probes", [Line(8, _probes())], is_open=False),
             Section("Locks and transactions", [Line(8, _locks())], is_open=False),
             Section(
@@ -53,7 +67,6 @@ def board() -> Dashboard:
                 [Line(8, _replication()), Line(8, _wal())],
                 is_open=False,
             ),
-            Section("What runs out", [Line(8, _runway())], is_open=False),
             Section("Load", [Line(8, _load())], is_open=False),
             Section("Where to go from here", [Line(7, [_help()])], is_open=False),
         ],
@@ -492,48 +505,155 @@ def _wal() -> list[Panel]:
     ]
 
 
-def _runway() -> list[Panel]:
-    def runway(of: str) -> str:
-        return by("of", pick("pgbreaker_runway_seconds", TARGET, of), "min")
-
-    xid = pick("pgbreaker_xid_age_ratio", TARGET)
-    multixact = pick("pgbreaker_multixact_age_ratio", TARGET)
-    ids, rest = 'of=~"xid|multixact|sequence"', 'of!~"xid|multixact|sequence"'
+def _ahead() -> list[Panel]:
+    slots = pick("pgbreaker_connection_exhaustion_seconds", TARGET)
+    bounds = pick("pgbreaker_connection_exhaustion_bound_seconds", TARGET)
+    others = pick("pgbreaker_runway_seconds", TARGET, _FAST)
+    slow = pick("pgbreaker_runway_seconds", TARGET, _SLOW)
+    slow_bounds = pick("pgbreaker_runway_bound_seconds", TARGET, _SLOW)
+    probability = pick("pgbreaker_failure_probability", TARGET)
     return [
-        panels.bars(
-            "Until ids run out",
-            "Time until transaction ids, multixact ids or a sequence are used up at the"
-            f" present rate. {RUNWAY_IDS.alert} fires below {RUNWAY_IDS.value / DAY:g} days:"
-            " vacuum, or widen the column.",
-            (runway(ids), "{{of}}"),
-            none="nothing runs out at the present rate",
+        panels.graph(
+            "Time until it is full",
+            "At the present rate: the server's slots with the soonest and the latest, nine"
+            " times of ten, PgBouncer's pools, the lag that a replica may have. The daemon warns"
+            f" of slots below {SERVER_PREDICTED.value / 60:g} min, where it is sure, of the"
+            f" others below {POOLER_PREDICTED.value / 60:g}: {SERVER_PREDICTED.alert},"
+            f" {POOLER_PREDICTED.alert}, {LAG_PREDICTED.alert}. No line is good; what is"
+            " beyond two hours is not drawn.",
+            (by("of", f"{_named(slots, 'connections')} or {others}", "min"), "{{of}}"),
+            (by("bound", bounds, "min"), "{{bound}}"),
+            none="nothing fills at the present rate",
             unit="s",
-            steps=panels.below(RUNWAY_IDS),
+            most=2 * HOUR,
+            limits=(SERVER_PREDICTED, POOLER_PREDICTED, LAG_PREDICTED),
+            band=("soonest", "latest"),
         ),
-        panels.bars(
-            "Until the disk is full",
-            "Time until WAL that a slot may keep, or the disk, is used up at the present"
-            f" rate. {RUNWAY_BYTES.alert} fires below {RUNWAY_BYTES.value / DAY:g} day:"
-            " make place, or stop what writes.",
-            (runway(rest), "{{of}}"),
-            none="nothing runs out at the present rate",
-            unit="s",
-            steps=panels.below(RUNWAY_BYTES),
-        ),
-        panels.bars(
-            "Used up",
-            "Share of what there can be that is used up: ids, sequences, the disk. Near"
-            " 100 % the server refuses to write.",
-            (f"max({xid})", "transaction ids"),
-            (f"max({multixact})", "multixact ids"),
-            (top(5, pick("pgbreaker_sequence_used_ratio", TARGET)), "{{sequence}}"),
-            (f"max({pick('pgbreaker_disk_used_ratio', TARGET)})", "disk"),
-            none=_NOT_ASKED,
+        panels.graph(
+            "Probability of a failure",
+            "That a breaker opens within a quarter of an hour, by what its openings have"
+            f" taught. Above {LIKELY.value:.0%} the daemon warns, and {LIKELY.alert} fires:"
+            " see what is not as usual. It opens no breaker.",
+            (by("target", probability, "max"), "probability"),
+            none="the model is silent: too few openings to learn from, or no better than chance",
             unit="percentunit",
             most=1,
-            steps=((None, "green"), (0.5, "yellow"), (0.8, "red")),
+            limits=(LIKELY,),
+        ),
+        panels.table_of(
+            "Runways",
+            "Time until ids, a sequence, what a slot may hold back or the disk is used up at"
+            " the present rate, with the soonest and the latest, nine times of ten; without"
+            f" a latest it may be never. {RUNWAY.alert} fires below"
+            f" {RUNWAY.value / DAY:g} days.",
+            [
+                Column(
+                    "Left",
+                    by("of", slow, "min"),
+                    unit="s",
+                    steps=panels.below(RUNWAY),
+                    decimals=1,
+                ),
+                *(
+                    Column(
+                        bound.capitalize(),
+                        by("of", _of_bound(slow_bounds, bound), "min"),
+                        unit="s",
+                        decimals=1,
+                    )
+                    for bound in ("soonest", "latest")
+                ),
+            ],
+            none="nothing runs out at the present rate",
+            labels={"of": "Of"},
+            first="Left",
+            descending=False,
         ),
     ]
+
+
+# What is warned of half an hour before, and what days before.
+_FAST: Final = 'of=~"pool|lag"'
+_SLOW: Final = 'of!~"pool|lag"'
+
+
+def _of_bound(series: str, bound: str) -> str:
+    return series.replace("}", f',bound="{bound}"}}')
+
+
+def _named(series: str, of: str) -> str:
+    return f'label_replace({series}, "of", "{of}", "", "")'
+
+
+def _warnings() -> list[Panel]:
+    warned = pick("pgbreaker_forecast_warning", TARGET)
+    seen = (
+        pick("pgbreaker_runway_seconds", TARGET),
+        _named(pick("pgbreaker_connection_exhaustion_seconds", TARGET), "connections"),
+        _named(pick("pgbreaker_failure_probability", TARGET), "failure"),
+    )
+    in_sight = " or ".join(f"0 * {one}" for one in seen)
+    learned = pick("pgbreaker_forecast_model_learned_timestamp_seconds", TARGET)
+    return [
+        panels.timeline(
+            "Warnings",
+            "What is foretold, and when the daemon warned of it. In sight: an end or a"
+            " probability is told, and people have no reason to act.",
+            (by("of", f"{warned} or {in_sight}", "max"), "{{of}}"),
+            none="nothing is foretold",
+            words=panels.words({0: ("in sight", "blue"), 1: ("WARNED", "orange")}),
+        ),
+        _used_up(),
+        panels.shares(
+            "Came true",
+            "Precision so far: share of the warnings that something came of. What somebody"
+            " averted counts as false. Without one that is over, there is none.",
+            by("of", pick("pgbreaker_forecast_precision_ratio", TARGET), "min"),
+            "{{of}}",
+            none="no warning is over yet",
+            steps=_RECORD,
+        ),
+        panels.shares(
+            "Foreseen",
+            "Recall so far: share of the failures that were warned of a minute before or"
+            " more. Sudden ones cannot be foreseen.",
+            by("of", pick("pgbreaker_forecast_recall_ratio", TARGET), "min"),
+            "{{of}}",
+            none="no failure so far",
+            steps=_RECORD,
+        ),
+        panels.number(
+            "Last learnt",
+            "Time since the model last learnt; a quarter of an hour is usual. Above"
+            f" {MODEL_STALE.value / HOUR:g} h {MODEL_STALE.alert} fires.",
+            f"max(time() - {learned})",
+            none="not yet",
+            unit="s",
+            decimals=0,
+            steps=panels.above(MODEL_STALE),
+        ),
+    ]
+
+
+_RECORD: Final = ((None, "orange"), (0.5, "yellow"), (0.8, "green"))
+
+
+def _used_up() -> Panel:
+    xid = pick("pgbreaker_xid_age_ratio", TARGET)
+    multixact = pick("pgbreaker_multixact_age_ratio", TARGET)
+    return panels.bars(
+        "Used up",
+        "Share of what there can be that is used up: ids, sequences, the disk. Near"
+        " 100 % the server refuses to write.",
+        (f"max({xid})", "transaction ids"),
+        (f"max({multixact})", "multixact ids"),
+        (top(5, pick("pgbreaker_sequence_used_ratio", TARGET)), "{{sequence}}"),
+        (f"max({pick('pgbreaker_disk_used_ratio', TARGET)})", "disk"),
+        none=_NOT_ASKED,
+        unit="percentunit",
+        most=1,
+        steps=((None, "green"), (0.5, "yellow"), (0.8, "red")),
+    )
 
 
 def _load() -> list[Panel]:

@@ -54,7 +54,6 @@ async def outage():
             'rate(pgbreaker_calls_total{breaker="catalogue"}[10s]) > 0',
             "pgbreaker_statement_mean_seconds_ratio",
             'pgbreaker_runway_seconds{of="xid"}',
-            "pgbreaker_connection_exhaustion_seconds",
         ):
             await prometheus.until(seen, 30)
         everything.server.kill()

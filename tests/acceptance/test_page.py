@@ -26,6 +26,7 @@ from pgbreaker.core.states import Evidence, Outcome, State
 from pgbreaker.sinks.store import Bucket, Counts, Store
 from support.browser import ELSEWHERE, chromium, is_too_wide, tab, violations
 from support.figures import tell
+from support.foretelling import TELLING, foretell
 from support.process import free_port, running
 from support.servers import running_server
 from support.site import Served, serving
@@ -431,7 +432,8 @@ async def troubled(*names: str):
         fail(served, "main")
         facts = served.scene.board.targets["other"].facts
         facts |= {"slots_used": 91.0, "slots_usable": 97.0, "version": 170004.0}
-        facts |= {"in_recovery": True, "connection_exhaustion_seconds": 500.0}
+        facts |= {"in_recovery": True}
+        foretell(served.scene.board.targets["other"], TELLING)
         await served.desk.override(
             breaker(served, "other/write"),
             State.FORCED_OPEN,

@@ -1,8 +1,16 @@
 """A daemon that ends in whatever way, and the one after it."""
 
 import random
+from subprocess import Popen
 
-from support.lives import Life, Lives, breakers, differences
+from support.lives import (
+    NOWHERE,
+    STARTED_WITHIN,
+    Life,
+    Lives,
+    breakers,
+    differences,
+)
 from support.servers import one_breakable_server, one_server
 
 
@@ -43,6 +51,32 @@ def test_a_server_that_came_back_unseen_is_let_in_in_time(fresh_server, tmp_path
     assert changed == []
     assert seconds < 5.0
     assert told == ["closed -> open", "open -> half_open", "half_open -> closed"]
+
+
+def test_the_record_of_warnings_outlives_an_end_and_a_kill(tmp_path):
+    """What was put by as a process ended is there for the one after it, and once that was
+    killed, for the next. Nobody warned of a server that is nowhere."""
+    lives = Lives(tmp_path, NOWHERE)
+    missed = []
+    for end in (Popen.terminate, Popen.kill, Popen.terminate):
+        life = lives.begin()
+        try:
+            life.until(lambda s: states(s) == {"open"})
+            life.until(lambda _, life=life: missed_by(life))
+            missed.append(missed_by(life))
+            end(life.process)
+            life.process.wait(STARTED_WITHIN)
+        finally:
+            life.kill()
+
+    assert missed == [1, 1, 1]
+
+
+def missed_by(life: Life) -> int:
+    """Failures of main that came unannounced, by its own record."""
+    foretold = life.ask("/api/v1/targets/main")["forecast"]
+    missed: int = foretold["record"]["failure"]["missed"]
+    return missed
 
 
 def moves(life: Life) -> list[str]:

@@ -1,4 +1,5 @@
-"""How fast the store is: decisions, appends, what goes, what is read, upgrades.
+"""How fast the store is: decisions, appends, what goes, what is read, upgrades, and what
+forecasts have learned of a thousand targets.
 
 python tests/bench/store.py [ENTRIES]
 """
@@ -20,15 +21,16 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.wanted import Wanted
+from pgbreaker.sinks.store import Learned
 from pgbreaker.sinks.store.schema import SCHEMA, Schema
-from support.storing import override, storing
+from support.storing import override, storing, until
 
 BREAKERS = [f"db{n // 3}/{('connect', 'read', 'write')[n % 3]}" for n in range(500)]
 LATER = Schema(
-    2,
+    SCHEMA.version + 1,
     {
         **SCHEMA.steps,
-        2: "ALTER TABLE entry ADD COLUMN more TEXT;"
+        SCHEMA.version + 1: "ALTER TABLE entry ADD COLUMN more TEXT;"
         " CREATE INDEX entry_target ON entry (target, id);",
     },
 )
@@ -95,6 +97,53 @@ def memory(name: str) -> dict:
     return Breaker(name, DAEMON, 0.0, draw=lambda: 0.0).memory(1.0)
 
 
+def remembered(luck: random.Random) -> dict:
+    """As much as forecasts may remember of a target: 25 kB, most of it what is usual."""
+    signals = {
+        f"signal_{number}": {
+            "now": [luck.gauss(0.0, 1.0) for _ in range(4)],
+            "offsets": [luck.randrange(-999, 999) for _ in range(96)],
+            "deviations": [luck.randrange(999) for _ in range(48)],
+            "counts": [luck.randrange(14) for _ in range(48)],
+        }
+        for number in range(30)
+    }
+    return {"version": 1, "usual": signals}
+
+
+async def learning(path: Path, table: Table) -> None:
+    """What forecasts have learned, of a thousand targets. Each holds the loop, for so much
+    of a processor's time: who else is busy on the machine is not its fault."""
+    luck = random.Random(2)
+    memories = [remembered(luck) for _ in range(20)]
+    took, many = [], {}
+    for number in range(1000):
+        begun = time.thread_time()
+        many[f"db{number}"] = Learned.of(memories[number % 20], time.time())
+        took.append((time.thread_time() - begun) * 1000)
+    table.row("what was learned of a target, put by", took, p50=2, p99=5)
+    async with storing(path, clock=Clock(), max_size=2**28) as store:
+        begun = time.perf_counter()
+        store.learn(many)
+        await until(
+            lambda: store.size_bytes > sum(len(x.packed) for x in many.values())
+        )
+        took = [(time.perf_counter() - begun) * 1000]
+    table.row("that of a thousand, written", took, p50=2000)
+    print(f"{'bytes on disk a target':34} {size_of(path) / 1000:>10,.0f}")
+    begun = time.perf_counter()
+    async with storing(path, clock=Clock(), max_size=2**28) as store:
+        took = [(time.perf_counter() - begun) * 1000]
+        found = list(store.restored().learned.values())
+    table.row("that of a thousand, restored", took, p50=500)
+    took = []
+    for one in found:
+        begun = time.thread_time()
+        one.memory()
+        took.append((time.thread_time() - begun) * 1000)
+    table.row("what was learned of a target, read", took, p50=2, p99=5)
+
+
 async def restoring(path: Path, table: Table) -> None:
     took = []
     for _ in range(10):
@@ -112,7 +161,7 @@ async def upgrading(path: Path, count: int, table: Table) -> None:
     async with storing(path, clock=Clock(), max_size=2**31, schema=LATER) as store:
         took = (time.perf_counter() - begun) * 1000
         assert store.degraded is None
-        assert path.with_name(f"{path.name}.bak-v1").exists()
+        assert path.with_name(f"{path.name}.bak-v{SCHEMA.version}").exists()
     table.row(f"to upgrade {count:,} entries", [took], p50=5000)
 
 
@@ -139,6 +188,7 @@ async def main(count: int) -> int:
         home = Path(directory)
         table = Table("store", "ms")
         await decisions(home / "decisions.db", table)
+        await learning(home / "learned.db", table)
         await filling(home / "state.db", count, table)
         await restoring(home / "state.db", table)
         await upgrading(home / "state.db", count, table)

@@ -539,7 +539,8 @@ CASES = [
             *(of(name, **DB) for name in ("ConnectionsExhausted", "ConnectionsHigh")),
             of("ConnectionExhaustionPredicted", **DB),
             of("PoolerExhausted", **DB, database="app", user="shop"),
-            of("QuerySlow", **DB),
+            *(of(name, **DB) for name in ("QuerySlow", "FailurePredicted")),
+            of("PoolerExhaustionPredicted", **DB),
             of("ProbeStale", **DB, probe="ping"),
         ],
         {"TargetDown"},
@@ -608,6 +609,27 @@ CASES = [
         {"BreakerOpen"},
     ),
     Case(
+        "an open breaker is what was foretold of its target, and not of another",
+        [of("BreakerOpen", **READ)],
+        [
+            of("FailurePredicted", **DB),
+            of("ModelStale", target="users"),
+        ],
+        {"BreakerOpen", "ModelStale"},
+    ),
+    Case(
+        "while a breaker is open its target's model learns nothing",
+        [of("RecoverySlow", **READ)],
+        [of("ModelStale", **DB), of("FailurePredicted", target="users")],
+        {"RecoverySlow", "FailurePredicted"},
+    ),
+    Case(
+        "an open breaker is not what runs out",
+        [of("BreakerOpen", **READ)],
+        [of("ConnectionExhaustionPredicted", **DB)],
+        {"BreakerOpen", "ConnectionExhaustionPredicted"},
+    ),
+    Case(
         "an open breaker says nothing of the calls of another of its target",
         [of("BreakerOpen", **READ)],
         [of("FailureRateHigh", target="orders", breaker="orders/write")],
@@ -655,6 +677,30 @@ CASES = [
             of("ConnectionExhaustionPredicted", target="users"),
         ],
         {"ConnectionsExhausted", "ConnectionExhaustionPredicted"},
+    ),
+    Case(
+        "an exhausted pooler was coming, another stale replica was not",
+        [
+            of("PoolerExhausted", **DB, database="app", user="shop"),
+            of("ReplicaStale", target="users"),
+        ],
+        [
+            of("PoolerExhaustionPredicted", **DB),
+            of("ReplicaLagPredicted", **DB),
+        ],
+        {"PoolerExhausted", "ReplicaStale", "ReplicaLagPredicted"},
+    ),
+    Case(
+        "a stale replica was coming, the pooler before another target was not",
+        [
+            of("PoolerExhausted", target="users", database="app", user="shop"),
+            of("ReplicaStale", **DB),
+        ],
+        [
+            of("PoolerExhaustionPredicted", **DB),
+            of("ReplicaLagPredicted", **DB),
+        ],
+        {"PoolerExhausted", "ReplicaStale", "PoolerExhaustionPredicted"},
     ),
     Case(
         "exhausted slots say nothing of its namesake elsewhere",

@@ -8,12 +8,14 @@ import pytest
 
 from pgbreaker import app
 from pgbreaker.clock import Clock
+from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE
 from pgbreaker.core.plan import Config, HttpPlan, RecordPlan, TargetPlan
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import State, Transition
+from pgbreaker.monitor.backtest import Came, backtest
 from pgbreaker.monitor.replay import Replayed, replay
-from pgbreaker.sinks.record import read, recording
+from pgbreaker.sinks.record import read, read_all, recording
 from support.servers import one_breakable_server
 from support.watching import QUICK
 
@@ -100,3 +102,25 @@ async def test_the_same_rules_come_to_the_same_and_others_to_something_else(
     assert {state for _, _, state, _ in told(slower, "simulated")} == {State.OPEN}
     assert told(slower, "really") == told(same, "really")
     assert set(fewer.simulated) == {"main/connect"}
+
+
+@one_breakable_server
+async def test_an_outage_without_warning_is_one_failure_that_nobody_foresaw(
+    fresh_server, tmp_path
+):
+    """Three breakers open, one after the other: that is one thing that happened."""
+    path = tmp_path / "readings.jsonl"
+    await recorded_outage(fresh_server, path)
+
+    done = backtest(read_all(tmp_path))
+
+    target = done.targets["main"]
+    failure, connections = (
+        next(found for found in target.results if found.of == of)
+        for of in (FAILURE, CONNECTIONS)
+    )
+    assert (failure.score.missed, failure.failures, failure.warnings) == (1, 1, 0)
+    assert connections.failures == 0
+    assert [told.came for told in done.told] == [Came.MISSED]
+    assert target.readings > 10
+    assert 0 < target.seen <= done.ended - done.began

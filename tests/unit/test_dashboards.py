@@ -11,6 +11,7 @@ import yaml
 
 from boards import limits, links
 from boards.files import written
+from pgbreaker.core.forecast.warning import KINDS, LIKELY
 from pgbreaker.metrics import LIBRARY
 from pgbreaker.monitor.outlook import OUTLOOK
 from pgbreaker.probes import PROBES
@@ -44,6 +45,8 @@ OTHERS = re.compile(r"up|ALERTS(_FOR_STATE)?|process_\w+|alertmanager_\w+")
 UNITS = ("none", "short", "string", "percentunit", "s", "bytes", "Bps", "ops", "reqps")
 SUFFIXES = ("_bucket", "_sum", "_count")
 
+SLOW = ("xid", "multixact", "sequence", "slot", "archiver", "disk")
+
 # What alerts compare with beside the number that they are about.
 GUARDS = {
     "PgbreakerProbeStale": {3},  # intervals, which panels take off beforehand
@@ -52,13 +55,33 @@ GUARDS = {
     "PgbreakerQuerySlow": {0.05, 1},  # the same, seconds, and times the threshold
     "PgbreakerPoolExhaustionPredicted": {0.6},  # use below which nothing is said
     "PgbreakerPoolerExhausted": {60},  # seconds since pgbouncer last answered
+    "PgbreakerPoolerExhaustionPredicted": {60},  # the same
     "PgbreakerErrorBudgetBurnFast": {10},  # bad calls below which nothing is said
     "PgbreakerErrorBudgetBurnSlow": {10},
 }
 # Where a panel shows by another metric what the alert goes by.
+_RUNWAY = {"pgbreaker_runway_seconds"}
 INSTEAD = {
+    "PgbreakerConnectionExhaustionPredicted": {
+        "pgbreaker_connection_exhaustion_seconds"
+    },
+    "PgbreakerPoolerExhaustionPredicted": _RUNWAY,
+    "PgbreakerReplicaLagPredicted": _RUNWAY,
+    "PgbreakerRunwayShort": _RUNWAY,
+    "PgbreakerFailurePredicted": {"pgbreaker_failure_probability"},
     # Each opening from closed sets it, and it needs no window of a fixed length.
     "PgbreakerBreakerFlapping": {"pgbreaker_breaker_left_closed_timestamp_seconds"},
+}
+
+
+# Where the daemon decides, and no rule compares: what its warnings begin at.
+_WITHIN = {of: {kind.within} for of, kind in KINDS.items()}
+DECIDED = {
+    "PgbreakerConnectionExhaustionPredicted": _WITHIN["connections"],
+    "PgbreakerPoolerExhaustionPredicted": _WITHIN["pool"],
+    "PgbreakerReplicaLagPredicted": _WITHIN["lag"],
+    "PgbreakerRunwayShort": set().union(*map(_WITHIN.get, SLOW)),
+    "PgbreakerFailurePredicted": {LIKELY},
 }
 
 
@@ -266,7 +289,9 @@ def test_a_limit_is_the_number_of_its_alert(limit):
     severity = {limits.CRITICAL: "critical", limits.WARNING: "warning"}[limit.color]
 
     assert rule["labels"]["severity"] == severity
-    if limit is limits.POOL_FULL:  # used >= most: 1, where it is a ratio
+    if rule["alert"] in DECIDED:
+        assert DECIDED[rule["alert"]] == {limit.value}
+    elif limit is limits.POOL_FULL:  # used >= most: 1, where it is a ratio
         assert ">= on (job, instance, breaker)" in " ".join(rule["expr"].split())
     else:
         assert limit.value in numbers(rule["expr"])
@@ -282,7 +307,7 @@ def test_each_number_of_an_alert_is_a_limit(name):
 @pytest.mark.parametrize("limit", LIMITS, ids=str)
 def test_a_limit_is_drawn_where_its_metric_is(limit):
     name = f"Pgbreaker{limit.alert}"
-    wanted = metrics(ALERTS[name]["expr"]) | INSTEAD.get(name, set())
+    wanted = INSTEAD.get(name) or metrics(ALERTS[name]["expr"])
     places = [
         title
         for title, panel in DATA.items()

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
 
 from pgbreaker.app.memories import Memories, recall
 from pgbreaker.clock import Clock
@@ -17,6 +18,7 @@ from pgbreaker.monitor.pulse import Pulse
 from pgbreaker.monitor.schedule import Schedule
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Hub
+from pgbreaker.sinks.store import Learned
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +58,15 @@ class Fleet:
         clock: Clock,
         *,
         rests: bool = False,
+        learned: dict[str, Learned] | None = None,
     ) -> None:
         """Be ready to watch.
 
         Args:
             rests: Whether others may watch targets instead, so that each is watched only
                 once `watch` says so.
+            learned: Target -> what forecasts had learned of it before this process began;
+                it is taken from.
         """
         self._board = board
         self._hub = hub
@@ -73,6 +78,9 @@ class Fleet:
         self._leaving: set[asyncio.Task[None]] = set()
         self._rests = rests
         self._changing = asyncio.Lock()
+        # Target -> what was learned of it by a patrol that goes round it no more; until
+        # another has begun to.
+        self._learned = {} if learned is None else learned
         self.patrols: dict[str, Patrol] = {}
         if not rests:
             for name, target in board.targets.items():
@@ -86,7 +94,32 @@ class Fleet:
             self._clock,
             doorway=self._doorway,
             late=self._pulse.lost_since,
+            recall=partial(self._recall, target.plan.name),
         )
+
+    def _recall(self, name: str) -> tuple[Mapping[str, Any], Seconds] | None:
+        learned = self._learned.pop(name, None)
+        if learned is None:
+            return None
+        return learned.memory(), max(0.0, self._clock.wall() - learned.at)
+
+    def learned(self, name: str) -> Learned | None:
+        """What forecasts have learned of a target, by now or up to when this daemon last
+        looked at it. None: nothing."""
+        patrol = self.patrols.get(name)
+        memory = None if patrol is None else patrol.memory()
+        if memory is None:
+            return self._learned.get(name)
+        return Learned.of(memory, self._clock.wall())
+
+    async def _put_by(self, leaving: Iterable[Patrol]) -> None:
+        """Keep what patrols that have halted have learned for those who come after."""
+        for patrol in leaving:
+            memory = patrol.memory()
+            if memory is not None:
+                learned = Learned.of(memory, self._clock.wall())
+                self._learned[patrol.board.plan.name] = learned
+                await asyncio.sleep(0)  # of a thousand it takes a second
 
     def start(self) -> None:
         """Begin; needs a running loop."""
@@ -132,6 +165,7 @@ class Fleet:
             for patrol in leaving:
                 patrol.board.rest()  # what its last round has told
                 self._dismiss(patrol)
+            await self._put_by(leaving)
 
     async def _take(self, plans: Iterable[TargetPlan]) -> None:
         wanted = {plan.name: plan for plan in plans}
@@ -148,10 +182,12 @@ class Fleet:
         # Whoever is on a round may still tell of the old board until it has stopped.
         leaving = [self.patrols[n] for n in (*coming, *gone) if n in self.patrols]
         await asyncio.gather(*(patrol.halt() for patrol in leaving))
+        await self._put_by(leaving)
         # From here to the end nothing waits: nobody sees half of it.
         for name in gone:
             self._board.remove(name)
             self.patrols.pop(name, None)
+            self._learned.pop(name, None)
         for name, target in coming.items():
             if name in known:
                 target.inherit(known[name])

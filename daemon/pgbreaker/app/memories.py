@@ -1,10 +1,11 @@
-"""What breakers remember, from one process to the next."""
+"""What breakers remember, and what forecasts have learned, from one process to the next."""
 
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeAlias
+from zlib import crc32
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
@@ -12,12 +13,17 @@ from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board
 from pgbreaker.sinks.hub import Event
-from pgbreaker.sinks.store import Rollup, Store
+from pgbreaker.sinks.store import Learned, Rollup, Store
 
 log = logging.getLogger(__name__)
 
 _EVERY: Final[Seconds] = 5.0  # so old a window can be that a kill -9 leaves
 _AT_ONCE: Final = 20  # breakers; a thousand targets' would hold the loop up for long
+
+# With what a round loses to a busy loop, a kill -9 costs a quarter of an hour of what was
+# learned in weeks.
+_LEARNED_EVERY: Final[Seconds] = 840.0
+_FEWEST: Final = 10  # parts of it; usually a second each
 
 Memories: TypeAlias = Mapping[str, tuple[float, Mapping[str, Any]]]
 """Breaker -> wall time at which it was written, and what is remembered of it."""
@@ -86,3 +92,53 @@ class Keeper:
         now = self._clock.now()
         found = [b for name in names if (b := self._board.breaker(name)) is not None]
         self._store.keep({breaker.name: breaker.memory(now) for breaker in found})
+
+
+class ForecastKeeper:
+    """Has the store keep what forecasts have learned."""
+
+    def __init__(
+        self,
+        targets: Collection[str],
+        learned: Callable[[str], Learned | None],
+        store: Store,
+        *,
+        every: Seconds = _LEARNED_EVERY,
+    ) -> None:
+        """Keep what was *learned* in *store*.
+
+        Args:
+            targets: Names of the targets there are, at any time.
+            learned: Says what was learned of one. None: nothing.
+            every: Seconds in which that of each target is kept once.
+        """
+        self._every = every
+        self._targets = targets
+        self._learned = learned
+        self._store = store
+
+    async def keep(self) -> None:
+        """Have all of it kept, as it is now."""
+        for target in tuple(self._targets):
+            self._keep(target)
+            await asyncio.sleep(0)  # of a thousand it takes a second
+
+    async def run(self) -> None:
+        """Keep each target's in its slot of the time, until cancelled.
+
+        Its slot is by its name: one that comes is kept within that time, too, whoever
+        comes and goes besides.
+        """
+        slots = max(_FEWEST, round(self._every))
+        while True:
+            for slot in range(slots):
+                await asyncio.sleep(self._every / slots)
+                for target in tuple(self._targets):
+                    if crc32(target.encode()) % slots == slot:
+                        self._keep(target)
+                        await asyncio.sleep(0)
+
+    def _keep(self, target: str) -> None:
+        learned = self._learned(target)
+        if learned is not None:
+            self._store.learn({target: learned})

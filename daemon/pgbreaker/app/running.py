@@ -21,7 +21,7 @@ from pgbreaker import __version__
 from pgbreaker import config as files
 from pgbreaker.app.alerting import Alerting
 from pgbreaker.app.fleet import Fleet, board_of
-from pgbreaker.app.memories import Keeper
+from pgbreaker.app.memories import ForecastKeeper, Keeper
 from pgbreaker.app.peering import own_peers, peers_of
 from pgbreaker.app.renewal import Renewal, Source
 from pgbreaker.app.works import Works
@@ -31,7 +31,7 @@ from pgbreaker.core.metric import Shown
 from pgbreaker.core.plan import AdvicePlan, Config, OtlpPlan, PeersPlan, StorePlan
 from pgbreaker.core.units import Seconds, counted, lasting
 from pgbreaker.monitor.desk import Desk
-from pgbreaker.monitor.outlook import OUTLOOK
+from pgbreaker.monitor.outlook import COMPUTED, OUTLOOK
 from pgbreaker.monitor.patrol import Patrol
 from pgbreaker.monitor.pausing import Pausing
 from pgbreaker.monitor.pulse import Pulse
@@ -162,9 +162,7 @@ async def running(
         ground = await _ground(config, clock, also, env, works, stack)
         board, history = ground.board, ground.history
         schedule, pulse = Schedule(clock), Pulse(clock)
-        fleet = Fleet(
-            *(board, ground.hub, schedule, pulse, clock), rests=config.peers is not None
-        )
+        fleet = _fleet(config, ground, schedule, pulse, works, stack)
         desk = Desk(board, ground.hub, history, clock)
         renewal, peers = None, _peers(ground, config.peers, fleet, desk)
         if source is not None:
@@ -288,7 +286,9 @@ async def _ground(
     stack.push_async_callback(alerting.close)
     recorder = None
     if config.record is not None:
-        recorded = recording(config.record, config.targets, clock, __version__)
+        recorded = recording(
+            config.record, config.targets, clock, __version__, COMPUTED
+        )
         recorder = await stack.enter_async_context(recorded)
     # Each after those whom it asks. They end after the patrols and the schedule: nothing
     # moves a breaker by then.
@@ -355,6 +355,29 @@ def _keeping(
     stack.callback(keeper.keep)
     works.begin(stack, "keeper", keeper.run())
     return rollup, keeper
+
+
+def _fleet(
+    config: Config,
+    ground: _Ground,
+    schedule: Schedule,
+    pulse: Pulse,
+    works: Works,
+    stack: AsyncExitStack,
+) -> Fleet:
+    """Put the fleet together. What its forecasts learn is kept from now on, and all of it
+    once more when nobody watches any longer."""
+    fleet = Fleet(
+        *(ground.board, ground.hub, schedule, pulse, ground.clock),
+        rests=config.peers is not None,
+        learned=ground.restored.learned,
+    )
+    if ground.store is not None:
+        targets = ground.board.targets.keys()
+        keeper = ForecastKeeper(targets, fleet.learned, ground.store)
+        stack.push_async_callback(keeper.keep)
+        works.begin(stack, "forecast keeper", keeper.run())
+    return fleet
 
 
 def _traces(

@@ -38,6 +38,7 @@ VERBS: Final[Mapping[str, str]] = {
     "export": "files:export",
     "alerts": "alerting:alerts",
     "simulate": "replaying:simulate",
+    "backtest": "backtesting:backtest",
     "support-bundle": "bundling:support_bundle",
     "hash-password": "files:hash_password",
     "completion": "shells:completion",

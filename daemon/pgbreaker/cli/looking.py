@@ -14,10 +14,18 @@ import click
 from pgbreaker.cli import options
 from pgbreaker.cli.daemon import Asked
 from pgbreaker.cli.ending import EndError
-from pgbreaker.cli.table import GRADES, UNKNOWN, grade, stated, table
+from pgbreaker.cli.table import GRADES, UNKNOWN, clip_line, grade, stated, table
 from pgbreaker.core import wall
 from pgbreaker.core.entry import Kind
-from pgbreaker.core.units import Seconds, duration, hundredths, lasting
+from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, KINDS
+from pgbreaker.core.units import (
+    Seconds,
+    duration,
+    hundredths,
+    lasting,
+    percent,
+    roughly,
+)
 
 if TYPE_CHECKING:
     from pgbreaker.web.api.tables import Table
@@ -41,7 +49,11 @@ every five."""
 )
 @options.asks
 def status(daemon: Asked, form: str, graded: bool) -> None:
-    """Show every target and breaker of the daemon."""
+    """Show every target and breaker of the daemon.
+
+    Below the table is what forecasts warn of. They decide nothing: neither a breaker nor
+    the exit code.
+    """
     seen = daemon.get("/api/v1/status", "targets", "time")
     if form == "json":
         click.echo(json.dumps(seen, indent=2))
@@ -53,7 +65,7 @@ def status(daemon: Asked, form: str, graded: bool) -> None:
 
 
 def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]:
-    """A status as a table, after what people have decided."""
+    """A status as a table, after what people have decided, before what is foretold."""
     now = moment(seen["time"])
     yield from _told(seen, now)
     rows = []
@@ -70,6 +82,9 @@ def shown(seen: Mapping[str, Any], *, width: int | None = None) -> Iterator[str]
             for breaker in target["breakers"]
         ]
     yield from table(("TARGET", "BREAKER", "STATE", "FOR", "WHY"), rows, width=width)
+    for told in seen.get("warnings", ()):  # an older daemon has none
+        age = _age(told["since"], now)
+        yield clip_line(f"{told['target']}: {told['reason']} (warned for {age})", width)
 
 
 def why(breaker: Mapping[str, Any]) -> str:
@@ -135,7 +150,7 @@ def moment(text: str) -> datetime:
 
 
 def _prom(seen: Mapping[str, Any]) -> Iterator[str]:
-    """The states alone, for a node exporter's text file collector."""
+    """States and warnings alone, for a node exporter's text file collector."""
     name = "pgbreaker_breaker_state"
     yield f"# HELP {name} 1 for the state that the breaker is in."
     yield f"# TYPE {name} gauge"
@@ -148,11 +163,25 @@ def _prom(seen: Mapping[str, Any]) -> Iterator[str]:
             for state in GRADES:
                 is_it = int(state == breaker["state"])
                 yield f'{name}{{{labels},state="{state}"}} {is_it}'
+    yield from _prom_warnings(seen.get("warnings", ()))
+
+
+def _prom_warnings(warnings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not warnings:
+        return
+    name = "pgbreaker_forecast_warning"
+    yield f"# HELP {name} 1 for what is warned of."
+    yield f"# TYPE {name} gauge"
+    for told in warnings:
+        yield f'{name}{{target="{told["target"]}",of="{told["of"]}"}} 1'
 
 
 # -- check -------------------------------------------------------------------------
 
 _WORDS: Final = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+_PRESSING: Final = frozenset((CONNECTIONS, "pool", FAILURE))
+"""What is worth a WARNING when it is foretold: it turns callers away within the hour."""
 
 
 @click.command(epilog=options.examples("pgbreaker check primary"))
@@ -163,6 +192,8 @@ def check(daemon: Asked, target: str) -> None:
 
     Exits 0 when all its breakers are closed, 1 when one is half-open or it is
     degraded, 2 when one is open, 3 when that is not known. In maintenance it is 0.
+    It is 1, too, while it is warned that connection slots or a pool run out, or that a
+    breaker opens. Other warnings, of what has days, are told and change no code.
     """
     # Whoever asks by this protocol knows four codes and reads stdout alone.
     try:
@@ -175,6 +206,10 @@ def check(daemon: Asked, target: str) -> None:
         sys.exit(UNKNOWN)
     found = grade(seen)
     said = _said(seen)
+    warnings = (seen.get("forecast") or {}).get("warnings", ())  # an older one has none
+    if any(told["of"] in _PRESSING for told in warnings):
+        found = max(found, 1)
+    said = "; ".join((said, *(f"forecast: {told['reason']}" for told in warnings)))
     if seen.get("maintenance"):
         said = f"in maintenance ({seen['maintenance']['reason']}); {said}"
         found = 0
@@ -255,6 +290,7 @@ def explain(daemon: Asked, breaker: str, at: str | None) -> None:
     window = seen.get("window") or {}
     facts += [(f"window {name}", _number(value)) for name, value in window.items()]
     facts += _passed(daemon, seen)
+    facts += _foretold(daemon, seen)
     _list_facts(facts)
 
 
@@ -283,6 +319,36 @@ def _passed(daemon: Asked, breaker: Mapping[str, Any]) -> Iterator[tuple[str, st
         if share is not None:
             said = f"{hundredths(share)} of {lasting(span['seen_seconds'])} seen"
             yield f"passed in {span['span']}", said
+
+
+def _foretold(daemon: Asked, breaker: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is foretold of a breaker's target, warnings first; nothing where this daemon
+    does not watch it, or is an older one."""
+    target = quote(breaker["target"], safe="")
+    try:
+        answer = daemon.ask("GET", f"/api/v1/targets/{target}")
+    except (
+        EndError
+    ):  # what the breaker does now was told, and stands without its future
+        return
+    seen = daemon.read(answer, "name").get("forecast") if answer.is_good else None
+    if not seen:
+        return
+    for told in seen["warnings"]:
+        record = seen["record"].get(told["of"])
+        said = f"{told['reason']} (since {told['since']}"
+        yield "warned of", f"{said}; {record['text']})" if record else f"{said})"
+    for change in seen["changes"]:
+        yield "not as usual", str(change["text"])
+    if seen["failure_probability"] is not None:
+        yield "may open", "; ".join((_odds(seen), *seen["reasons"]))
+    elif seen["silent_because"] is not None:
+        yield "may open", f"the model is silent: {seen['silent_because']}"
+
+
+def _odds(seen: Mapping[str, Any]) -> str:
+    likely = percent(seen["failure_probability"])
+    return f"{likely} likely within {roughly(KINDS[FAILURE].within)}"
 
 
 def _number(value: object) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     epilog=options.examples("pgbreaker simulate readings.jsonl --config stricter.yaml")
 )
 @click.argument(
-    "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "recording", metavar="RECORDING|DIR", type=click.Path(exists=True, path_type=Path)
 )
 @click.option(
     "--config",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def simulate(recording: Path, path: Path, target: str | None, form: str) -> None:
     """Replay RECORDING against other thresholds.
 
-    RECORDING is what the daemon wrote by its key record. The readings go through the
+    RECORDING is what the daemon wrote by its key record, or a directory of such. The readings go through the
     same judgement and the same breakers, on the clock of then; shown is what would have
     opened when, beside what really did. Targets are found by their names.
 
@@ -46,7 +46,7 @@ def simulate(recording: Path, path: Path, target: str | None, form: str) -> None
     """
     from pgbreaker import config
     from pgbreaker.monitor.replay import replay
-    from pgbreaker.sinks.record import read
+    from pgbreaker.sinks.record import read_all
 
     plans = config.load(path).targets
     names = [plan.name for plan in plans]
@@ -54,7 +54,7 @@ def simulate(recording: Path, path: Path, target: str | None, form: str) -> None
         raise click.UsageError(
             f"no target is called {target!r} in {path}; there are {', '.join(names)}"
         )
-    done = replay(partial(read, recording), plans, only=target)
+    done = replay(partial(read_all, recording), plans, only=target)
     if form == "json":
         click.echo(json.dumps(_as_json(done), indent=2))
         return
@@ -71,6 +71,7 @@ def _told(done: "Replayed", name: str) -> Iterator[str]:
         f" ({lasting(done.ended - done.began)}),"
         f" {counted(done.readings, 'reading')}"
     )
+    yield from (part.text for part in done.unread)
     if done.goes_on:
         yield "the breakers had seen more before that, which is not recorded"
     if done.overridden:
@@ -156,6 +157,7 @@ def _as_json(done: "Replayed") -> dict[str, Any]:
         "readings": done.readings,
         "overridden": done.overridden,
         "unknown_targets": sorted(done.unknown),
+        "unread": [part.text for part in done.unread],
         "breakers": {
             breaker: {
                 "really": told(done.really.get(breaker)),

@@ -424,10 +424,16 @@ class StoreShape(Model):
 
 class RecordShape(Model):
     path: Annotated[
-        words.File, Field(description="file that every reading is written to")
+        words.File,
+        Field(
+            description="file that every reading is written to; full ones are kept beside it, compressed"
+        ),
     ]
     max_size: Annotated[
-        RecordSize, Field(description="size that it may have, with the one before it")
+        RecordSize,
+        Field(
+            description="size that all of them may have together; the oldest goes first"
+        ),
     ] = _RECORDED
 
 
@@ -553,7 +559,9 @@ class FileShape(Model):
     ] = None
     record: Annotated[
         RecordShape | None,
-        Field(description="where readings are recorded, for `pgbreaker simulate`"),
+        Field(
+            description="where readings are recorded, for `pgbreaker simulate` and `pgbreaker backtest`"
+        ),
     ] = None
     log: Annotated[LogShape, Field(description="what it logs")] = LogShape()
     otlp: Annotated[

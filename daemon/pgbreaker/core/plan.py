@@ -189,11 +189,11 @@ class StorePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordPlan:
-    """Where every reading is written, for `pgbreaker simulate`.
+    """Where every reading is written, for `pgbreaker simulate` and `pgbreaker backtest`.
 
     Attributes:
-        path: The file; one JSON object a line.
-        max_size: Bytes that it may take, with the one before it.
+        path: The file; full ones are kept beside it, compressed.
+        max_size: Bytes that all of them may take together; the oldest goes first.
     """
 
     path: Path

@@ -1,8 +1,11 @@
 """From a reading to the breakers: judge it, tell them, tell the world."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from hashlib import sha256
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, urlsplit
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
@@ -15,15 +18,23 @@ from pgbreaker.core.judge import (
     is_mute,
     judge,
 )
+from pgbreaker.core.plan import TargetPlan
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Outcome
-from pgbreaker.core.units import Share
+from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.notices import notices
 from pgbreaker.monitor.outlook import Outlook
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.hub import Hub
 
+log = logging.getLogger(__name__)
+
+Recall: TypeAlias = Callable[[], tuple[Mapping[str, Any], Seconds] | None]
+"""Gives back what `Feed.memory` once was, and how many seconds ago. None: nothing is
+remembered. Raises ValueError: It was damaged."""
+
 _NEARLY_FULL: Final[Share] = 0.9
+_OF_ADDRESS: Final = ("host", "port", "dbname", "database")
 
 
 class Feed:
@@ -41,8 +52,12 @@ class Feed:
         clock: Clock,
         when_told: Callable[[str], None] = lambda _code: None,
         when_filling: Callable[[], None] = lambda: None,
+        recall: Recall = lambda: None,
     ) -> None:
         self.board = board
+        self._recall: Recall | None = recall  # until the first reading
+        self._place = _place_of(board.plan)
+        self._system: str | None = None  # the cluster that the outlook has learned of
         self.decides = deciding(board.plan.probes)
         # A probe is as quick as ever though it cannot tell just now.
         served = [d for o, d in self.decides.items() if o in board.breakers]
@@ -65,10 +80,12 @@ class Feed:
             bearer=SATURATION if SATURATION in probes else PING,
         )
         self.board.foretold = outlook.foretold
+        self.board.forewarnings = outlook.warnings
         return outlook
 
     def show(self, reading: Reading) -> None:
         """Tell the world, but not the breakers."""
+        self._recognise(reading)
         seen = self._outlook.take(reading)
         if seen:
             reading = replace(reading, values={**reading.values, **seen})
@@ -80,6 +97,45 @@ class Feed:
         self._hub.publish(reading)
         if reading.probe == SATURATION and self.is_nearly_full:
             self._when_filling()
+
+    def _recognise(self, reading: Reading) -> None:
+        """Go on by what was learned before, unless it was of another server."""
+        if self._recall is not None:
+            recall, self._recall = self._recall, None
+            try:
+                self._go_on(recall())
+            except ValueError as error:
+                name = self.board.plan.name
+                log.warning("the forecasts of %s begin anew: %s", name, error)
+                self._outlook = self._new_outlook()
+        system = reading.values.get("system_id")
+        if not isinstance(system, str) or system == self._system:
+            return
+        if self._system is not None:
+            # Nobody saw it change when it did so while no process watched.
+            self._outlook = self._new_outlook()
+        self._system = system
+
+    def _go_on(self, told: tuple[Mapping[str, Any], Seconds] | None) -> None:
+        memory, ago = told or ({}, 0.0)
+        if memory.get("place") != self._place:
+            return
+        outlook, system = memory.get("outlook"), memory.get("system")
+        if not isinstance(outlook, Mapping):
+            raise ValueError("what they had learned is missing")  # noqa: TRY004 - as other damage
+        self._outlook.recall(outlook, ago)
+        self._system = system if isinstance(system, str) else None
+
+    def memory(self) -> dict[str, Any] | None:
+        """What the forecasts have learned, fit for JSON, and of whom. None: nothing came
+        yet to learn from."""
+        if self._recall is not None:
+            return None
+        return {
+            "place": self._place,
+            "system": self._system,
+            "outlook": self._outlook.memory(),
+        }
 
     def judge(self, reading: Reading) -> None:
         """Tell the world and the breakers, in this order: a move is explained by
@@ -161,3 +217,12 @@ class Feed:
     def is_deciding(self, probe: str) -> bool:
         """Whether some breaker of the target goes by *probe*, when it can tell."""
         return probe in self._deciding
+
+
+def _place_of(plan: TargetPlan) -> str:
+    """Where the server is by its address, such that two can be compared and nobody reads
+    it: role and password are none of it."""
+    parts = urlsplit(plan.dsn.reveal())
+    said = [pair for pair in parse_qsl(parts.query) if pair[0] in _OF_ADDRESS]
+    place = (parts.netloc.rpartition("@")[2], parts.path, sorted(said))
+    return sha256(repr(place).encode()).hexdigest()[:16]

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.units import Seconds, lasting
 from pgbreaker.monitor.doorway import Doorway
-from pgbreaker.monitor.feed import Feed
+from pgbreaker.monitor.feed import Feed, Recall
 from pgbreaker.monitor.line import Line
 from pgbreaker.monitor.round import Round, grouped
 from pgbreaker.monitor.schedule import Schedule
@@ -42,11 +42,12 @@ class Patrol:
         *,
         doorway: Doorway | None = None,
         late: Late = lambda _since: 0.0,
+        recall: Recall = lambda: None,
     ) -> None:
         self.board = board
         self._clock = clock
         self._schedule = schedule
-        self._feed = Feed(board, hub, clock, self._told, self._filling)
+        self._feed = Feed(board, hub, clock, self._told, self._filling, recall)
         target = Target(board.plan, late)
         self._line = Line(target, clock, self._alarm, doorway)
         self._sentinel = Sentinel(self._line, self._feed, clock, self._hasten)
@@ -87,6 +88,10 @@ class Patrol:
                     asked = ", ".join(watch.probes)
                     return f"{asked} of {name} has not run for {lasting(silent)}"
         return None
+
+    def memory(self) -> dict[str, Any] | None:
+        """What the forecasts have learned, fit for JSON. None: nothing yet."""
+        return self._feed.memory()
 
     async def halt(self) -> None:
         """Go round no more; what is under way is cut short, and nothing is told after."""

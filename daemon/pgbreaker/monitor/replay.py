@@ -25,7 +25,7 @@ from pgbreaker.monitor.feed import Feed
 from pgbreaker.probes import PROBES, probe_called
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.hub import Event, Hub
-from pgbreaker.sinks.record import Begun, Heard, Recorded, Rules
+from pgbreaker.sinks.record import Begun, Heard, Recorded, Rules, Unread
 
 _MIDDLE: Final[Share] = 0.5  # of a lot that really was never drawn
 
@@ -68,6 +68,7 @@ class Replayed:
         really: Breaker -> what it did.
         simulated: Breaker -> what it would have done.
         unknown: Targets that were recorded and that the configuration has not.
+        unread: Damage of the recording.
         overridden: Times that somebody's word went before a breaker's: a replay knows
             what the breakers themselves did.
         goes_on: Whether breakers had seen more than what is recorded.
@@ -79,6 +80,7 @@ class Replayed:
     really: dict[str, Course] = field(default_factory=dict)
     simulated: dict[str, Course] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    unread: list[Unread] = field(default_factory=list)
     overridden: int = 0
     goes_on: bool = False
 
@@ -140,6 +142,8 @@ class _Replay:
                     self._read(event.reading, event.at)
                 case Transition():
                     self._really(event)
+                case Unread():
+                    self.done.unread.append(event)
         return self.done
 
     def _read(self, reading: Reading, told: float) -> None:
@@ -217,7 +221,7 @@ def _lots(events: Iterable[Recorded]) -> Mapping[str, list[Share]]:
     lots: dict[str, list[Share]] = defaultdict(list)
     for event in events:
         if isinstance(event, Begun):
-            rules = dict(event.targets)
+            rules |= event.targets
         elif isinstance(event, Transition) and event.after is State.OPEN:
             target = event.breaker.partition("/")[0]
             if target in rules and event.cause not in BY_OPERATORS:

@@ -10,6 +10,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.circle import Circle
 from pgbreaker.core.condition import Condition as Condition
 from pgbreaker.core.forecast.foretold import Foretold
+from pgbreaker.core.forecast.warning import Forewarning
 from pgbreaker.core.judge import GONE, PING, SHUT_OUT, deciding
 from pgbreaker.core.maintenance import Window
 from pgbreaker.core.plan import TargetPlan
@@ -65,6 +66,8 @@ class TargetBoard:
         reports: What applications tell, of this target's breakers or another's. None:
             nobody listens to them.
         foretold: Says what is foretold of it. None: nobody watches it here.
+        forewarnings: Kind -> the warning of it that stands; kept by whoever foretells,
+            so that it costs nothing to see that there is none.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class TargetBoard:
         self.circle: Circle | None = None
         self.reports: Reports | None = None
         self.foretold: Callable[[], Foretold] | None = None
+        self.forewarnings: Mapping[str, Forewarning] = {}
         self._clock = clock
         # Of work that nobody does here, no probe is bad news: a replica takes no commit.
         decides = deciding(plan.probes)
@@ -160,6 +164,12 @@ class TargetBoard:
                 return f"probe {probe} ended {reading.finding.value}: {seen}"
         return f"answered the last ping in {lasting(ping.took)}"
 
+    def warnings(self) -> tuple[Forewarning, ...]:
+        """What it is warned of, the most urgent first."""
+        if not self.forewarnings or self.foretold is None:
+            return ()
+        return self.foretold().warnings
+
     def ballot(self, operation: str) -> Ballot | None:
         """What the daemons think of a breaker. None: this one is the only one."""
         if self.circle is None:
@@ -180,7 +190,7 @@ class TargetBoard:
         for seen in (self.readings, self.facts, self._seen, self.notices):
             seen.clear()
         self.connections = 0
-        self.foretold = None
+        self.foretold, self.forewarnings = None, {}
 
     def mirror(self, operation: str) -> None:
         """Note that a breaker is as another daemon has it."""

@@ -13,6 +13,7 @@ from pgbreaker.core.reading import Reading
 from pgbreaker.core.wall import moment
 from pgbreaker.sinks.board import Board, TargetBoard
 from pgbreaker.sinks.recent import Run
+from pgbreaker.web import foretelling
 
 _NO_CAUSE: Final = {"code": None, "sqlstate": None, "probe": None}
 
@@ -97,7 +98,12 @@ class Views:
             "store": self._store(),
             "reload": self._reload(),
             "peers": self._peers(),
-            "targets": [self.target(t) for t in self._board.targets.values()],
+            "warnings": [
+                told
+                for target in self._board.targets.values()
+                for told in foretelling.warnings(target, self._clock)
+            ],
+            "targets": [self._target(t) for t in self._board.targets.values()],
         }
 
     def _overrides(self) -> int:
@@ -203,8 +209,16 @@ class Views:
             shown["breaker_status"] = self.breaker(target, operation)
         return shown
 
+    def targets(self) -> list[dict[str, Any]]:
+        """Every target."""
+        return [self.target(target) for target in self._board.targets.values()]
+
     def target(self, target: TargetBoard) -> dict[str, Any]:
-        """One target with its breakers, probes and facts."""
+        """One target with its breakers, probes, facts, and what is foretold of it."""
+        told = foretelling.forecast(target, self._clock)
+        return {**self._target(target), "forecast": told}
+
+    def _target(self, target: TargetBoard) -> dict[str, Any]:
         window = target.maintenance
         return {
             "name": target.plan.name,

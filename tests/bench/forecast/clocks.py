@@ -264,12 +264,12 @@ def _lag(luck: random.Random, every: Seconds, fails: bool) -> _Steps:
 
 
 _CLOCKS: Final[dict[Ticking, tuple[Seconds, _Course]]] = {
-    Ticking.XID: (1800.0, _ids("xid_age_max")),
-    Ticking.MULTIXACT: (1800.0, _ids("mxid_age_max")),
+    Ticking.XID: (3600.0, _ids("xid_age_max")),
+    Ticking.MULTIXACT: (3600.0, _ids("mxid_age_max")),
     Ticking.SEQUENCE: (3600.0, _sequence),
-    Ticking.SLOT: (30.0, _slot),
+    Ticking.SLOT: (60.0, _slot),
     Ticking.DISK: (900.0, _disk),
-    Ticking.ARCHIVER: (30.0, _archiver),
-    Ticking.LAG: (5.0, _lag),
+    Ticking.ARCHIVER: (60.0, _archiver),
+    Ticking.LAG: (10.0, _lag),
 }
 """Seconds between two readings of each clock, and how it goes."""

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clocks import Ticking
 from forecasters import Ours, plain
 from incidents import ALL, DAY, Kind, healthy, readings
+from latency import listen, report_latency
 from report import machine, percentile
 from trial import (
     EACH,
@@ -69,6 +70,14 @@ def main() -> int:
         if asked.only in (None, "clocks"):
             count = 10 if asked.quick else EACH * targets
             report_clocks(list(clocks(workers, first, count)), goals)
+        if asked.only in (None, "latency"):
+            report_latency(
+                list(
+                    workers.map(
+                        listen, range(first, first + (4 if asked.quick else 30))
+                    )
+                )
+            )
     print(f"\n{time.monotonic() - begun:.0f} s")
     return goals.close()
 

@@ -339,6 +339,18 @@ def _ages(luck: random.Random, count: int) -> array:
     return ages
 
 
+def latencies(seed: int, *, days: float) -> tuple[float, array]:
+    """Make the mean times of statements alone, of a healthy server.
+
+    Returns:
+        Wall time at which they begin, and seconds, one for each half minute.
+    """
+    luck = random.Random(f"latencies {seed}")
+    born = MONDAY + luck.randrange(7) * DAY
+    traffic = _traffic(luck, round(days * DAY / TICK), born)
+    return born, _means(luck, traffic)[::15]
+
+
 # -- what goes wrong -------------------------------------------------------------------
 
 _Shape = Callable[[Seconds], float]

@@ -17,6 +17,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from report import machine
 
 from pgbreaker.core.forecast.odds import HORIZON, OPENINGS, REST, Odds
 
-SEEDS, DAYS, HELD_OUT = 24, 24, 1000
+SEEDS, DAYS, HELD_OUT = 28, 24, 1000
 FORETOLD = Mix(leaks=0.5, piles=0.4, ramps=0.4, sudden=0.15, lost=0.1)
 CHANCE = Mix(leaks=0.0, piles=0.0, ramps=0.0, sudden=0.6, lost=0.0)
 
@@ -85,7 +86,7 @@ class Judged:
         for opened, _ in life.openings:
             if opened >= first + AHEAD:
                 self.openings += 1
-                # The last minute that counts is taken a minute before it opens.
+                # The last of them is taken 60 s before it opens.
                 self.warned += bool(
                     ((alarms >= opened - AHEAD) & (alarms < opened)).any()
                 )
@@ -96,9 +97,7 @@ class Judged:
             if alarm - last >= MERGED:
                 last = alarm
                 comes = any(alarm < a <= alarm + AHEAD for a in starts)
-                lasts = any(
-                    a <= alarm <= b for a, b in zip(starts, ends, strict=True)
-                )
+                lasts = any(a <= alarm <= b for a, b in zip(starts, ends, strict=True))
                 self.false += not comes and not lasts
 
 
@@ -126,7 +125,7 @@ def ours(life: Life) -> Said:
     begun = time.process_time()
     for minute, row in enumerate(rows):
         if minute in moves:
-            getattr(odds, moves[minute])(minute * 60.0 - 1)
+            getattr(odds, moves[minute])(minute * 60.0)
         said = odds.take(minute * 60.0, row)
         if said is not None:
             p[minute] = said
@@ -170,11 +169,15 @@ def batch(life: Life, came: np.ndarray, since: int) -> Said:
 def one(seed: int, days: int) -> tuple[Life, np.ndarray, dict[str, Said]]:
     life = live(seed, days, CHANCE if seed % 4 == 3 else FORETOLD)
     came, since = labels(life), first(life)
-    return life, came, {
-        "ours": ours(life),
-        "river": theirs(life, came, since),
-        "scikit-learn": batch(life, came, since),
-    }
+    return (
+        life,
+        came,
+        {
+            "ours": ours(life),
+            "river": theirs(life, came, since),
+            "scikit-learn": batch(life, came, since),
+        },
+    )
 
 
 def told(name: str, judged: Judged) -> None:
@@ -194,7 +197,7 @@ def told(name: str, judged: Judged) -> None:
 
 def reliable(judged: dict[str, Judged]) -> None:
     print(f"\n{'said':12}", *(f"{name + ': said / came / n':>32}" for name in judged))
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         cells = []
         for one_ in judged.values():
             said, came = np.concatenate(one_.said), np.concatenate(one_.came)

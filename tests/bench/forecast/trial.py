@@ -15,6 +15,7 @@ from forecasters import Forecaster, Ours, curves, plain
 from incidents import (
     DAY,
     HOUR,
+    TICK,
     Course,
     Incident,
     Kind,
@@ -187,16 +188,7 @@ def _meet(watched: Mapping[str, Watched], struck: Course, incident: Incident) ->
         first = one.first(_RELEVANT)
         if first is not None:
             found.leads[name] = incident.fails_at - first
-    highest = 0.0
-    for reading in readings(
-        struck, since=incident.begins, until=incident.fails_at, probes=("saturation",)
-    ):
-        ratio = reading.values["slots_ratio"]
-        if ratio > highest:
-            highest = ratio
-            for percent in SWEEP:
-                if percent <= ratio * 100:
-                    found.sweep.setdefault(percent, incident.fails_at - reading.at)
+    found.sweep = _reached(struck, incident)
     return found
 
 
@@ -204,16 +196,30 @@ def _stands(alarms: Iterable[Alarm], at: Seconds) -> bool:
     return any(a.since <= at < a.until for a in alarms if a.of in _RELEVANT)
 
 
+def _reached(course: Course, incident: Incident) -> dict[int, Seconds]:
+    """Say how long before the end the slots taken reached each threshold."""
+    found: dict[int, Seconds] = {}
+    highest = 0.0
+    for tick_ in range(int(incident.begins / TICK), int(incident.fails_at / TICK)):
+        if course.used[tick_] > highest:
+            highest = course.used[tick_]
+            for percent in SWEEP:
+                if percent * course.usable > highest * 100:
+                    break
+                found.setdefault(percent, incident.fails_at - tick_ * TICK)
+    return found
+
+
 def _crossings(course: Course) -> dict[int, int]:
     """Count the false alarms of each threshold."""
     counts, last = dict.fromkeys(SWEEP, 0), dict.fromkeys(SWEEP, float("-inf"))
-    for reading in readings(course, probes=("saturation",)):
-        percent = reading.values["slots_ratio"] * 100
+    for tick_, used in enumerate(course.used):
+        percent, at = used * 100 / course.usable, tick_ * TICK
         for threshold in SWEEP:
             if threshold > percent:
                 break
-            counts[threshold] += reading.at - last[threshold] > _ONE
-            last[threshold] = reading.at
+            counts[threshold] += at - last[threshold] > _ONE
+            last[threshold] = at
     return counts
 
 

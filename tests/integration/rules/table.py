@@ -16,6 +16,7 @@ from integration.rules.row import (
     Once,
     Rising,
     Row,
+    Said,
     Series,
     clock,
     counter,
@@ -1164,112 +1165,11 @@ _POOLS: Final = (
         waits="5m",
         keeps="5m",
     ),
-    Row(
-        alert="ConnectionExhaustionPredicted",
-        twice=True,
-        series=(
-            gauge(
-                "pgbreaker_connection_exhaustion_seconds{$T}",
-                7200,
-                bad=600,
-                under=1800,
-                over=1785,
-                gone=600,
-            ),
-            gauge("pgbreaker_target_up{$T}", 1, gone=0),
-            gauge('pgbreaker_connections_by_user{$T, user="app"}', 80),
-        ),
-        says={"bad": "10m 0s", "over": "29m 45s"},
-        labels=TARGET,
-        severity="warning",
-        summary="$t will have no connection slot left within half an hour",
-        description="At the present rate all are taken in {0}. Most are those of app (80)."
-        " Connections that only grow in number are mostly a leak.",
-        board="pgbreaker-target?var-target=$t",
-        waits="2m",
-        keeps="10m",
-    ),
 )
 
 # -- The server itself -----------------------------------------------------------------
 
-_FREEZES: Final = (
-    "Something keeps vacuum from freezing: an old transaction, a prepared one, a"
-    " replication slot."
-)
-
-
-def _runway(of: str, limit: int, why: str, *beside: Series) -> Row:
-    bad = 172800 if limit > 172800 else 3600
-    told = {"bad": "2d 0h 0m 0s" if limit > 172800 else "1h 0m 0s"}
-    told["over"] = "6d 23h 59m 59s" if limit > 172800 else "23h 59m 59s"
-    return Row(
-        alert="RunwayShort",
-        title=f"of {of}",
-        twice=True,
-        series=(
-            gauge(
-                f'pgbreaker_runway_seconds{{$T, of="{of}"}}',
-                2592000,
-                bad=bad,
-                under=limit,
-                over=limit - 1,
-                gone=bad,
-            ),
-            gauge("pgbreaker_target_up{$T}", 1, gone=0),
-            *beside,
-        ),
-        says=told,
-        labels={**TARGET, "of": of},
-        severity="warning",
-        summary=f"$t will run out of {of} in {{0}}",
-        description=f"At the present rate {why}",
-        board="pgbreaker-target?var-target=$t",
-        waits="10m",
-        keeps="30m",
-        slack="30s",
-        step="30s",
-    )
-
-
 _SERVER: Final = (
-    *(
-        _runway(
-            of,
-            604800,
-            f"its {of}s are used up then, and it refuses to write; database app is at 80%."
-            f" {_FREEZES}",
-            gauge(f'pgbreaker_{of}_age_ratio{{$T, database="app"}}', 0.8),
-            gauge(f'pgbreaker_{of}_age_ratio{{$T, database="postgres"}}', 0.1),
-        )
-        for of in ("xid", "multixact")
-    ),
-    _runway(
-        "sequence",
-        604800,
-        "inserts fail then; orders_id_seq is at 93%.",
-        gauge('pgbreaker_sequence_used_ratio{$T, sequence="orders_id_seq"}', 0.93),
-    ),
-    _runway(
-        "slot",
-        86400,
-        "a replication slot is lost then, and its consumer has to be made anew; most is"
-        " held back by cdc (2GiB).",
-        gauge('pgbreaker_slot_retained_bytes{$T, slot="cdc"}', 2 * 1024**3),
-    ),
-    _runway(
-        "archiver",
-        86400,
-        "WAL that is not archived has filled the disk, and the server stops; 40 segments"
-        " wait.",
-        gauge("pgbreaker_archiver_pending_segments{$T}", 40),
-    ),
-    _runway(
-        "disk",
-        86400,
-        "its disk is full then, and the server stops; 91% is used.",
-        gauge("pgbreaker_disk_used_ratio{$T}", 0.91),
-    ),
     Row(
         alert="LocksPiledUp",
         twice=True,
@@ -1449,6 +1349,354 @@ _SERVER: Final = (
     ),
 )
 
+# -- What is foretold ------------------------------------------------------------------
+
+# Something came of most warnings of "bad", none of "over" has been seen to its end, and
+# "gone" does not answer any more.
+_NONE_SEEN: Final = "None of these warnings has been seen to its end so far."
+_CAME_TRUE: Final = "So far 80% of these warnings came true."
+_NO_END: Final = "No end is in sight any more; the warning stands for a while."
+_FAILURE: Final = "By what its openings have taught, the probability is {}."
+
+
+def _warned(of: str, **more: float) -> Series:
+    """A warning that stands for "bad" and "over", and for "calm", who has no end in
+    sight any more."""
+    name = f'pgbreaker_forecast_warning{{$T, of="{of}"}}'
+    return gauge(name, None, bad=1, over=1, calm=1, **more)
+
+
+def _precision(of: str) -> Series:
+    return gauge(f'pgbreaker_forecast_precision_ratio{{$T, of="{of}"}}', None, bad=0.8)
+
+
+def _left(left: str, bound: str, of: str, scale: float) -> tuple[Series, ...]:
+    """What is left: of "bad" with both ends, of "over" it may be never, of "calm" none."""
+    sought = f', of="{of}"' if of else ""
+    return (
+        gauge(f"{left}{{$T{sought}}}", None, bad=600 * scale, over=1200 * scale),
+        gauge(
+            f'{bound}{{$T{sought}, bound="soonest"}}',
+            None,
+            bad=300 * scale,
+            over=900 * scale,
+        ),
+        gauge(f'{bound}{{$T{sought}, bound="latest"}}', None, bad=900 * scale),
+    )
+
+
+_DOWN: Final = gauge("pgbreaker_target_up{$T}", 1, gone=0)
+
+
+def _ends(
+    what: str,
+    bad: tuple[str, ...] = ("10m 0s", "5m 0s", "15m 0s"),
+    over: tuple[str, ...] = ("20m 0s", "15m 0s"),
+) -> dict[str, Said]:
+    """What is told of each of them: when it ends, and what came of such warnings."""
+    rate = f"At the present rate {what} in {{}}, at the soonest in {{}}"
+    said = {
+        "bad": f"{rate}, at the latest in {{}}.".format(*bad),
+        "over": f"{rate}.".format(*over),
+        "calm": _NO_END,
+    }
+    seen = {"bad": _CAME_TRUE}
+    return {actor: (text, seen.get(actor, _NONE_SEEN)) for actor, text in said.items()}
+
+
+def _runway(of: str, why: str, *beside: Series) -> Row:
+    return Row(
+        alert="RunwayShort",
+        title=f"of {of}",
+        twice=True,
+        series=(
+            _warned(of, gone=1),
+            _DOWN,
+            *_left(
+                "pgbreaker_runway_seconds", "pgbreaker_runway_bound_seconds", of, 144
+            ),
+            gauge('pgbreaker_forecast_warning{$T, of="lag"}', None, under=1),
+            *beside,
+        ),
+        says=_ends(
+            "the end is",
+            ("1d 0h 0m 0s", "12h 0m 0s", "1d 12h 0m 0s"),
+            ("2d 0h 0m 0s", "1d 12h 0m 0s"),
+        ),
+        labels={**TARGET, "of": of},
+        severity="warning",
+        summary=f"$t will run out within 7 days: {of}",
+        description=f"{{0}} At the end {why}",  # of its record nothing: it has none
+        board="pgbreaker-target?var-target=$t",
+        waits="0s",
+        keeps="30m",
+    )
+
+
+_FORECASTS: Final = (
+    Row(
+        alert="ConnectionExhaustionPredicted",
+        twice=True,
+        series=(
+            _warned("connections", gone=1),
+            _DOWN,
+            *_left(
+                "pgbreaker_connection_exhaustion_seconds",
+                "pgbreaker_connection_exhaustion_bound_seconds",
+                "",
+                1,
+            ),
+            _precision("connections"),
+            gauge('pgbreaker_forecast_warning{$T, of="pool"}', None, under=1),
+            gauge('pgbreaker_connections_by_user{$T, user="app"}', 80),
+        ),
+        says=_ends("all are taken"),
+        labels=TARGET,
+        severity="warning",
+        summary="$t will have no connection slot left within an hour",
+        description="{0} Most are those of app (80). {1} Idle ones that grow in number are"
+        " mostly a leak, active ones pile up behind locks or slow statements.",
+        board="pgbreaker-target?var-target=$t",
+        waits="0s",
+        keeps="10m",
+    ),
+    Row(
+        alert="PoolerExhaustionPredicted",
+        twice=True,
+        series=(
+            _warned("pool"),
+            clock(
+                'pgbreaker_probe_last_success_timestamp_seconds{$T, probe="pgbouncer"}'
+            ),
+            *_left(
+                "pgbreaker_runway_seconds", "pgbreaker_runway_bound_seconds", "pool", 1
+            ),
+            _precision("pool"),
+            gauge('pgbreaker_forecast_warning{$T, of="connections"}', None, under=1),
+            gauge(
+                "pgbreaker_pgbouncer_pool_server_connections"
+                '{$T, database="shop", user="app", state="active"}',
+                18,
+            ),
+        ),
+        says=_ends("every server connection of a pool is taken"),
+        labels=TARGET,
+        severity="warning",
+        summary="PgBouncer before $t will have a pool without a free connection within"
+        " half an hour",
+        description="{0} The busiest is that of shop as app (18). {1} More load, statements"
+        " that take longer, or transactions that stay open.",
+        board="pgbreaker-target?var-target=$t",
+        waits="0s",
+        keeps="10m",
+    ),
+    Row(
+        alert="PoolerExhaustionPredicted",
+        title="of one that has not answered since long",
+        series=(
+            gauge('pgbreaker_forecast_warning{$T, of="pool"}', None, bad=1),
+            gauge(
+                'pgbreaker_probe_last_success_timestamp_seconds{$T, probe="pgbouncer"}',
+                60,
+            ),
+        ),
+        says={},
+        labels=TARGET,
+        severity="warning",
+        waits="0s",
+        keeps="10m",
+        alone=True,
+    ),
+    *(
+        Row(
+            alert="ReplicaLagPredicted",
+            title=title,
+            twice=True,
+            series=(
+                _warned("lag", gone=1),
+                _DOWN,
+                *_left(
+                    "pgbreaker_runway_seconds",
+                    "pgbreaker_runway_bound_seconds",
+                    "lag",
+                    1,
+                ),
+                _precision("lag"),
+                gauge('pgbreaker_forecast_warning{$T, of="disk"}', None, under=1),
+                gauge("pgbreaker_replay_age_seconds{$T}", 120),
+                gauge("pgbreaker_replay_paused{$T}", paused),
+            ),
+            says=_ends("it is at its limit"),
+            labels=TARGET,
+            severity="warning",
+            summary="Replica $t will be further behind than it may within half an hour",
+            description=f"{{0}} It is 2m 0s behind now.{why} {{1}}",
+            board="pgbreaker-target?var-target=$t",
+            waits="0s",
+            keeps="10m",
+        )
+        for title, paused, why in (
+            ("", 0, ""),
+            ("of one that is paused", 1, " Somebody has paused its replay."),
+        )
+    ),
+    *(
+        _runway(
+            of,
+            f"its {of}s are used up, and it refuses to write; database app is at 80%."
+            " Something keeps vacuum from freezing: an old transaction, a prepared one, a"
+            " replication slot.",
+            gauge(f'pgbreaker_{of}_age_ratio{{$T, database="app"}}', 0.8),
+            gauge(f'pgbreaker_{of}_age_ratio{{$T, database="postgres"}}', 0.1),
+        )
+        for of in ("xid", "multixact")
+    ),
+    _runway(
+        "sequence",
+        "inserts fail; orders_id_seq is at 93%.",
+        gauge('pgbreaker_sequence_used_ratio{$T, sequence="orders_id_seq"}', 0.93),
+    ),
+    _runway(
+        "slot",
+        "a replication slot is lost, and its consumer has to be made anew; most is held"
+        " back by cdc (2GiB).",
+        gauge('pgbreaker_slot_retained_bytes{$T, slot="cdc"}', 2 * 1024**3),
+    ),
+    _runway(
+        "archiver",
+        "WAL that is not archived has filled the disk, and the server stops; 40 segments"
+        " wait.",
+        gauge("pgbreaker_archiver_pending_segments{$T}", 40),
+    ),
+    _runway(
+        "disk",
+        "its disk is full, and the server stops; 91% is used.",
+        gauge("pgbreaker_disk_used_ratio{$T}", 0.91),
+    ),
+    Row(
+        alert="FailurePredicted",
+        twice=True,
+        series=(
+            gauge(
+                'pgbreaker_forecast_warning{$T, of="failure"}',
+                None,
+                bad=1,
+                gone=1,
+                out=1,
+            ),
+            gauge("pgbreaker_failure_probability{$T}", 0.02, bad=0.93),
+            _precision("failure"),
+            gauge("pgbreaker_target_up{$T}", 1, gone=0),
+            gauge('pgbreaker_breaker_state{$B, state="open"}', 0, out=1),
+            gauge('pgbreaker_breaker_state{$B, state="half_open"}', 0),
+            gauge(
+                'pgbreaker_connection_saturation_ratio{$T, kind="server"}', 0.4, bad=0.7
+            ),
+            gauge("pgbreaker_lock_waiters{$T}", 0, bad=6),
+        ),
+        says={
+            actor: (
+                _FAILURE.format("93%"),
+                seen,
+                " 70% of its slots are taken. 6 sessions wait for locks.",
+            )
+            for actor, seen in (("bad", _CAME_TRUE), ("over", _CAME_TRUE))
+        },
+        labels=TARGET,
+        severity="warning",
+        summary="A breaker of $t will likely open within a quarter of an hour",
+        description="{0} {1}{2} What weighs most is on its page at the daemon.",
+        board="pgbreaker-target?var-target=$t",
+        waits="2m",
+        keeps="10m",
+    ),
+    Row(
+        alert="FailurePredicted",
+        title="of one whose model says nothing any more",
+        series=(
+            gauge('pgbreaker_forecast_warning{$T, of="failure"}', None, bad=1),
+            _UP,
+        ),
+        says={"bad": ()},
+        labels=TARGET,
+        severity="warning",
+        summary="A breaker of $t will likely open within a quarter of an hour",
+        description="The model says nothing any more; the warning stands for a while."
+        f" {_NONE_SEEN} What weighs most is on its page at the daemon.",
+        board="pgbreaker-target?var-target=$t",
+        waits="2m",
+        keeps="10m",
+        alone=True,
+    ),
+    Row(
+        alert="FailurePredicted",
+        title="of one that is on trial",
+        series=(
+            gauge('pgbreaker_forecast_warning{$T, of="failure"}', None, bad=1),
+            _UP,
+            gauge('pgbreaker_breaker_state{$B, state="half_open"}', 0, bad=1),
+        ),
+        says={},
+        labels=TARGET,
+        severity="warning",
+        waits="2m",
+        keeps="10m",
+        alone=True,
+    ),
+    *(
+        Row(
+            alert="ModelStale",
+            title=title,
+            twice=True,
+            series=(
+                # So many seconds behind the clock, which is at 600 when it begins.
+                gauge(
+                    f"pgbreaker_forecast_model_{what}_timestamp_seconds{{$T}}",
+                    None,
+                    bad=Rising(600 - 30000, 1),
+                    under=Rising(600 - 21600, 1),
+                    over=Rising(600 - 21601, 1),
+                    gone=Rising(600 - 30000, 1),
+                ),
+                _DOWN,
+            ),
+            says={"bad": "8h 20m 0s", "over": "6h 0m 1s"},
+            labels=TARGET,
+            severity="warning",
+            summary="The model of $t learns no more",
+            description="The server answers, but what its breakers do has taught the model"
+            " nothing for {0}. Failures are foretold by what was learnt before that, or not"
+            " at all.",
+            board="pgbreaker-target?var-target=$t",
+            waits="1h",
+            keeps="10m",
+            step="5m",
+            slack="5m",
+            begins="10m",
+        )
+        for title, what in (("", "learned"), ("of one that never learnt", "begun"))
+    ),
+    Row(
+        alert="ModelStale",
+        title="of one that began long ago, and learns",
+        series=(
+            gauge("pgbreaker_forecast_model_begun_timestamp_seconds{$T}", 0),
+            clock("pgbreaker_forecast_model_learned_timestamp_seconds{$T}"),
+            _UP,
+        ),
+        says={},
+        labels=TARGET,
+        severity="warning",
+        waits="1h",
+        keeps="10m",
+        lasts="9h",
+        step="5m",
+        slack="5m",
+        begins="10m",
+        alone=True,
+    ),
+)
+
 # -- The error budget: 0.1 % -----------------------------------------------------------
 
 
@@ -1580,4 +1828,12 @@ _BUDGET: Final = (
     ),
 )
 
-ROWS: Final = (*_DAEMON, *_BREAKERS, *_SLOWNESS, *_POOLS, *_SERVER, *_BUDGET)
+ROWS: Final = (
+    *_DAEMON,
+    *_BREAKERS,
+    *_SLOWNESS,
+    *_POOLS,
+    *_SERVER,
+    *_FORECASTS,
+    *_BUDGET,
+)

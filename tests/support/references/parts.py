@@ -16,7 +16,16 @@ from pgbreaker.probes.reference import reference as reference_of_probes
 from pgbreaker.sinks.exposition import reference as reference_of_metrics
 from pgbreaker.sinks.exposition import shown_families
 from pgbreaker.sinks.metrics import FAMILIES, OWN
-from support.references import commands, house, library, routes, stable, verdicts, walks
+from support.references import (
+    commands,
+    forecasts,
+    house,
+    library,
+    routes,
+    stable,
+    verdicts,
+    walks,
+)
 
 ROOT: Final = Path(__file__).parents[3]
 
@@ -45,6 +54,7 @@ PARTS: Final[Mapping[tuple[str, str], Callable[[], str]]] = {
     ("daemon/docs/explanation.md", "reading"): walks.walk_of_a_reading,
     ("daemon/docs/explanation.md", "call"): walks.walk_of_a_call,
     ("daemon/docs/explanation.md", "floors"): house.floors,
+    ("daemon/docs/forecasts.md", "kinds"): forecasts.kinds,
     ("tests/stable.json", ""): lambda: stable.written(
         stable.grown(stable.read(), promised())
     ),

@@ -1,12 +1,14 @@
-"""What breakers remember, from one process to the next."""
+"""What breakers remember, and what forecasts have learned, from one process to the next."""
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 
-from pgbreaker.app.memories import Keeper, recall
+from pgbreaker.app.memories import ForecastKeeper, Keeper, recall
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.states import Outcome, State
+from pgbreaker.sinks.store import Learned
 from support.boards import Scene
 from support.storing import until
 
@@ -18,11 +20,15 @@ class Paper:
         self._scene = scene
         self.memories: dict = {}
         self.kept = 0
+        self.learned: list[str] = []
 
     def keep(self, memories) -> None:
         self.kept += 1
         wall = self._scene.clock.wall()
         self.memories |= {name: (wall, memory) for name, memory in memories.items()}
+
+    def learn(self, learned) -> None:
+        self.learned += learned
 
     def flush(self, now: float) -> None:
         """As the roll-up does."""
@@ -106,7 +112,7 @@ def test_a_breaker_whose_target_was_removed_is_not_remembered():
 
 
 @asynccontextmanager
-async def running(keeper: Keeper):
+async def running(keeper: Keeper | ForecastKeeper):
     task = asyncio.create_task(keeper.run())
     try:
         yield
@@ -139,3 +145,40 @@ async def test_of_many_only_some_are_kept_at_a_time_and_of_none_nothing():
 
     assert at_once == 20
     assert len(paper.memories) == 20
+
+
+# What forecasts have learned.
+
+
+def nothing_of(*unknown: str):
+    """Something was learned of every target, but of these."""
+    return lambda name: None if name in unknown else Learned.of({}, 0.0)
+
+
+async def test_each_target_is_kept_once_in_a_while_and_never_all_at_once():
+    """So long a while is what a kill -9 costs at most. One that comes has its place in it
+    at once."""
+    paper = Paper(Scene())
+    names = [f"t{number}" for number in range(100)]
+    keeper = ForecastKeeper(names, nothing_of("t7"), paper, every=0.1)
+
+    async with running(keeper):
+        await until(lambda: paper.learned)
+        at_once = len(paper.learned)
+        names.append("late")
+        del paper.learned[:]
+        await until(lambda: paper.learned.count("late") == 2)
+        kept = Counter(paper.learned)
+
+    assert at_once < 30
+    assert set(names) - kept.keys() == {"t7"}
+    assert max(kept.values()) <= 3
+
+
+async def test_at_the_end_all_of_it_is_kept():
+    paper = Paper(Scene())
+    keeper = ForecastKeeper(("a", "b", "c"), nothing_of("b"), paper)
+
+    await keeper.keep()
+
+    assert paper.learned == ["a", "c"]

@@ -8,9 +8,11 @@ import aiohttp
 import pytest
 
 from pgbreaker.app import Source, running
+from pgbreaker.core.forecast.warning import FAILURE
+from pgbreaker.sinks.store import Learned
 from pgbreaker.sinks.store.file import connect, uri_of
 from support.otlp import attributes, collector
-from support.storing import override, storing
+from support.storing import override, storing, until
 
 GONE = (
     "version: 1\ntargets:\n  - {name: gone, dsn: 'postgresql://me@127.0.0.1:1/app'}\n"
@@ -121,6 +123,38 @@ async def test_a_daemon_tells_until_when_the_one_before_it_watched(path, tmp_pat
     )
     assert "watched_until" not in first
     assert ids[0] <= second["watched_until"] <= ids[2]
+
+
+async def test_the_record_of_warnings_outlives_the_process(path, tmp_path):
+    """The server is nowhere, and nobody warned of it: that is missed once, and not again
+    by the next process, which finds the breakers open."""
+    path.write_text(GONE, "utf-8")
+    env = {"STATE_DIRECTORY": str(tmp_path)}
+    records = []
+    for _ in range(2):
+        async with daemon(path, **env) as one:
+            target = one.board.targets["gone"]
+            await until(lambda target=target: missed(target) == 1)
+            records.append(target.foretold().record[FAILURE].memory())
+
+    assert records[0] == records[1]
+
+
+def missed(target) -> int:
+    return target.foretold().record[FAILURE].missed
+
+
+async def test_what_was_learned_and_damaged_since_is_said_once(path, tmp_path, caplog):
+    path.write_text(GONE, "utf-8")
+    file = tmp_path / "state.db"
+    async with storing(file) as store:
+        store.learn({"gone": Learned(store._clock.wall(), b"no such thing")})
+
+    async with daemon(path, STATE_DIRECTORY=str(tmp_path)) as one:
+        await until(lambda: missed(one.board.targets["gone"]) == 1)
+        assert one.trouble is None
+
+    assert caplog.text.count("the forecasts of gone begin anew: it was damaged") == 1
 
 
 async def test_an_audit_log_that_somebody_changed_is_told_at_the_start(path, tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -20,6 +21,15 @@ from pgbreaker.core.entry import Entry, Kind
 from pgbreaker.core.reading import Finding
 from pgbreaker.probes import PROBES
 from pgbreaker.sinks.store import Bucket, Counts
+from support.foretelling import (
+    AGEING,
+    CALM,
+    CHANGE,
+    LIKELY,
+    REASON,
+    TELLING,
+    foretell,
+)
 from support.site import serving
 from support.storing import storing
 
@@ -120,6 +130,24 @@ async def test_how_bad_it_is_is_the_exit_code(happens, code, command):
     assert nagios.exit_code == code
 
 
+async def test_what_is_warned_of_is_below_the_table(command):
+    async with serving("main", "other") as served:
+        foretell(served.scene.board.targets["other"], TELLING)
+        served.scene.read()
+        table = await shown(command, served, "status")
+        prom = await shown(command, served, "status", "-o", "prom")
+
+    assert table.stdout.splitlines()[-2:] == [
+        f"other: {REASON} (warned for 1 min 0 s)",
+        f"other: {AGEING.reason} (warned for 1 min 30 s)",
+    ]
+    assert prom.stdout.splitlines()[-3:] == [
+        "# TYPE pgbreaker_forecast_warning gauge",
+        'pgbreaker_forecast_warning{target="other",of="connections"} 1',
+        'pgbreaker_forecast_warning{target="other",of="xid"} 1',
+    ]
+
+
 # -- check -------------------------------------------------------------------------
 
 # https://nagios-plugins.org/doc/guidelines.html: 'label'=value[UOM];[warn];[crit];[min];[max]
@@ -148,6 +176,28 @@ async def test_a_check_of_what_is_open_says_which_and_why(command):
         done = await shown(command, served, "check", "main")
 
     assert done.stdout.startswith("PGBREAKER CRITICAL - main: connect open: ")
+
+
+async def test_a_check_warns_of_what_turns_callers_away_within_the_hour(command):
+    """What has days wakes nobody, and is told all the same."""
+    async with serving() as served:
+        target = served.scene.board.targets["main"]
+        served.scene.read()
+        foretell(target, replace(TELLING, warnings=(AGEING,)))
+        slow = await shown(command, served, "check", "main")
+        foretell(target, TELLING)
+        soon = await shown(command, served, "check", "main")
+        graded = await shown(command, served, "status", "--exit-code")
+        served.scene.open("connect")
+        shut = await shown(command, served, "check", "main")
+
+    assert (slow.exit_code, soon.exit_code, shut.exit_code) == (0, 1, 2)
+    assert f"; forecast: {AGEING.reason} | " in slow.stdout
+    assert soon.stdout.startswith(
+        "PGBREAKER WARNING - main: answered the last ping in "
+    )
+    assert f"; forecast: {REASON}; forecast: " in soon.stdout
+    assert graded.exit_code == 0
 
 
 def test_no_number_of_a_check_comes_twice():
@@ -257,6 +307,53 @@ async def test_a_breaker_is_explained_with_what_applications_report_of_it(comman
     assert done.stdout.startswith("main/read is ● closed: ")
     said = "2 of 3 processes have it open, by their own calls: 12 of 20 calls failed"
     assert re.search(f"^  applications +{said}$", done.stdout, re.MULTILINE)
+
+
+async def test_a_breaker_is_explained_with_what_is_foretold_of_its_target(command):
+    async with serving() as served:
+        target = served.scene.board.targets["main"]
+        unwatched = await shown(command, served, "explain", "main/read")
+        foretell(target, TELLING)
+        warned = await shown(command, served, "explain", "main/read")
+        foretell(target, replace(CALM, model=LIKELY))
+        likely = await shown(command, served, "explain", "main/read")
+
+    assert "may open" not in unwatched.stdout
+    came = "3 of 4 such warnings came true, 1 failure came unannounced"
+    lines = [re.sub(" {2,}", "  ", line) for line in warned.stdout.splitlines()[-4:]]
+    assert lines == [
+        f"  warned of  {REASON} (since 2027-01-15T08:00:40.000Z; {came})",
+        f"  warned of  {AGEING.reason} (since 2027-01-15T08:00:10.000Z)",
+        f"  not as usual  {CHANGE.text}",
+        "  may open  the model is silent: has seen 2 of the 5 openings that it needs",
+    ]
+    assert re.search(
+        r"^  may open +31 % likely within 15 min; waits for locks grow;"
+        " statements take twice as long$",
+        likely.stdout,
+        re.MULTILINE,
+    )
+
+
+async def test_a_daemon_that_foretells_nothing_is_shown_without(command):
+    """One of before there were forecasts."""
+    async with serving() as served:
+        foretell(served.scene.board.targets["main"], TELLING)
+        served.scene.read()
+        views = served.inside.views
+        views.target = _without("forecast", views.target)
+        views.status = _without("warnings", views.status)
+        done = [
+            await shown(command, served, *words)
+            for words in (("explain", "main/read"), ("check", "main"), ("status",))
+        ]
+
+    assert [one.exit_code for one in done] == [0, 0, 0]
+    assert not any("slots are full" in one.stdout for one in done)
+
+
+def _without(key, show):
+    return lambda *args: {k: v for k, v in show(*args).items() if k != key}
 
 
 async def test_a_breaker_is_explained_with_its_past_where_a_store_knows_it(

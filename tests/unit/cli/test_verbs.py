@@ -18,7 +18,7 @@ PROMISED = {
     *("run", "demo", "init", "check-config", "schema", "config", "doctor", "probe"),
     *("status", "watch", "explain", "events", "open", "close", "disable", "auto"),
     *("maintenance", "reload", "healthcheck", "check", "export", "simulate"),
-    *("support-bundle", "version", "completion", "alerts", "hash-password"),
+    *("support-bundle", "version", "completion", "alerts", "hash-password", "backtest"),
 }
 
 

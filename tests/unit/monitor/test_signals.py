@@ -17,7 +17,7 @@ from pgbreaker.probes.pgbouncer import read
 
 MONDAY = 1_699_833_600.0  # 2023-11-13, at midnight
 DAY = 24 * 60  # minutes
-LONG = 2 * DAY + 400  # minutes in which all was usual
+LONG = DAY + 400  # minutes in which all was usual
 
 
 def wall_of(at):
@@ -314,7 +314,7 @@ TELLING = {
 
 
 def told(signal, minutes=LONG + 6):
-    """Signals after two days and some hours of usual minutes, and then others."""
+    """Signals after a day and some hours of usual minutes, and then others."""
     of, _ = TELLING[signal]
     signals = Signals(wall_of)
     for n in range(minutes):
@@ -496,11 +496,13 @@ def test_a_wall_clock_that_steps_does_no_harm():
 
 
 @pytest.mark.parametrize(
-    "odd", [math.nan, math.inf, -math.inf, None, "12", True, 10**400]
+    "odd",
+    [math.nan, math.inf, -math.inf, None, "12", True, 10**400],
+    ids=lambda odd: str(odd)[:8],
 )
 def test_what_is_no_number_is_ignored(odd):
     signals = Signals(wall_of)
-    for minute in range(3):
+    for minute in range(8):
         at = 60.0 * minute
         signals.take(
             saturation(at, active=odd, slots_used=odd, oldest_transaction_seconds=odd)
@@ -512,8 +514,8 @@ def test_what_is_no_number_is_ignored(odd):
             reading("statements", at + 4, statement_calls=odd, statement_seconds=odd)
         )
         signals.take(reading("blocking", at + 5, lock_waiters=odd))
-    signals.take(reading("ping", 200.0, odd if isinstance(odd, float) else 0.001))
-    signals.take(reading("ping", 300.0))
+    signals.take(reading("ping", 481.0, odd if isinstance(odd, float) else 0.001))
+    signals.take(reading("ping", 600.0))
 
     json.dumps(signals.memory(), allow_nan=False)
     assert all(map(math.isfinite, signals.features))
@@ -566,7 +568,7 @@ VALUES = st.dictionaries(
         max_size=30,
     )
 )
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_whatever_comes_features_are_within_bounds(readings):
     signals = Signals(wall_of)
     for probe, at, took, finding, values in readings:

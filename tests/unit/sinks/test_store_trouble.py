@@ -342,8 +342,10 @@ async def test_flipped_bits_never_reach_the_daemon(path, seed):
 # Versions.
 
 FIRST = Path(__file__).parents[2] / "fixtures/store-1.sql"
+NEXT = SCHEMA.version + 1
 LATER = Schema(
-    2, {**SCHEMA.steps, 2: "ALTER TABLE entry ADD COLUMN more TEXT DEFAULT 'new';"}
+    NEXT,
+    {**SCHEMA.steps, NEXT: "ALTER TABLE entry ADD COLUMN more TEXT DEFAULT 'new';"},
 )
 
 
@@ -357,7 +359,7 @@ async def test_an_upgrade_keeps_everything_and_a_copy(path):
         assert store.restored().overrides.keys() == {"main/read"}
         await store.record([override(3)])
 
-    copy = path.with_name("state.db.bak-v1")
+    copy = path.with_name(f"state.db.bak-v{SCHEMA.version}")
     assert copy.stat().st_mode & 0o777 == 0o600
     path.unlink()
     copy.rename(path)
@@ -368,9 +370,8 @@ async def test_an_upgrade_keeps_everything_and_a_copy(path):
 async def test_a_step_that_fails_leaves_all_as_it_was(path):
     async with storing(path) as store:
         await store.record([override(1)])
-    wrong = Schema(
-        2, {**SCHEMA.steps, 2: "CREATE TABLE new (x); INSERT INTO new VALUES (1, 2);"}
-    )
+    step = "CREATE TABLE new (x); INSERT INTO new VALUES (1, 2);"
+    wrong = Schema(NEXT, {**SCHEMA.steps, NEXT: step})
 
     async with storing(path, schema=wrong) as store:
         assert "table new has 1 columns but 2 values" in str(store.degraded)

@@ -8,11 +8,15 @@ import re
 import threading
 import time
 from dataclasses import replace
+from math import inf
 
 import aiohttp
 import pytest
 
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.core.forecast.foretold import Foretold, RunsOut
+from pgbreaker.core.forecast.runway import NOTHING_LEFT, Left
+from pgbreaker.core.forecast.warning import KINDS
 from pgbreaker.core.plan import HttpPlan
 from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.states import Evidence, Override, State
@@ -25,7 +29,7 @@ from pgbreaker.web.page.asked import Asked
 from pgbreaker.web.page.breakers import bars_of
 from pgbreaker.web.page.drawing import Bar, line
 from pgbreaker.web.page.feed import Filter
-from pgbreaker.web.page.forecast import forecast, soon
+from pgbreaker.web.page.forecast import forecast
 from pgbreaker.web.page.orders import Order, command, effect, is_risky
 from pgbreaker.web.page.overview import Overview
 from pgbreaker.web.page.sheet import Sheet, Sheets
@@ -36,10 +40,20 @@ from pgbreaker.web.server import serve
 from pgbreaker.web.views import LastReload, Stored
 from support.boards import Scene
 from support.figures import tell
+from support.foretelling import (
+    AGEING,
+    CALM,
+    FILLING,
+    LIKELY,
+    REASON,
+    TELLING,
+    foretell,
+)
 from support.site import Served, serving
 from support.storing import storing, until
 
 HEAVIEST = 60_000
+DASH = "\N{EN DASH}"  # there is none
 
 
 @pytest.fixture
@@ -396,15 +410,55 @@ async def test_a_verdict_on_several_names_them_and_their_one_reason(served):
     )
 
 
-async def test_what_runs_out_soon_is_in_the_verdict_though_all_is_well(served):
-    served.scene.board.targets["main"].facts["connection_exhaustion_seconds"] = 540.0
+async def test_what_is_warned_of_is_in_the_verdict_though_all_is_well(served):
+    targets = served.scene.board.targets
+    foretell(targets["main"], TELLING)
 
     verdict = Overview(served.inside).verdict()
     (card,) = Overview(served.inside).cards()
+    foretell(targets["other"], replace(TELLING, warnings=(AGEING,)))
+    both = Overview(served.inside).verdict()
 
     assert verdict.tone == "warn"
-    assert "on main connection slots run out in 9 min" in verdict.says
-    assert (card.name, card.runways[0].says) == ("main", "connection slots")
+    assert verdict.says == f"No breaker open, but main has a warning: {REASON}"
+    assert (card.name, [told.of for told in card.warned]) == ("main", ["connections", "xid"])  # fmt: skip
+    assert both.says == (
+        f"No breaker open, but 2 targets have warnings, first main: {REASON}"
+    )
+
+
+async def test_a_warning_is_told_with_its_age_and_how_often_such_came_true(served):
+    foretell(served.scene.board.targets["main"], TELLING)
+
+    _, text = await served.get("/")
+    card = text.partition('id="card:main"')[2].partition("</article>")[0]
+
+    assert REASON in card
+    assert "3 of 4 such warnings came true, 1 failure came unannounced" in card
+    assert "such warnings are not counted: there are days to avert it" in card
+    assert re.search(r"Warned for <time [^>]*>1 min</time>", card)
+
+
+async def test_where_nothing_stands_nobody_is_asked_what_is_foretold(served):
+    """The overview shows five hundred targets, four times a second."""
+    target = served.scene.board.targets["main"]
+    asked = []
+    foretell(target, CALM)
+    target.foretold = lambda: asked.append(1) or CALM
+
+    await served.get("/")
+    await served.get("/api/v1/status")
+
+    assert asked == []
+
+
+async def test_of_many_targets_those_that_are_warned_of_are_found(served):
+    foretell(served.scene.board.targets["other"], TELLING)
+
+    rows = [row_of(served.inside, t) for t in served.scene.board.targets.values()]
+    ((_, found),) = Asked.of({"show": "warned"}).arrange(rows)
+
+    assert [row.name for row in found] == ["other"]
 
 
 async def test_a_target_in_maintenance_alarms_nobody_and_is_not_hidden(served):
@@ -477,36 +531,81 @@ async def test_each_thing_that_is_wrong_with_the_file_is_told_apart(served):
     assert banner.says.endswith("a.yaml:1:1: this; a.yaml:2:1: that")
 
 
-def test_what_runs_out_in_a_hundred_years_has_no_end_in_sight():
+def foretold(of: Foretold):
+    """What the page shows of that."""
     target = Scene().board.targets["main"]
-    target.facts["xid_runway_seconds"] = 5e9
-
-    first = forecast(target)[0]
-
-    assert (first.says, first.left, first.is_watched) == ("transaction ids", None, True)
+    foretell(target, of)
+    return forecast(target)
 
 
-async def test_what_has_run_out_has_done_so_now_and_not_in_no_milliseconds(served):
-    served.scene.board.targets["main"].facts["connection_exhaustion_seconds"] = 0.0
+def test_what_runs_out_in_a_hundred_years_has_no_end_in_sight():
+    far = RunsOut(of="xid", left=Left(5e9, 4e9, inf))
 
-    _, page = await served.get("/targets/main")
-    says = Overview(served.inside).verdict().says
+    first = foretold(Foretold(runways=(far,))).endings[0]
 
-    assert says.endswith("on main connection slots run out now")
-    assert "in 0.0 ms" not in page
+    assert (first.says, first.when, first.is_watched) == (
+        "transaction ids",
+        "no end in sight",
+        True,
+    )
+
+
+def test_what_has_run_out_has_done_so_now_and_not_in_no_seconds():
+    full = RunsOut(of="connections", left=NOTHING_LEFT, is_short=True)
+
+    assert foretold(Foretold(runways=(full,))).endings[0].when == "now"
 
 
 def test_a_forecast_says_what_is_missing_where_it_cannot_be_told():
-    target = Scene().board.targets["main"]
-    assert soon(target) == []
+    seen = foretold(TELLING)
 
-    target.facts |= {"xid_runway_seconds": 3600.0, "slot_runway_seconds": None}
-
-    first, *others = forecast(target)
-    assert (first.says, first.is_soon) == ("transaction ids", True)
-    known = {runway.says: runway.is_watched for runway in others}
-    assert known["WAL that a slot may hold back"]
+    assert [(end.says, end.when) for end in seen.endings[:4]] == [
+        ("connection slots", "in 21 min (17 to 28 min)"),
+        ("transaction ids", "in 4 d (at the soonest 3 d)"),
+        ("a sequence (order_id)", "in 104 d (93 to 116 d)"),
+        ("multixact ids", "no end in sight"),
+    ]
+    known = {end.says: end.is_watched for end in seen.endings}
+    assert len(known) == len(KINDS) - 1
     assert not known["disk, by all that is on it"]
+
+
+def test_a_warning_whose_reason_is_gone_says_so():
+    """It stands for a while, so that it does not come and go."""
+    over = replace(TELLING, warnings=(FILLING,), runways=(RunsOut(of="connections"),))
+
+    assert [told.is_fading for told in foretold(TELLING).warned] == [False, False]
+    assert foretold(over).warned[0].is_fading
+
+
+async def test_the_forecast_of_a_target_is_whole_on_its_page_and_its_breakers(served):
+    foretell(served.scene.board.targets["main"], replace(TELLING, model=LIKELY))
+
+    for path in ("/targets/main", "/breakers/main/read"):
+        _, text = await served.get(path)
+        part = text.partition('id="forecast"')[2].partition("</section>")[0]
+        assert "It only warns: no breaker opens by it" in part
+        assert "31 % likely, by 7 openings before" in part
+        assert "<li>waits for locks grow</li>" in part
+        assert "usually 20 ms at this hour" in part
+        rows = re.findall(
+            r"<tr><th scope=\"row\">([^<]*)</th><td>(.*?)</td></tr>", part
+        )
+        assert rows[-2:] == [
+            ("connection slots", "3 of 4</td><td>0</td><td>1</td><td>15 min"),
+            ("a breaker that opens", f"{DASH}</td><td>1</td><td>0</td><td>{DASH}"),
+        ]
+
+
+async def test_a_model_that_is_silent_says_why_and_no_record_says_so(served):
+    foretell(served.scene.board.targets["main"], CALM)
+
+    _, text = await served.get("/targets/main")
+    _, unwatched = await served.get("/targets/other")
+
+    assert "the model is silent: has seen 2 of the 5 openings that it needs" in text
+    assert "No warning has been seen to its end yet" in text
+    assert "this daemon does not watch the target" in unwatched
 
 
 @pytest.mark.parametrize(

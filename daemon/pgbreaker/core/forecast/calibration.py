@@ -6,8 +6,8 @@ support.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from pgbreaker.core.units import Share
 
@@ -17,25 +17,27 @@ from pgbreaker.core.units import Share
 # was looked at.
 PART: Final = 1 / 15
 
-_LOW: Final = -8.0
-_WIDTH: Final = 0.75
-_BINS: Final = 17
-_HIGH: Final = _LOW + _WIDTH * (_BINS - 1)
+# A score is in logits. Bins are of one each; what is beyond counts to the outer ones.
+_LOW: Final = -9.0
+_BINS: Final = 15
+_HIGH: Final = _LOW + _BINS - 1
 
-# How many incidents the base rate counts for, against those that a bin has seen.
-_PRIOR: Final = 1.5
+# What each score claims by itself.
+_CLAIMS: Final = tuple(1 / (1 + math.exp(-(_LOW + i))) for i in range(_BINS))
 
-# What a bin remembers at most, in incidents that came. Where nothing comes it remembers
-# for as long as it takes to see that many: a low rate needs the longer time.
-_REMEMBERED: Final = 10.0
+# How many incidents what is believed of a bin counts for, against those seen in it.
+_PRIOR: Final = 1.0
 
+# After how many incidents a score's own claim is believed by half; before, the base rate
+# is believed more: after five it counts for two sevenths.
+_DOUBT: Final = 2.0
+
+_NONE: Final = 1e-6  # weight of a bin that nothing was seen in
+_MOST: Final = 1e12  # of what is remembered; no count and no weight comes near
+
+# What is left of a count after one more incident: about twenty are remembered.
 _KEPT: Final[Share] = 0.95
-"""What is left of a count after one more incident: about twenty are remembered."""
 
-
-_DOUBT = 10.0
-
-_CLAIMS = [1/(1+math.exp(-(_LOW+_WIDTH*i))) for i in range(_BINS)]
 
 class Bin(NamedTuple):
     """What came of scores that are alike, in incidents.
@@ -52,17 +54,20 @@ class Bin(NamedTuple):
 class Calibration:
     """What came of which score, and so the probability that it comes again.
 
-    The probability grows with the score (bins that are out of order are one, PAV), and is
-    drawn towards the base rate where little was seen: after five incidents, each foretold
-    and none of them wrongly, it is at most 5 / 6.5.
+    Each bin starts from what is believed of it, which is the base rate at first and more
+    and more what the score claims, and goes to what came. The probability grows with the
+    score: bins that are out of order are one.
+
+    Attributes:
+        incidents: Those that came so far.
     """
 
-    __slots__ = ("_came", "_curve", "_incidents", "_seen")
+    __slots__ = ("_came", "_curve", "_seen", "incidents")
 
     def __init__(self) -> None:
+        self.incidents = 0
         self._came = [0.0] * _BINS
         self._seen = [0.0] * _BINS
-        self._incidents = 0.0
         self._curve: list[Share] | None = None  # None: to be drawn anew
 
     @property
@@ -78,52 +83,50 @@ class Calibration:
 
     def take(self, score: float, *, came: bool) -> None:
         """Count what came of *score*, one example."""
-        i = round((min(max(score, _LOW), _HIGH) - _LOW) / _WIDTH)
+        i = round(_place(score))
         self._seen[i] += PART
         if came:
             self._came[i] += PART
-            if self._came[i] > _REMEMBERED:
-                self._seen[i] *= _REMEMBERED / self._came[i]
-                self._came[i] = _REMEMBERED
         self._curve = None
 
     def forget(self) -> None:
-        """Make all that was counted count a little less: one more incident is over."""
+        """Make what was counted count a little less: one more incident came."""
+        self.incidents += 1
         self._came = [count * _KEPT for count in self._came]
         self._seen = [count * _KEPT for count in self._seen]
-        self._incidents += 1
         self._curve = None
 
     def probability(self, score: float) -> Share:
         """The probability that it comes when the score is *score*."""
         if self._curve is None:
             self._curve = self._draw()
-        place = (min(max(score, _LOW), _HIGH) - _LOW) / _WIDTH
+        place = _place(score)
         i = min(int(place), _BINS - 2)
         low, high = self._curve[i : i + 2]
         return _between(low, high, place - i)
 
-    def memory(self) -> list[list[float]]:
-        """What is to be remembered, fit for JSON: [came, seen] of each bin."""
-        return [
-            [float(f"{came:.7g}"), float(f"{seen:.7g}")] for came, seen in self.bins
-        ]
+    def memory(self) -> dict[str, Any]:
+        """What is to be remembered, fit for JSON."""
+        return {
+            "incidents": self.incidents,
+            "came": short(self._came),
+            "seen": short(self._seen),
+        }
 
     @classmethod
-    def recalled(cls, memory: object) -> "Calibration":
+    def recalled(cls, memory: Mapping[str, Any]) -> "Calibration":
         """Make one that remembers *memory*.
 
         Raises:
-            ValueError: No `memory` wrote this.
+            ValueError: No `memory` wrote this; or KeyError, TypeError.
         """
-        if not isinstance(memory, list) or len(memory) != _BINS:
-            raise ValueError(f"no memory of a calibration: it has not {_BINS} bins")
         one = cls()
-        for i, bin_ in enumerate(memory):
-            came, seen = numbers(bin_, 2, "a bin")
+        one.incidents = count(memory["incidents"], "incidents")
+        one._came = numbers(memory["came"], _BINS, "came")
+        one._seen = numbers(memory["seen"], _BINS, "seen")
+        for came, seen in one.bins:
             if not 0 <= came <= seen * (1 + 1e-6):  # what is written is rounded
-                raise ValueError(f"bin {bin_!r} has more that came than it has seen")
-            one._came[i], one._seen[i] = min(came, seen), seen
+                raise ValueError(f"{came:g} cannot have come of {seen:g}")
         return one
 
     def _draw(self) -> list[Share]:
@@ -134,49 +137,47 @@ class Calibration:
         staircase would lose, is kept.
         """
         curve: list[Share] = []
-        before = below = 0.0
-        for came, seen, places in self._blocks():
-            middle, likely = places / seen, came / seen
-            if not curve:
-                curve.append(likely)
-                before, below = 0.0, likely
+        before, below = 0.0, None
+        for came, seen, places, weight in self._blocks():
+            middle, likely = places / weight, came / seen
             for i in range(len(curve), int(middle) + 1):
-                part = (i - before) / (middle - before)
-                curve.append(_between(below, likely, part))
+                if below is None:
+                    curve.append(likely)
+                else:
+                    part = (i - before) / (middle - before)
+                    curve.append(_between(below, likely, part))
             before, below = middle, likely
-        return curve + [below] * (_BINS - len(curve))
+        return curve + [likely] * (_BINS - len(curve))
 
-    def _blocks(self) -> list[tuple[float, float, float]]:
+    def _blocks(self) -> list[tuple[float, float, float, float]]:
         """Bins merged until their rates only rise (PAV), from the lowest on.
 
-        Of each: what came, what was seen, and the places of what was seen, summed up.
+        Of each: what came and what was seen, with what is believed of it; the bins' places,
+        by weight, summed up; that weight, which is what was seen alone.
         """
         base = self.base
-        trust = self._incidents / (self._incidents + _DOUBT)
-        blocks: list[tuple[float, float, float]] = []
+        trust = self.incidents / (self.incidents + _DOUBT)
+        blocks: list[tuple[float, float, float, float]] = []
         for i, claim in enumerate(_CLAIMS):
-            likely = base + trust * (claim - base)
-            came, seen = self._came[i] + _PRIOR * likely, self._seen[i] + _PRIOR
-            places = i * seen
+            # What nothing was seen in has a middle, too.
+            weight = self._seen[i] or _NONE
+            came = self._came[i] + _PRIOR * (base + trust * (claim - base))
+            seen, places = self._seen[i] + _PRIOR, i * weight
             while blocks and blocks[-1][0] * seen >= came * blocks[-1][1]:
-                more_came, more_seen, more_places = blocks.pop()
-                came += more_came
-                seen += more_seen
-                places += more_places
-            blocks.append((came, seen, places))
+                last = blocks.pop()
+                came += last[0]
+                seen += last[1]
+                places += last[2]
+                weight += last[3]
+            blocks.append((came, seen, places, weight))
         return blocks
-
-
-def _between(low: Share, high: Share, part: Share) -> Share:
-    """What lies at *part* of the way from *low* to *high*, by ratios."""
-    return low * (high / low) ** part if low else high * part
 
 
 class Skill:
     """Whether the probabilities that were said are worth more than the base rate.
 
     It compares squared errors (Brier) of what was said before it was known what comes.
-    Errors are forgotten with incidents, so that what was good once does not vouch for ever.
+    They are forgotten with incidents, for what was good once does not vouch for ever.
     """
 
     __slots__ = ("_base", "_ours")
@@ -201,14 +202,14 @@ class Skill:
 
     def memory(self) -> list[float]:
         """What is to be remembered, fit for JSON."""
-        return [float(f"{self._ours:.7g}"), float(f"{self._base:.7g}")]
+        return short([self._ours, self._base])
 
     @classmethod
     def recalled(cls, memory: object) -> "Skill":
         """Make one that remembers *memory*.
 
         Raises:
-            ValueError: No `memory` wrote this.
+            ValueError: No `memory` wrote this; or TypeError.
         """
         ours, base = numbers(memory, 2, "skill")
         if ours < 0 or base < 0:
@@ -216,17 +217,44 @@ class Skill:
         return cls(ours, base)
 
 
-def numbers(memory: object, count: int, of: str) -> Sequence[float]:
-    """Read *count* finite numbers.
+def _place(score: float) -> float:
+    """Where among the bins *score* is: 0 is the middle of the first."""
+    return min(max(score, _LOW), _HIGH) - _LOW
+
+
+def _between(low: Share, high: Share, part: Share) -> Share:
+    """What lies at *part* of the way from *low* to *high*, by ratios."""
+    return min(high, low * (high / low) ** part) if low else high * part
+
+
+def short(values: Iterable[float]) -> list[float]:
+    """Numbers of seven digits: what is lost is far below what is known."""
+    return [float(f"{value:.7g}") for value in values]
+
+
+def count(number: object, name: str) -> int:
+    """Read a count.
 
     Raises:
-        ValueError: They are none, or not that many.
+        ValueError: It is none.
     """
-    if not isinstance(memory, list) or len(memory) != count:
-        raise ValueError(f"{of} {memory!r} is not {count} numbers")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"{name} {number!r} is no count")
+    return number
+
+
+def numbers(memory: object, many: int, name: str) -> list[float]:
+    """Read *many* numbers.
+
+    Raises:
+        ValueError: They are not that many, or out of range.
+        TypeError: They are none.
+    """
+    if not isinstance(memory, list) or len(memory) != many:
+        raise ValueError(f"{name} are not {many} numbers")
     for number in memory:
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ValueError(f"{of} {memory!r} is not {count} numbers")
-        if not math.isfinite(number):
-            raise ValueError(f"{of} {memory!r} is not finite")
+            raise TypeError(f"{name}: {number!r} is no number")
+        if not abs(number) <= _MOST:
+            raise ValueError(f"{name}: {number!r} is out of range")
     return [float(number) for number in memory]

@@ -10,6 +10,13 @@ from pgbreaker.core.units import Seconds
 
 _MOST: Final = 2.0  # thresholds, beyond which nothing is added up: it has to come back
 
+# What noise is taken to be at first, and half of what it was a day ago counts no more.
+_CORRELATION: Final = 0.5
+_STRAY: Final = (1 + _CORRELATION) / (1 - _CORRELATION)  # s^2 of such noise
+_MOST_ALIKE: Final = 0.97
+_ORDINARY: Final = 3.0  # spreads beyond which a deviation is not of the noise
+_DAY: Final = 1 - 0.5 ** (1 / 1440)  # per sample
+
 
 class Cusum:
     """One-sided upward CUSUM (Page, "Continuous inspection schemes", 1954).
@@ -25,14 +32,18 @@ class Cusum:
 
         (exp(2 d b) - 2 d b - 1) / (2 d^2) samples, d = drift / s, b = threshold / s + 1.166
 
-    With r = 0.5, drift 0.75 and threshold 15 these are 13,000, and counted in simulations
-    they are 36,000: at a sample a minute one false change in 9 days or more, where one a
+    With r = 0.5, drift 0.75 and threshold 15 these are 13,000, and in simulations more
+    than 36,000: at a sample a minute one false change in 9 days or more, where one a
     week was allowed. Without autocorrelation there is none in a hundred years. A change
     by n spreads is seen after about 15 / (n - 0.75) minutes.
 
+    Run lengths go by drift * threshold / s^2. So of a signal that strays for longer, as a
+    pool does that grows and shrinks within an hour, the threshold is the higher: by as
+    much as its s^2, found from its own deviations, is above that of r = 0.5.
+
     Args:
         drift: Spreads that a deviation may have without adding to the sum.
-        threshold: Sum that is a change.
+        threshold: Sum that is a change, where noise is no more like itself than at r = 0.5.
         most: Spreads at which a deviation counts no more than it did: one sample alone
             is never a change.
         back: Samples after which a value has come back, if each is at or below *drift*.
@@ -47,7 +58,10 @@ class Cusum:
         "_back",
         "_calm",
         "_drift",
+        "_last",
+        "_like",
         "_most",
+        "_size",
         "_sum",
         "_threshold",
         "_zero",
@@ -66,6 +80,8 @@ class Cusum:
         self._threshold = threshold
         self._most = most
         self._back = back
+        self._size, self._like = 1.0, _CORRELATION  # means of squares, of neighbours
+        self._last = 0.0
         self._sum = 0.0
         self._zero: Seconds | None = None  # when the sum was 0 last
         self._calm = 0  # by how many more samples were at or below the drift
@@ -73,7 +89,23 @@ class Cusum:
 
     @property
     def level(self) -> float:
-        return self._sum / self._threshold
+        return self._sum / self._enough()
+
+    def _enough(self) -> float:
+        """The sum that is a change, as much as noise strays."""
+        size = self._size
+        like = min(self._like, _MOST_ALIKE * size)
+        if like <= 0:
+            return self._threshold
+        stray = size * (size + like) / (size - like)
+        return self._threshold * max(stray / _STRAY, 1.0)
+
+    def _hear(self, deviation: float) -> None:
+        """Learn what the noise is like."""
+        ordinary = min(max(deviation, -_ORDINARY), _ORDINARY)
+        self._size += _DAY * (ordinary * ordinary - self._size)
+        self._like += _DAY * (ordinary * self._last - self._like)
+        self._last = ordinary
 
     def take(self, at: Seconds, deviation: float) -> None:
         """Take a deviation, in spreads.
@@ -83,16 +115,19 @@ class Cusum:
         """
         if not isfinite(deviation):
             return
+        if self.since is None:
+            self._hear(deviation)
         exceeds = min(deviation, self._most) - self._drift
         total = self._sum + exceeds
         if self.since is None and total <= 0:  # as nearly always
             self._sum, self._zero = 0.0, at
             return
-        self._sum = min(max(total, 0.0), _MOST * self._threshold)
+        enough = self._enough()
+        self._sum = min(max(total, 0.0), _MOST * enough)
         if self._zero is None:
             self._zero = at  # it began with this very sample, for all that is known
         if self.since is None:
-            if self._sum >= self._threshold:
+            if self._sum >= enough:
                 self.since, self._calm = self._zero, 0
             return
         self._calm = self._calm + 1 if exceeds <= 0 else max(self._calm - 1, 0)
@@ -102,11 +137,12 @@ class Cusum:
 
     def memory(self) -> list[float | None]:
         """What is remembered of it, fit for JSON; its moments are those it was given."""
+        numbers = (self._sum, self._size, self._like, self._last)
         moments = (self._zero, self.since)
         return [
-            round(self._sum, 3),
             self._calm,
-            *(None if moment is None else round(moment, 1) for moment in moments),
+            *(round(number, 3) for number in numbers),
+            *(None if moment is None else round(moment) for moment in moments),
         ]
 
     def recall(self, memory: object) -> None:
@@ -115,17 +151,27 @@ class Cusum:
         Raises:
             ValueError: `memory` did not write this; nothing has changed then.
         """
-        if not isinstance(memory, list) or len(memory) != 4:
+        if not isinstance(memory, list) or len(memory) != 7:
             raise ValueError(f"no memory of a change: {memory!r}")
-        total, calm, zero, since = memory
-        if not _is_number(total) or not 0 <= total <= _MOST * self._threshold:
-            raise ValueError(f"no memory of a change: the sum is {total!r}")
+        calm, *numbers = memory
         if not _is_number(calm) or calm not in range(self._back + 1):
             raise ValueError(f"no memory of a change: {calm!r} samples of calm")
-        for moment in (zero, since):
-            if moment is not None and not _is_number(moment):
-                raise ValueError(f"no memory of a change: {moment!r} is no moment")
-        self._sum, self._calm, self._zero, self.since = total, calm, zero, since
+        total, size, like, last, *moments = numbers
+        if not all(map(_is_number, (total, size, like, last))):
+            raise ValueError(f"no memory of a change: {memory!r}")
+        if not all(moment is None or _is_number(moment) for moment in moments):
+            raise ValueError(f"no memory of a change: {moments!r} are no moments")
+        if (
+            not 0 <= size <= _ORDINARY**2
+            or not -size <= like <= size
+            or total < 0
+            or abs(last) > _ORDINARY
+        ):
+            raise ValueError(f"no memory of a change: {numbers!r} are out of range")
+        self._calm, self._size, self._like = calm, float(size), float(like)
+        self._sum = min(float(total), _MOST * self._enough())
+        self._zero, self.since = moments
+        self._last = float(last)
 
 
 def _is_number(number: object) -> bool:

@@ -176,6 +176,9 @@ class Filling:
             sum(values[i : i + step]) / step
             for i in range(first, len(values) - step + 1, step)
         ]
+        third = len(means) // 3
+        if sum(means[-third:]) <= sum(means[:third]):
+            return None  # which costs less to see than a trend
         return trend(self._moments[first + step - 1 :: step], means, sure=_LEAK_SURE)
 
     def _surging(self, strained: bool | None) -> Trend | None:

@@ -10,7 +10,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pgbreaker.core.forecast.calibration import Calibration, Skill, numbers
+from pgbreaker.core.forecast.calibration import (
+    Calibration,
+    Skill,
+    count,
+    numbers,
+    short,
+)
 from pgbreaker.core.units import Seconds, Share
 
 HORIZON: Final[Seconds] = 900.0
@@ -37,19 +43,23 @@ _WAITING: Final = int(HORIZON / _CLOSEST) + 2
 # What is usual is told from the last 14 days, and from an hour at least.
 _USUAL: Final = 14 * 1440
 _WARM: Final = 60
-_STILL: Final = 1e-10  # variance of what never changed but for rounding
+_STILL: Final = 1e-12  # variance of what never changed but for rounding
+
+# Counts and bytes spread over orders of magnitude, shares and seconds do not: the inverse
+# hyperbolic sine is a logarithm of what is far above this, and leaves alone what is below.
+_LINEAR: Final = 10.0
 
 # A value that is far out says no more for being still further out.
-_FARTHEST: Final = 8.0
+_FARTHEST: Final = 20.0
 
-# Steps, by coordinate (AdaGrad). Tuned with tests/bench/forecast/model.py: shorter steps
-# rank better on the whole, longer ones are wrong sooner after they have learnt from five.
-# Positives hardly need more weight, for the calibration makes the probability.
-_STEP: Final = 0.03
-_WEIGHT: Final = 3.0
-_L2: Final = 1e-3
+# Steps, by coordinate (AdaGrad), with a little weight decay. Chosen with the seeds for
+# tuning of tests/bench/forecast/model.py. Openings get no more weight than quiet minutes:
+# that ranked no better, and a score would not be a logit any more.
+_STEP: Final = 0.07
+_DECAY: Final = 1e-4
+_BIAS: Final = -7.0  # until it knows: an opening in eleven days
 # Of what shortens the steps, this is left after an opening: the world may have changed.
-_KEPT: Final = 0.95
+_KEPT: Final[Share] = 0.95
 
 
 class Example(NamedTuple):
@@ -65,7 +75,8 @@ class Example(NamedTuple):
 class Odds:
     """The probability that a breaker of one target opens within `HORIZON`.
 
-    Moments are seconds; they only go up, and only differences count.
+    Moments are seconds, of which only differences count. They only go up: features of a
+    moment that is not later are ignored.
 
     A minute is an example once it is known what came of it: an opening within the horizon,
     or none. Those less than `LEAD` before one are dropped, and so is what is seen while a
@@ -76,7 +87,6 @@ class Odds:
         names: Of the features, in the order in which they come.
 
     Attributes:
-        openings: Those that it learnt from.
         examples: Minutes that it learnt from.
         begun: Moment of the first features. None: there were none.
         learned: Moment of the last example learnt from. None: there was none.
@@ -95,6 +105,7 @@ class Odds:
         "_skill",
         "_squares",
         "_taken",
+        "_taken_at",
         "_variance",
         "_waiting",
         "_weights",
@@ -102,7 +113,6 @@ class Odds:
         "examples",
         "learned",
         "names",
-        "openings",
     )
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -110,19 +120,20 @@ class Odds:
         self._begin()
 
     def _begin(self) -> None:
-        count = len(self.names)
-        self.openings = self.examples = 0
+        many = len(self.names)
+        self.examples = 0
         self.begun: Seconds | None = None
         self.learned: Seconds | None = None
         self._ages: tuple[Seconds | None, Seconds | None] | None = None
         self._taken = 0
-        self._mean = [0.0] * count
-        self._variance = [0.0] * count
-        self._weights = [0.0] * count
-        self._bias = math.log(_WEIGHT / 1000)  # until it knows: an opening in a week
+        self._taken_at: Seconds | None = None
+        self._mean = [0.0] * many
+        self._variance = [0.0] * many
+        self._weights = [0.0] * many
+        self._bias = _BIAS
         # The last one is the bias': of gradients, for the length of the next step.
-        self._squares = [1.0] * (count + 1)
-        self._features = [0.0] * count
+        self._squares = [1.0] * (many + 1)
+        self._features = [0.0] * many
         self._calibration = Calibration()
         self._skill = Skill()
         self._waiting: deque[Example] = deque(maxlen=_WAITING)
@@ -141,10 +152,12 @@ class Odds:
         """
         if len(features) != len(self.names):
             raise ValueError(f"{len(features)} features are not {len(self.names)}")
-        if self._last is not None and at <= self._last:
+        before = self._taken_at
+        if before is not None and at <= before:
             return self._spoken()
-        if self._last is not None and at - self._last > _GAP:
+        if before is not None and at - before > _GAP:
             self._waiting.clear()
+        self._taken_at = at
         self._pass(at)
         if self._is_resting:
             self._probability = None
@@ -177,7 +190,6 @@ class Odds:
         self._waiting.clear()
         if not before:
             return  # nobody looked: there is nothing to learn
-        self.openings += 1
         self._calibration.forget()
         self._skill.forget()
         self._squares = [max(1.0, square * _KEPT) for square in self._squares]
@@ -197,6 +209,11 @@ class Odds:
         self._waiting.clear()
 
     @property
+    def openings(self) -> int:
+        """Openings that it learnt from: those before which it saw anything."""
+        return self._calibration.incidents
+
+    @property
     def silent_because(self) -> str | None:
         """Why it says nothing. None: it does."""
         hours = self.examples * _MINUTE / 3600
@@ -204,9 +221,7 @@ class Odds:
         if self.openings < OPENINGS:
             return f"has seen {self.openings} of the {OPENINGS} openings that it needs"
         if hours < TIME / 3600:
-            return (
-                f"has learnt for {hours:.0f} h of the {TIME / 3600:.0f} h that it needs"
-            )
+            return f"has learnt for {int(hours)} h of the {TIME / 3600:.0f} h that it needs"
         if skill is None or skill <= SKILL:
             return (
                 "its own record is no better than the base rate"
@@ -253,13 +268,12 @@ class Odds:
         return {
             "version": VERSION,
             "names": list(self.names),
-            "openings": self.openings,
             "examples": self.examples,
             "taken": self._taken,
             "begun_ago": begun_ago,
             "learned_ago": learned_ago,
-            "bias": _short(self._bias),
-            "columns": [[_short(number) for number in column] for column in columns],
+            "bias": short([self._bias]),
+            "columns": [short(column) for column in columns],
             "calibration": self._calibration.memory(),
             "skill": self._skill.memory(),
         }
@@ -289,17 +303,16 @@ class Odds:
             setattr(self, name, getattr(other, name))
 
     def _read(self, memory: Mapping[str, Any]) -> None:
-        count = len(self.names)
-        self.openings, self.examples, self._taken = (
-            _count(memory[name], name) for name in ("openings", "examples", "taken")
-        )
+        many = len(self.names)
+        self.examples = count(memory["examples"], "examples")
+        self._taken = count(memory["taken"], "taken")
         self._ages = _age(memory["begun_ago"]), _age(memory["learned_ago"])
-        (self._bias,) = numbers([memory["bias"]], 1, "bias")
+        (self._bias,) = numbers(memory["bias"], 1, "bias")
         mean, variance, weights, squares = memory["columns"]
-        self._mean = list(numbers(mean, count, "mean"))
-        self._variance = list(numbers(variance, count, "variance"))
-        self._weights = list(numbers(weights, count, "weights"))
-        self._squares = list(numbers(squares, count + 1, "squares"))
+        self._mean = numbers(mean, many, "mean")
+        self._variance = numbers(variance, many, "variance")
+        self._weights = numbers(weights, many, "weights")
+        self._squares = numbers(squares, many + 1, "squares")
         if min(self._variance, default=0.0) < 0 or min(self._squares) < 1:
             raise ValueError("a variance is below 0, or squares below 1")
         self._calibration = Calibration.recalled(memory["calibration"])
@@ -338,11 +351,7 @@ class Odds:
             self._learn(waiting.popleft(), came=False)
 
     def _standard(self, features: Sequence[float]) -> list[float]:
-        """Features as standard deviations from what is usual, at most `_FARTHEST`.
-
-        Counts and bytes spread over orders of magnitude, shares and seconds do not: the
-        inverse hyperbolic sine is a logarithm of what is large, and leaves the small alone.
-        """
+        """Features as standard deviations from what is usual, at most `_FARTHEST`."""
         self._taken += 1
         rate = 1 / min(self._taken, _USUAL)
         mean, variance, z = self._mean, self._variance, []
@@ -350,7 +359,7 @@ class Odds:
             if not math.isfinite(feature):
                 z.append(0.0)
                 continue
-            off = math.asinh(feature) - mean[i]
+            off = math.asinh(feature / _LINEAR) - mean[i]
             # As it was before this one came, which may be what makes it unusual.
             far = off / math.sqrt(variance[i] + _STILL)
             z.append(far * _FARTHEST / (_FARTHEST + abs(far)))
@@ -368,10 +377,8 @@ class Odds:
         weights, squares, z = self._weights, self._squares, example.features
         score = self._bias + sum(map(float.__mul__, weights, z))
         error = _logistic(score) - came
-        if came:
-            error *= _WEIGHT
         for i, value in enumerate(z):
-            slope = error * value + _L2 * weights[i]
+            slope = error * value + _DECAY * weights[i]
             square = squares[i] = squares[i] + slope * slope
             weights[i] -= _STEP * slope / math.sqrt(square)
         squares[-1] += error * error
@@ -380,17 +387,6 @@ class Odds:
 
 def _logistic(score: float) -> Share:
     return 1 / (1 + math.exp(-max(-35.0, min(score, 35.0))))
-
-
-def _short(number: float) -> float:
-    """Seven digits: what is lost is far below what is known."""
-    return float(f"{number:.7g}")
-
-
-def _count(number: object, name: str) -> int:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{name} {number!r} is no count")
-    return number
 
 
 def _age(number: object) -> Seconds | None:

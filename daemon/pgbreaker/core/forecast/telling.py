@@ -40,4 +40,4 @@ def uncounted(of: str) -> str:
     """Say why there is no record of a kind's warnings. Empty: there is one."""
     if KINDS[of].is_scored:
         return ""
-    return "such warnings are not counted: there are days to make them wrong"
+    return "such warnings are not counted: there are days to avert it"

@@ -7,7 +7,8 @@ opens a breaker: what is unusual need not be wrong.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor, isfinite, log
+from math import floor, log
+from statistics import median
 from typing import Any, Final
 
 from pgbreaker.core.units import Seconds
@@ -24,6 +25,7 @@ _BIN_OF: Final = tuple(
 )
 
 _COLD: Final = 360  # samples before anything is said: six hours of minutes
+_FIRST: Final = 5  # samples that the level begins with the median of
 _AT_LEVEL: Final = 60  # samples of which the level is the plain mean
 
 # How much of the past an hour weighs, in samples: a mean that forgets half within n
@@ -34,8 +36,8 @@ _BORROWED: Final = 10.0  # samples that an hour never seen is taken to have seen
 _SEEN_TWICE: Final = 125.0  # what was borrowed, and nearly two hours of its own
 _STEP: Final = 10  # samples, to which their number is remembered
 
-# Per sample: half of a new level is learnt in 8 hours. When it falls by much, in 24:
-# after a holiday an ordinary day is no change.
+# Per sample: half of a new level is learnt in 8 hours. When it falls by much, in 24: an
+# ordinary day after a holiday stands out the less.
 _RISES: Final = 1 - 0.5 ** (1 / 480)
 _FALLS: Final = 1 - 0.5 ** (1 / 1440)
 _MUCH: Final = 2.0  # spreads
@@ -46,7 +48,8 @@ _CLIP: Final = 4.0  # spreads beyond which a value teaches no more than at them
 _LOUDEST: Final = 3.0
 _PATIENCE: Final = 180  # samples on one side after which twice as much is believed
 _LONGEST: Final = 20.0  # times that twice is
-_GREATEST: Final = 1e300  # of numbers beyond it differences are none
+_GREATEST: Final = 1e150  # beyond it a number of spreads might be none
+_LEAST: Final = 1e-100  # that a floor can be
 _FINEST: Final = 999  # parts of the largest offset that others are rounded to
 _SMALLEST: Final = 99  # steps below the largest deviation, of which this one is none
 _STEP_DOWN: Final = 0.9
@@ -93,6 +96,7 @@ class Usual:
         "_count",
         "_day",
         "_deviation",
+        "_first",
         "_level",
         "_loud",
         "_offset",
@@ -103,14 +107,17 @@ class Usual:
     )
 
     def __init__(self, *, absolute: float, relative: float = 0.0) -> None:
-        if not 0 < absolute < float("inf") or not 0 <= relative < float("inf"):
-            raise ValueError("a spread has a floor above 0")
+        if not _LEAST <= absolute < _GREATEST or not 0 <= relative < _GREATEST:
+            raise ValueError(
+                f"a spread has a floor above 0, got {absolute}, {relative}"
+            )
         self._absolute = absolute
         self._relative = relative
         self._clear()
 
     def _clear(self) -> None:
         self._seen = 0
+        self._first: list[float] = []  # until there are enough to begin with
         self._level = self._day = self._wide = 0.0
         self._loud = 1.0  # spreads lately, as a multiple of those of the bins
         self._run = 0.0  # samples beyond the clip on one side, below 0 on the lower
@@ -125,16 +132,19 @@ class Usual:
 
     @property
     def is_taught(self) -> bool:
-        """Whether it has seen anything at all."""
+        """Whether it has seen enough to have something to remember."""
         return self._seen > 0
 
     def take(self, wall: float, value: float) -> float | None:
         """Learn *value*, seen at wall time *wall*.
 
         Returns by how many spreads it is above what was usual before; below 0, below.
-        None: too little was seen, or the value is no number.
+        None: too little was seen, or the value is no number, or one beyond 1e150.
         """
-        if not isfinite(value):
+        if not -_GREATEST < value < _GREATEST:
+            return None
+        if not self._seen:
+            self._begin_with(value)
             return None
         hours = wall / _HOUR - 0.5  # of which the whole are the middles of hours
         hour = floor(hours)
@@ -143,7 +153,7 @@ class Usual:
         first, second = _BIN_OF[hour % _WEEK], _BIN_OF[(hour + 1) % _WEEK]
         offset, deviation, count = self._offset, self._deviation, self._count
         if not count[first] or not count[second]:
-            self._begin(first, second, value)
+            self._begin(first, second)
 
         middle = self._level + sooner * offset[first] + later * offset[second]
         mean = sooner * deviation[first] + later * deviation[second]
@@ -151,9 +161,6 @@ class Usual:
         spread = base * self._loud
         off = value - middle
         far = off / spread
-        # An infinity that two finite numbers make is none of what was seen.
-        if not -_GREATEST < far < _GREATEST:
-            return None
 
         most = _CLIP * spread
         taught = off if -most <= off <= most else most if off > 0 else -most
@@ -211,10 +218,16 @@ class Usual:
                 return self._offset[found], self._deviation[found]
         return self._day - self._level, self._wide
 
-    def _begin(self, first: int, second: int, value: float) -> None:
+    def _begin_with(self, value: float) -> None:
+        """Take one of the first values; the very first are often odd."""
+        self._first.append(value)
+        if len(self._first) == _FIRST:
+            self._level = self._day = median(self._first)
+            self._seen = _FIRST
+            self._first.clear()
+
+    def _begin(self, first: int, second: int) -> None:
         """Give bins never seen something to begin with."""
-        if not self._seen:
-            self._level = self._day = value
         for bin_, other in ((first, second), (second, first)):
             if self._count[bin_]:
                 continue
@@ -289,6 +302,7 @@ class Usual:
         offsets = _wholes(memory["offsets"], -_FINEST, _FINEST)
         deviations = _wholes(memory["deviations"], 0, _SMALLEST)
         counts = _wholes(memory["counts"], 0, _FINEST)
+        self._first.clear()
         self._seen, self._run = seen, float(run)
         self._level, self._day, self._wide, self._loud = level, day, wide, loud
         self._offset = [part * unit for part in offsets]

@@ -4,22 +4,27 @@ not as usual, how likely a breaker opens.
 All of it warns, none of it opens a breaker.
 
     runways   how long is left of what runs out      owners   whose connections they are
-    standing  warnings, and what came of them        counts   counters, as they are shown
-    shown     all of it as metrics
+    signals   readings, by the minute                counts   counters, as they are shown
+    standing  warnings, and what came of them        shown    all of it as metrics
+    naming    the model's features, for people
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pgbreaker.core.forecast.foretold import Foretold
+from pgbreaker.core.forecast.foretold import Foretold, Model
+from pgbreaker.core.forecast.odds import Odds
 from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, Forewarning
 from pgbreaker.core.judge import SATURATION
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen, Value
-from pgbreaker.core.states import Transition
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.states import State, Transition
+from pgbreaker.core.units import Seconds, Share, percent
 from pgbreaker.monitor.outlook.counts import Counts
+from pgbreaker.monitor.outlook.naming import said_of
 from pgbreaker.monitor.outlook.runways import Runways
+from pgbreaker.monitor.outlook.shown import COMPUTED as COMPUTED
 from pgbreaker.monitor.outlook.shown import OUTLOOK as OUTLOOK
+from pgbreaker.monitor.outlook.signals import FEATURES, Signals
 from pgbreaker.monitor.outlook.standing import Warnings
 
 _VERSION: Final = 1  # of what is remembered
@@ -47,7 +52,11 @@ class Outlook:
         self._bearer = bearer
         self._runways = Runways(capacity, lag_limit)
         self._counts = Counts()
+        self._signals = Signals(wall_of)
+        self._odds = Odds(FEATURES)
+        self._probability: Share | None = None
         self._warnings = Warnings()
+        self._troubled: set[str] = set()  # breakers that are not closed
         self._borne: dict[str, Value] = {}
         self._bear(0.0)
 
@@ -56,6 +65,8 @@ class Outlook:
 
         What cannot be told is None. A reading without values says nothing.
         """
+        if self._signals.take(reading):
+            self._expect(reading.at)
         if not reading.values or not reading.answered:
             return NOTHING
         seen = self._runways.take(reading)
@@ -74,13 +85,20 @@ class Outlook:
             is_planned: Whether the target is in maintenance: what fails then teaches
                 nothing.
         """
-        seen = move.evidence
-        by_role = seen is not None and seen.code == Finding.WRONG_ROLE
-        if is_planned or by_role or not move.leaves_closed:
+        at, seen = move.at, move.evidence
+        if move.after is State.CLOSED:
+            self._troubled.discard(move.breaker)
+            if not self._troubled:
+                self._odds.closed(at)
             return
-        self._warnings.fails(FAILURE, move.at)
-        if seen is not None and seen.code == Finding.FULL:
-            self._warnings.fails(CONNECTIONS, move.at)
+        self._troubled.add(move.breaker)
+        if is_planned:
+            self._odds.skip(at)
+        elif move.leaves_closed and not (seen and seen.code == Finding.WRONG_ROLE):
+            self._odds.opened(at)
+            self._warnings.fails(FAILURE, at)
+            if seen and seen.code == Finding.FULL:
+                self._warnings.fails(CONNECTIONS, at)
 
     @property
     def warnings(self) -> Mapping[str, Forewarning]:
@@ -92,13 +110,31 @@ class Outlook:
         return Foretold(
             warnings=self._warnings.by_urgency(),
             runways=self._runways.all(),
+            model=self._model(),
+            changes=tuple(self._signals.changes),
             record=self._warnings.record,
+        )
+
+    def _model(self) -> Model:
+        odds = self._odds
+        return Model(
+            probability=self._probability,
+            silent_because=odds.silent_because,
+            reasons=tuple(said_of(name) for name, _ in odds.reasons()),
+            openings=odds.openings,
+            begun=odds.begun,
+            learned=odds.learned,
         )
 
     def memory(self) -> dict[str, Any]:
         """What it has learned, fit for JSON. Moments in it are wall time: those of a
         process are of no use to the next."""
-        return {"version": _VERSION, "record": self._warnings.memory()}
+        return {
+            "version": _VERSION,
+            "record": self._warnings.memory(),
+            "odds": self._odds.memory(),
+            "signals": self._signals.memory(),
+        }
 
     def recall(self, memory: Mapping[str, Any], ago: Seconds = 0.0) -> None:
         """Go on by a memory that was written so many seconds *ago*.
@@ -106,10 +142,14 @@ class Outlook:
         Raises:
             ValueError: It is none.
         """
-        record = memory.get("record")
-        if memory.get("version") != _VERSION or not isinstance(record, Mapping):
+        if memory.get("version") != _VERSION:
             raise ValueError("no memory of a forecast, or one of another version")
+        record, odds, signals = (
+            _part(memory, n) for n in ("record", "odds", "signals")
+        )
         self._warnings.recall(record)
+        self._odds.recall(odds)
+        self._signals.recall(signals)
         self._bear(0.0)
 
     def _warn(self, reading: Reading) -> None:
@@ -118,11 +158,33 @@ class Outlook:
         if any(looks):
             self._bear(reading.at)
 
+    def _expect(self, at: Seconds) -> None:
+        """Say how likely a failure is, now that a minute is over."""
+        self._probability = self._odds.take(at, self._signals.features)
+        self._warnings.expect(at, self._probability, self._why)
+        self._bear(at)
+
+    def _why(self) -> str:
+        named = ", ".join(said_of(name) for name, _ in self._odds.reasons())
+        return (
+            f"with {percent(self._probability or 0.0)} a breaker opens within a quarter of"
+            f" an hour, by what {self._odds.openings} openings have taught; what weighs"
+            f" most: {named}"
+        )
+
     def _bear(self, at: Seconds) -> None:
         """Put together what is said of no probe alone."""
+        begun, learned = self._odds.begun, self._odds.learned
         self._borne = {
-            "failure_probability": None,
-            "model_begun": None,
-            "model_learned": None,
+            "failure_probability": self._probability,
+            "model_begun": None if begun is None else self._wall_of(begun),
+            "model_learned": None if learned is None else self._wall_of(learned),
             **self._warnings.values(at),
         }
+
+
+def _part(memory: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = memory.get(name)
+    if not isinstance(part, Mapping):
+        raise ValueError(f"no memory of a forecast: no {name}")  # noqa: TRY004 - as other damage
+    return part

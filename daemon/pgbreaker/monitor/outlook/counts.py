@@ -2,21 +2,10 @@
 
 from typing import Final
 
-from pgbreaker.core.reading import NOTHING, Reading, Row, Seen
+from pgbreaker.core.reading import NOTHING, Reading, Seen
 from pgbreaker.core.units import Seconds
 from pgbreaker.monitor.outlook.shown import ENDS
-
-
-def number(seen: Seen | Row, name: str) -> float | None:
-    """A value as a number. None: there is none of that name."""
-    value = seen.get(name)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def rows(seen: Seen, name: str) -> tuple[Row, ...]:
-    """The rows of that name; none where there are none."""
-    value = seen.get(name)
-    return value if isinstance(value, tuple) else ()
+from pgbreaker.monitor.outlook.values import number
 
 
 class Counts:

@@ -6,12 +6,13 @@ from typing import Final
 from pgbreaker.core.forecast.filling import Filling
 from pgbreaker.core.forecast.foretold import RunsOut
 from pgbreaker.core.forecast.runway import Left, Runway
+from pgbreaker.core.forecast.telling import span
 from pgbreaker.core.forecast.warning import CONNECTIONS, KINDS, is_short
 from pgbreaker.core.reading import NOTHING, Reading, Seen
-from pgbreaker.core.units import Seconds, Share, lasting, roughly
-from pgbreaker.monitor.outlook.counts import number, rows
+from pgbreaker.core.units import Seconds, Share, lasting
 from pgbreaker.monitor.outlook.owners import Owners
 from pgbreaker.monitor.outlook.shown import bound_of, runway_of
+from pgbreaker.monitor.outlook.values import number, rows
 
 # Segments that wait to be archived pile up within hours, or not at all.
 _PILE_SPAN: Final[Seconds] = 3600.0
@@ -116,7 +117,7 @@ class Runways:
         found = self._found[of]
         if found.left is None or not found.left.seconds:
             return f"now {self._says(of, found.name)}"
-        said = f"at this rate {self._says(of, found.name)} in {_when(found.left)}"
+        said = f"at this rate {self._says(of, found.name)} in {span(found.left)}"
         if of != CONNECTIONS:
             return said
         if self._filling.is_surge:
@@ -249,15 +250,6 @@ class Runways:
 
 def _wave() -> Runway:
     return Runway(span=_WAVE_SPAN, fall=_WAVE_FALL)
-
-
-def _when(left: Left) -> str:
-    said = roughly(left.seconds)
-    soonest = roughly(left.soonest)
-    if left.latest == float("inf"):
-        return f"{said} (at the soonest {soonest})" if soonest != said else said
-    latest = roughly(left.latest)
-    return said if soonest == latest else f"{said} ({soonest} to {latest})"
 
 
 def _soonest(

@@ -67,7 +67,7 @@ def _record() -> Iterator[Shown]:
         label = {"of": kind.of}
         yield gauge(
             "pgbreaker_forecast_warning",
-            "Whether it is warned of what is to come; absent while it is not.",
+            "1 while it is warned of what is to come; absent while it is not.",
             f"{kind.of}_warning",
             labels=label,
         )
@@ -113,12 +113,14 @@ OUTLOOK: Final[tuple[Shown, ...]] = (
     ),
     gauge(
         "pgbreaker_forecast_model_begun_timestamp_seconds",
-        "When the model of the target's openings began to learn.",
+        "Unix time at which the model of the target's openings began to learn, in seconds;"
+        " absent until then.",
         "model_begun",
     ),
     gauge(
         "pgbreaker_forecast_model_learned_timestamp_seconds",
-        "When the model of the target's openings last learned.",
+        "Unix time at which the model of the target's openings last learned, in seconds;"
+        " absent until it has.",
         "model_learned",
     ),
     gauge(
@@ -142,3 +144,11 @@ OUTLOOK: Final[tuple[Shown, ...]] = (
         for end in ENDS
     ),
 )
+
+COMPUTED: Final = frozenset(
+    (
+        *(shown.value for shown in OUTLOOK),
+        *(f"{of}_soonest" for of in ("sequence", "slot", "pool")),
+    )
+)
+"""Names of all values that follow from what probes saw: who has that, has these."""

@@ -6,11 +6,13 @@ from math import exp, expm1, inf, log, log1p
 from typing import Any, Final
 
 from pgbreaker.core.forecast.change import Cusum
+from pgbreaker.core.forecast.foretold import Change
 from pgbreaker.core.forecast.usual import Usual
 from pgbreaker.core.judge import is_bad
 from pgbreaker.core.reading import Finding, Reading, Row, Seen
 from pgbreaker.core.units import Seconds, Share, lasting, percent
 from pgbreaker.core.wall import moment
+from pgbreaker.monitor.outlook.values import number
 
 VERSION: Final = 1
 """Of what is remembered: another one is not read."""
@@ -20,7 +22,6 @@ _DAY: Final[Seconds] = 86_400.0
 _FARTHEST: Final = 8.0  # spreads that a feature tells apart
 _FEWEST: Final = 20  # calls or transactions: of fewer a mean is chance
 _SHORTEST: Final[Seconds] = 1e-6
-_HUGE: Final = 1e300  # from here on sums are none; what is no number is not below it
 _OK: Final = Finding.OK
 
 
@@ -99,25 +100,6 @@ is usual, 1 for eight spreads or more; how much some are, whatever is usual, 0 t
 certain the most certain change is, 0 to 1, from a half on it is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A signal that is above what is usual, and has been for a while.
-
-    Attributes:
-        signal: Its name.
-        since: Wall time at which it began.
-        now: Its value in the last minute: seconds, a share, a number, or one a second.
-        usual: What is usual at this hour.
-        text: The same as a sentence.
-    """
-
-    signal: str
-    since: float
-    now: float
-    usual: float
-    text: str
-
-
 class Signals:
     """The signals of one target, of which each minute has one value each.
 
@@ -192,32 +174,30 @@ class Signals:
 
     def _take_saturation(self, _at: Seconds, seen: Seen) -> None:
         means = self._means
-        used, usable = _number(seen, "slots_used"), _number(seen, "slots_usable")
+        used, usable = number(seen, "slots_used"), number(seen, "slots_usable")
         if used is not None and usable is not None and usable > 0:
             means["used"].take(used / usable)
         for name in ("active", "idle_in_transaction"):
-            count = _number(seen, name)
+            count = number(seen, name)
             if count is not None:
                 means[name].take(count)
-        inside, outside = _number(seen, "waiting_lwlock"), _number(seen, "waiting_io")
+        inside, outside = number(seen, "waiting_lwlock"), number(seen, "waiting_io")
         if inside is not None and outside is not None:
             means["waiting"].take(inside + outside)
-        self._take_age(
-            "oldest_transaction", _number(seen, "oldest_transaction_seconds")
-        )
+        self._take_age("oldest_transaction", number(seen, "oldest_transaction_seconds"))
 
     def _take_blocking(self, _at: Seconds, seen: Seen) -> None:
-        self._take_most("lock_waiters", _number(seen, "lock_waiters"))
+        self._take_most("lock_waiters", number(seen, "lock_waiters"))
 
     def _take_pgbouncer(self, _at: Seconds, seen: Seen) -> None:
-        self._take_most("pool_wait", _number(seen, "pooler_maxwait_seconds"))
+        self._take_most("pool_wait", number(seen, "pooler_maxwait_seconds"))
 
     def _take_replication(self, _at: Seconds, seen: Seen) -> None:
-        self._take_age("lag", _number(seen, "replay_age_seconds"))
+        self._take_age("lag", number(seen, "replay_age_seconds"))
 
     def _take_statements(self, _at: Seconds, seen: Seen) -> None:
-        calls = _number(seen, "statement_calls")
-        self._statements.take(calls, _number(seen, "statement_seconds"))
+        calls = number(seen, "statement_calls")
+        self._statements.take(calls, number(seen, "statement_seconds"))
 
     def _take_database(self, at: Seconds, seen: Seen) -> None:
         rows = seen.get("databases")
@@ -305,7 +285,7 @@ class Signals:
             f"{signal.says.format(signal.words(now))}, usually {signal.words(usual)} at"
             f" this hour, since {_clock(since, wall)}"
         )
-        return Change(name, since, now, usual, text)
+        return Change(signal=name, since=since, now=now, usual=usual, text=text)
 
     # -- Memory --------------------------------------------------------------------
 
@@ -351,7 +331,7 @@ class _Mean:
 
     def take_time(self, took: Seconds) -> None:
         """Take its logarithm: one that is ten times as long is not all that counts."""
-        if 0 <= took < _HUGE:
+        if 0 <= took < inf:
             self.total += log(took if took > _SHORTEST else _SHORTEST)
             self.count += 1
 
@@ -426,19 +406,12 @@ def _clock(since: float, wall: float) -> str:
     return f"{told[11:16]} UTC" if is_today else f"{told[:10]} {told[11:16]} UTC"
 
 
-def _number(seen: Seen | Row, name: str) -> float | None:
-    value = seen.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if -_HUGE < value < _HUGE else None
-
-
 def _sum(rows: tuple[Row, ...], name: str) -> float | None:
     """None: one of them does not tell."""
     total = 0.0
     for row in rows:
-        number = _number(row, name)
-        if number is None:
+        value = number(row, name)
+        if value is None:
             return None
-        total += number
+        total += value
     return total

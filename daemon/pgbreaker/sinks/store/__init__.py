@@ -9,12 +9,14 @@ it goes on, and says what it cannot keep.
     file      whose the file is, its version, and what becomes of a broken one
     schema    tables, and the steps between versions
     books     what is written         live      what holds now
-    reading   what is read            rows      entries as rows
-    pruning   what goes               rollup    a sink that counts by the minute
+    learned   of forecasts            rows      entries as rows
+    reading   what is read            rollup    a sink that counts by the minute
+    pruning   what goes
 """
 
 from pgbreaker.sinks.store.books import Counts
 from pgbreaker.sinks.store.file import InUseError
+from pgbreaker.sinks.store.learned import Learned
 from pgbreaker.sinks.store.rollup import Rollup
 from pgbreaker.sinks.store.rows import Bucket, Failure, Past
 from pgbreaker.sinks.store.store import Restored, Store
@@ -24,6 +26,7 @@ __all__ = [
     "Counts",
     "Failure",
     "InUseError",
+    "Learned",
     "Past",
     "Restored",
     "Rollup",

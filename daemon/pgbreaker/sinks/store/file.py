@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from pgbreaker.core.units import Seconds
 from pgbreaker.errors import PgbreakerError
+from pgbreaker.sinks.store.learned import write_learned
 from pgbreaker.sinks.store.live import (
     DAMAGE,
     Live,
@@ -275,6 +276,8 @@ class File:
             with transaction(self.connection, durable=True):
                 write_difference(self.connection, there, self.live)
                 write_memories(self.connection, self.live.memories)
+                write_learned(self.connection, self.live.learned)
+            self.live.learned = {}
         else:
             self.live = there
 
@@ -342,8 +345,11 @@ class File:
             OSError: It cannot be moved.
         """
         self._drop()
-        if not self._knows:
-            self.live, self._knows = self._salvaged(), True
+        found = self._salvaged()
+        if self._knows:
+            self.live.learned = found.learned
+        else:
+            self.live, self._knows = found, True
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         aside, number = Path(f"{self.path}.corrupt-{stamp}"), 1
         while aside.exists():

@@ -8,10 +8,11 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pgbreaker.core.entry import Entry, Kind
+from pgbreaker.sinks.store.learned import Learned, read_learned
 from pgbreaker.sinks.store.rows import ENTRY, entries_of, row_of
 
 # SQLite's words on a damaged file may quote from it, and be no text.
@@ -27,11 +28,14 @@ class Live:
         overrides: Breaker -> the entry of the word that stands before its own.
         windows: Id -> the entry that a window began with which nobody has ended.
         memories: Breaker -> wall time, and what is remembered of it.
+        learned: Target -> what forecasts have learned of it, on its way from a broken
+            file to a new one; else it is with those who learn.
     """
 
     overrides: dict[str, Entry] = field(default_factory=dict)
     windows: dict[int, Entry] = field(default_factory=dict)
     memories: dict[str, tuple[float, str]] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> "Live":
@@ -48,7 +52,12 @@ class Live:
 
     def copy(self) -> "Live":
         """As it is now, whatever comes after."""
-        return Live(dict(self.overrides), dict(self.windows), dict(self.memories))
+        return replace(
+            self,
+            overrides=dict(self.overrides),
+            windows=dict(self.windows),
+            memories=dict(self.memories),
+        )
 
     def take(self, entry: Entry) -> None:
         """Take what *entry* decides."""
@@ -98,7 +107,7 @@ def write_memories(
 def salvage(connection: sqlite3.Connection) -> Live:
     """Read as much of what holds as a damaged file still tells."""
     live = Live()
-    for read in (_read_overrides, _read_windows, _read_memories):
+    for read in (_read_overrides, _read_windows, _read_memories, _read_learned):
         with contextlib.suppress(*DAMAGE):
             read(connection, live)
     return live
@@ -121,6 +130,10 @@ def _read_memories(connection: sqlite3.Connection, live: Live) -> None:
     for breaker, at, memory in rows:
         if isinstance(breaker, str) and isinstance(at, float):
             live.memories[breaker] = (at, memory)
+
+
+def _read_learned(connection: sqlite3.Connection, live: Live) -> None:
+    live.learned = read_learned(connection)
 
 
 def remembered(memory: object) -> dict[str, Any] | None:

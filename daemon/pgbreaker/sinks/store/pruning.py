@@ -13,7 +13,7 @@ CHUNK: Final = 200
 _DAY: Final = 86_400
 _MINUTES_FOR: Final = 14 * _DAY
 _HOURS_FOR: Final = 400 * _DAY
-_MEMORIES_FOR: Final = 30 * _DAY  # of breakers that nobody has any more
+_MEMORIES_FOR: Final = 30 * _DAY  # of breakers, and targets, that nobody has any more
 _LAST: Final = 200  # entries, and lines of the audit log, that stay in any case
 
 _OF_AGE: Final = (
@@ -37,7 +37,8 @@ def prune(connection: sqlite3.Connection, wall: float, budget: int) -> bool:
     for table, key, age in _OF_AGE:
         if _cut(connection, table, key, f"start < {wall - age:.0f}"):
             return True
-    connection.execute("DELETE FROM memory WHERE at < ?", (wall - _MEMORIES_FOR,))
+    for table in ("memory", "forecast"):
+        connection.execute(f"DELETE FROM {table} WHERE at < ?", (wall - _MEMORIES_FOR,))
     page, pages, free = (
         int(connection.execute(f"PRAGMA {of}").fetchone()[0])
         for of in ("page_size", "page_count", "freelist_count")

@@ -128,6 +128,16 @@ CREATE TABLE meta (
 """
 
 
+_SECOND: Final = """
+-- What forecasts have learned of a target, while no process has them; as JSON, deflated.
+CREATE TABLE forecast (
+    target TEXT PRIMARY KEY,
+    at     REAL NOT NULL,
+    memory BLOB NOT NULL
+);
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """Tables, and how they came to be.
@@ -146,4 +156,4 @@ class Schema:
         return "\n".join(self.steps[step] for step in wanted)
 
 
-SCHEMA: Final = Schema(1, {1: _FIRST})
+SCHEMA: Final = Schema(2, {1: _FIRST, 2: _SECOND})

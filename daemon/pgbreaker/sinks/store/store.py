@@ -34,7 +34,8 @@ from pgbreaker.sinks.store.file import (
     is_broken,
     open_to_read,
 )
-from pgbreaker.sinks.store.live import DAMAGE, Live, remembered
+from pgbreaker.sinks.store.learned import Learned, read_learned
+from pgbreaker.sinks.store.live import DAMAGE, Live, remembered, salvage
 from pgbreaker.sinks.store.rows import Bucket, Failure, Past
 from pgbreaker.sinks.store.schema import SCHEMA, Schema
 from pgbreaker.sinks.store.writer import RESTS, STUCK, Job, Writer
@@ -60,6 +61,8 @@ class Restored:
             own: state, reason, author, and since when and until when in wall time.
         windows: The entries that windows of maintenance began with which nobody ended.
         memories: Breaker -> wall time at which it was written, and what is remembered.
+        learned: Target -> what forecasts have learned of it. Whoever goes on by one takes
+            it out: nobody needs it any more.
     """
 
     last_id: int = 0
@@ -67,10 +70,12 @@ class Restored:
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     windows: tuple[Entry, ...] = ()
     memories: Mapping[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
+    learned: dict[str, Learned] = field(default_factory=dict)
 
 
 class Store:
-    """Keeps what happened, what was decided and what breakers remember; a ledger.
+    """Keeps what happened, what was decided, what breakers remember and what forecasts
+    have learned; a ledger.
 
     Whatever becomes of the file, the daemon goes on: then `degraded` says what is wrong,
     decisions are refused, and the rest is written once it can be.
@@ -160,10 +165,21 @@ class Store:
             self._check = asyncio.create_task(self._look_through())
 
     def _restore(self, connection: sqlite3.Connection) -> Restored:
-        live = Live.read(connection)
+        try:
+            live = Live.read(connection)
+            live.learned = read_learned(connection)
+            last_id = reading.last_id(connection)
+            entries = tuple(reading.entries(connection, Wanted(limit=KEPT)))
+        except DAMAGE as error:
+            if not is_broken(error):
+                raise
+            # What holds may well be there, where what happened is not.
+            log.warning("of the store %s not all can be read: %s", self.path, error)
+            self._writer.suspect(str(error))
+            live, last_id, entries = salvage(connection), 0, ()
         return Restored(
-            last_id=reading.last_id(connection),
-            entries=tuple(reading.entries(connection, Wanted(limit=KEPT))),
+            last_id=last_id,
+            entries=entries,
             overrides={
                 breaker: {**entry.details, "author": entry.author, "at": entry.at}
                 for breaker, entry in live.overrides.items()
@@ -174,6 +190,7 @@ class Store:
                 for breaker, (at, memory) in live.memories.items()
                 if (read := remembered(memory)) is not None
             },
+            learned=live.learned,
         )
 
     async def _look_through(self) -> None:
@@ -277,6 +294,10 @@ class Store:
                 for breaker, memory in memories.items()
             }
         )
+
+    def learn(self, learned: Mapping[str, Learned]) -> None:
+        """Have it written what forecasts have *learned*: target -> that."""
+        self._writer.learn(learned)
 
     def count(self, counts: Counts) -> None:
         """Have *counts* written. They must not be changed any more."""

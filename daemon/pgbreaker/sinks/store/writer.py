@@ -22,6 +22,7 @@ from pgbreaker.sinks.store.books import (
     write_fact,
 )
 from pgbreaker.sinks.store.file import File, InUseError, is_broken, transaction
+from pgbreaker.sinks.store.learned import Learned, write_learned
 from pgbreaker.sinks.store.live import DAMAGE, write_difference, write_memories
 from pgbreaker.sinks.store.pruning import prune
 from pgbreaker.sinks.store.rows import Row, entry_of, row_of
@@ -44,6 +45,7 @@ RESTS: Final[tuple[Seconds, Seconds]] = (1.0, 60.0)
 """Between two tries to write what could not be written: at first, and at most."""
 
 _AT_ONCE: Final = 500  # entries of one transaction
+_OF_FORECASTS: Final = 0.25  # of the size, at most: the rest is for what happened
 _TIDIES: Final[Seconds] = 60.0  # between two looks at what is old
 _TRIES_AGAIN: Final[Seconds] = 1.0  # where somebody who read kept the file from it
 _TIDIES_AFTER: Final = 1_000  # entries, too
@@ -117,12 +119,14 @@ class Writer:
         self._tidy_at = 0.0
         self._since_tidied = 0
         self._is_held = False  # the file, at the size that it had
+        self._has_no_room = False  # for all that was learned, which was told
         self._busy_since: Seconds | None = None
         # Shared with those who give it work: only under this.
         self._work = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._owed = self._decisions = 0  # entries, and jobs, of those that wait
         self._memories: dict[str, tuple[float, str]] = {}
+        self._learned: dict[str, Learned] = {}
         self._counts = Counts()
         self._suspicion: str | None = None
         self._closing = False
@@ -201,6 +205,12 @@ class Writer:
         """Have *memories* written, in the place of those before them."""
         with self._work:
             self._memories.update(memories)
+            self._work.notify()
+
+    def learn(self, learned: Mapping[str, Learned]) -> None:
+        """Have what was *learned* written, in the place of what was before."""
+        with self._work:
+            self._learned.update(learned)
             self._work.notify()
 
     def count(self, counts: Counts) -> None:
@@ -297,7 +307,8 @@ class Writer:
             return now >= self._again
         if not self._file.is_open:
             return True  # it was put aside: what holds is to be written to a new one
-        has_work = bool(self._jobs or self._memories or len(self._counts))
+        waiting = (self._jobs, self._memories, self._learned, len(self._counts))
+        has_work = any(waiting)
         return has_work or now >= self._tidy_at
 
     def _due_in(self) -> Seconds:
@@ -447,17 +458,33 @@ class Writer:
         """Write what nobody waits for."""
         with self._work:
             counts, self._counts = self._counts, Counts()
+            learned, self._learned = self._learned, {}
+        room = int(self._budget * _OF_FORECASTS)
         with self._taken_memories() as memories:
-            if not memories and not len(counts):
+            if not memories and not learned and not len(counts):
                 return
             try:
                 with transaction(self._file.connection, durable=False):
                     write_memories(self._file.connection, memories)
                     write_counts(self._file.connection, counts)
+                    left_out = write_learned(self._file.connection, learned, room)
             except _FAILURES:
                 self.count(counts)
+                with self._work:
+                    self._learned = learned | self._learned
                 raise
         self._file.live.memories.update(memories)
+        self._tell_left_out(left_out)
+
+    def _tell_left_out(self, targets: Sequence[str]) -> None:
+        """Tell once that there is no room for all that was learned."""
+        if targets and not self._has_no_room:
+            log.warning(
+                "the store has no room for what forecasts learned of %s, and maybe of"
+                " others: raise max_size, or they begin anew with each start",
+                targets[0],
+            )
+        self._has_no_room = self._has_no_room or bool(targets)
 
     @contextmanager
     def _taken_memories(self) -> Iterator[dict[str, tuple[float, str]]]:

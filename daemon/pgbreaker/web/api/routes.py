@@ -78,7 +78,7 @@ class Api:
 
     async def targets(self, request: web.Request) -> web.Response:
         """Every target."""
-        return await self._shown(request, lambda: self._views.status()["targets"])
+        return await self._shown(request, self._views.targets)
 
     async def target(self, request: web.Request) -> web.Response:
         """One target."""

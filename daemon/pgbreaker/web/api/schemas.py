@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.entry import Kind
+from pgbreaker.core.forecast.warning import KINDS
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.report import APPLICATION, INSTANCE, OUTCOMES, By
 from pgbreaker.core.report import MOST as MOST_BREAKERS
@@ -78,6 +79,11 @@ def one_of(words: Any) -> Schema:  # noqa: ANN401 - an enum, or several of its m
     return {"type": "string", "enum": [str(word) for word in words]}
 
 
+def described(schema: Schema, description: str) -> Schema:
+    """This, with what there is to say of it."""
+    return {**schema, "description": description}
+
+
 _STATE: Final = one_of(State)
 _COMPUTED: Final = one_of((State.CLOSED, State.OPEN, State.HALF_OPEN))
 _REASON: Final[Schema] = {"type": "string", "minLength": 5, "maxLength": 500}
@@ -103,6 +109,21 @@ _EVENT: Final[dict[str, Schema]] = {
     "text": TEXT,
     "author": nullable(TEXT),
     "details": by_name({}),
+}
+
+_SHARE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
+# Not an enum: a later version may warn of more.
+_OF: Final[Schema] = {"type": "string", "examples": list(KINDS)}
+_LEFT: Final[dict[str, Schema]] = {
+    "seconds": described(
+        nullable(SECONDS), "Until it ends, at the rate of late; null: no end in sight."
+    ),
+    "soonest_seconds": described(
+        nullable(SECONDS), "By the steepest rate that was seen, nine times of ten."
+    ),
+    "latest_seconds": described(
+        nullable(SECONDS), "By the flattest; null: perhaps never."
+    ),
 }
 
 _VERSION: Final = shape("Larger is later, within an epoch.", epoch=TEXT, seq=COUNT)
@@ -327,8 +348,84 @@ SCHEMAS: Final[dict[str, Schema]] = {
         text=nullable(TEXT),
     ),
     "Runs": shape("The last runs, the newest first.", probes=some(ref("Run"))),
+    "Forecast": shape(
+        "What is foretold of a target. It warns, and opens no breaker.",
+        warnings={
+            **some(
+                shape(
+                    "A warning that stands.",
+                    of=_OF,
+                    since=TIME,
+                    **_LEFT,
+                    probability=described(
+                        nullable(_SHARE), "How likely it is; null: a question of time."
+                    ),
+                    reason=TEXT,
+                )
+            ),
+            "description": "Those that stand, the most urgent first.",
+        },
+        runways=some(
+            shape(
+                "Something that can run out, and that somebody looks at.",
+                of=_OF,
+                what=described(TEXT, "What runs out, for people."),
+                name=described(
+                    nullable(TEXT), "Which one of several; null: there is one."
+                ),
+                **_LEFT,
+            )
+        ),
+        failure_probability=described(
+            nullable(_SHARE),
+            "That a breaker opens within a quarter of an hour; null: the model is silent.",
+        ),
+        silent_because=described(nullable(TEXT), "Why it is; null: it is not."),
+        reasons=described(
+            some(TEXT), "What weighs most in the probability, the heaviest first."
+        ),
+        model=shape(
+            "What the probability comes from.",
+            openings=described(COUNT, "That it has learnt from."),
+            begun=nullable(TIME),
+            learned=described(nullable(TIME), "When it last did."),
+        ),
+        changes=some(
+            shape(
+                "A signal that is not as usual.",
+                signal=TEXT,
+                since=TIME,
+                now=NUMBER,
+                usual=described(NUMBER, "What it usually is at this hour."),
+                text=TEXT,
+            )
+        ),
+        record=described(
+            by_name(ref("Record")),
+            "By kind; of those that leave days to avert them nothing is counted.",
+        ),
+    ),
+    "Record": shape(
+        "What came of the warnings of one kind. What somebody averted counts as false.",
+        warnings=described(COUNT, "That were seen to their end."),
+        came=described(COUNT, "Failures that were warned of in time."),
+        late=described(COUNT, "That were warned of less than a minute before."),
+        false=described(COUNT, "Warnings that nothing came of."),
+        missed=described(COUNT, "Failures that came unannounced."),
+        precision=described(
+            nullable(_SHARE), "came / (came + false); null: none is settled."
+        ),
+        recall=described(
+            nullable(_SHARE), "came / (came + late + missed); null: nothing failed."
+        ),
+        lead_seconds=described(
+            nullable(SECONDS), "From the warning to the failure, the median."
+        ),
+        text=TEXT,
+    ),
     "Target": shape(
         "One target.",
+        ("forecast",),
         name=TEXT,
         state=one_of(Condition),
         up=YES,
@@ -346,6 +443,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ),
         breakers=some(ref("Breaker")),
         probes=some(ref("Probe")),
+        forecast=described(
+            nullable(ref("Forecast")),
+            "Null: this daemon does not watch it. Not within a Status, whose `warnings`"
+            " are those that stand.",
+        ),
     ),
     "Status": shape(
         "Everything.",
@@ -385,6 +487,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 problem=nullable(TEXT),
                 daemons=some(TEXT),
                 watching={**COUNT, "description": "Targets that this one watches."},
+            )
+        ),
+        warnings=some(
+            shape(
+                "A forecast's warning that stands, of one of the targets that this daemon"
+                " watches.",
+                target=TEXT,
+                of=_OF,
+                since=TIME,
+                seconds=nullable(SECONDS),
+                probability=nullable(_SHARE),
+                reason=TEXT,
             )
         ),
         targets=some(ref("Target")),

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from pgbreaker.web.page.targets import Row
 
-SHOWS: Final = ("", "trouble", "down", "degraded", "override", "maintenance")
+SHOWS: Final = ("", "trouble", "down", "degraded", "warned", "override", "maintenance")
 SORTS: Final = ("health", "name", "latency", "changed")
 
 

@@ -1,117 +1,215 @@
-"""What runs out, and when, at the present rate."""
+"""What is foretold of a target: the warnings that stand, and what they rest on."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.forecast.foretold import Change, Foretold, Model, RunsOut
+from pgbreaker.core.forecast.runway import Left
+from pgbreaker.core.forecast.score import Score
+from pgbreaker.core.forecast.telling import span, tally, uncounted
+from pgbreaker.core.forecast.warning import FAILURE, KINDS, Forewarning
+from pgbreaker.core.units import Seconds, percent, roughly
 from pgbreaker.sinks.board import TargetBoard
-from pgbreaker.web.page.breakers import number
-from pgbreaker.web.page.words import neat
 
-_DAY: Final[Seconds] = 86400.0
-_FAR: Final[Seconds] = 3650 * _DAY  # the rate of some hours says nothing of then
+_FAR: Final[Seconds] = 3650 * 86400.0  # the rate of some hours says nothing of then
+
+WITHIN: Final = roughly(KINDS[FAILURE].within)
+"""The time of which the probability of a failure is told, for people."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """Something that can run out.
+class Warned:
+    """A warning that stands, as it is shown.
 
     Attributes:
-        fact: Name of the board's fact.
-        says: What runs out.
-        soon: Seconds below which it needs attention.
-        needs: What it takes to be able to tell.
-        which: Name of the fact that says which one it is. None: there is one.
+        of: Name of its kind.
+        reason: One sentence, with its numbers.
+        since: Moment at which it began.
+        left: Seconds until what it warns of. None: not a question of time.
+        tally: How often such warnings came true so far.
+        is_fading: Whether its reason is gone, and it ends when that stays so.
     """
 
-    fact: str
-    says: str
-    soon: Seconds
-    needs: str
-    which: str | None = None
-
-
-_KINDS: Final = (
-    _Kind(
-        "connection_exhaustion_seconds",
-        "connection slots",
-        900.0,
-        "the probe saturation, and more than half of the slots taken",
-    ),
-    _Kind("xid_runway_seconds", "transaction ids", _DAY, "the probe database"),
-    _Kind("multixact_runway_seconds", "multixact ids", _DAY, "the probe database"),
-    _Kind(
-        "sequence_runway_seconds",
-        "a sequence",
-        _DAY,
-        "the probe maintenance",
-        "sequence_soonest",
-    ),
-    _Kind(
-        "slot_runway_seconds",
-        "WAL that a slot may hold back",
-        _DAY,
-        "the probe slots, and max_slot_wal_keep_size",
-        "slot_soonest",
-    ),
-    _Kind(
-        "archiver_runway_seconds",
-        "disk, by WAL that is not archived",
-        _DAY,
-        "the probe size with its capacity",
-    ),
-    _Kind(
-        "disk_runway_seconds",
-        "disk, by all that is on it",
-        _DAY,
-        "the probe size with its capacity",
-    ),
-)
+    of: str
+    reason: str
+    since: Seconds
+    left: Seconds | None
+    tally: str
+    is_fading: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Runway:
-    """Something that runs out.
+class Ending:
+    """Something that can run out, as it is shown.
 
     Attributes:
         says: What.
-        left: Seconds until then. None: there is no end in sight, or nobody looks.
-        is_soon: Whether that needs attention.
+        left: How long it lasts. None: there is no end in sight, or nobody looks.
+        is_warned: Whether it is warned of.
         is_watched: Whether somebody looks.
         needs: What it takes for that.
     """
 
     says: str
-    left: Seconds | None
-    is_soon: bool
+    left: Left | None
+    is_warned: bool
     is_watched: bool
     needs: str
 
     @property
     def when(self) -> str:
-        """When that is, to be said after "run out"."""
-        return "now" if not self.left or self.left < 1 else f"in {neat(self.left)}"
+        """When that is."""
+        if self.left is None:
+            return "no end in sight"
+        return "now" if self.left.seconds < 1 else f"in {span(self.left)}"
 
 
-def forecast(target: TargetBoard) -> list[Runway]:
-    """Everything that can run out, the soonest first; last what nobody looks at."""
-    found = []
-    for kind in _KINDS:
-        left = number(target, kind.fact)
-        if left is not None and left > _FAR:
-            left = None
-        name = target.facts.get(kind.which) if kind.which else None
-        says = f"{kind.says} ({name})" if isinstance(name, str) and left else kind.says
-        is_soon = left is not None and left < kind.soon
-        is_watched = kind.fact in target.facts
-        found.append(Runway(says, left, is_soon, is_watched, kind.needs))
-    return sorted(
-        found, key=lambda r: (r.left is None, r.left or 0.0, not r.is_watched)
+@dataclass(frozen=True, slots=True)
+class Odds:
+    """How likely a breaker opens soon, as it is shown.
+
+    Attributes:
+        says: The probability. None: the model is silent.
+        why: What speaks for it; where it is silent, why.
+        openings: That it has learnt from.
+    """
+
+    says: str | None
+    why: tuple[str, ...]
+    openings: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """What came of the warnings of one kind, as it is shown.
+
+    Attributes:
+        says: What is warned of.
+        came: How many came true, of how many. Empty: none was seen to its end.
+        late: Failures warned of less than a minute before.
+        missed: Failures that came unannounced.
+        ahead: How long before they came, the median. Empty: none did.
+    """
+
+    says: str
+    came: str
+    late: int
+    missed: int
+    ahead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """All that is foretold of one target.
+
+    Attributes:
+        warned: Warnings that stand, the most urgent first.
+        endings: What can run out, the soonest first; last what nobody looks at.
+        odds: How likely a breaker opens soon.
+        changes: What is not as usual.
+        record: What came of warnings, of those kinds of which something did.
+    """
+
+    warned: tuple[Warned, ...]
+    endings: tuple[Ending, ...]
+    odds: Odds
+    changes: tuple[Change, ...]
+    record: tuple[Tallied, ...]
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it is warned of a breaker that opens."""
+        return any(told.of == FAILURE for told in self.warned)
+
+
+def warned(target: TargetBoard) -> tuple[Warned, ...]:
+    """The warnings of *target* that stand, the most urgent first. Costs nothing where
+    none does: the overview asks five hundred."""
+    if not target.forewarnings or target.foretold is None:
+        return ()
+    return _warned(target.foretold())
+
+
+def forecast(target: TargetBoard) -> Forecast | None:
+    """All that is foretold of *target*. None: this daemon does not watch it."""
+    if target.foretold is None:
+        return None
+    seen = target.foretold()
+    return Forecast(
+        warned=_warned(seen),
+        endings=_endings(seen),
+        odds=_odds(seen.model),
+        changes=seen.changes,
+        record=tuple(
+            _tallied(of, score)
+            for of, score in seen.record.items()
+            if score.came or score.late or score.false or score.missed
+        ),
     )
 
 
-def soon(target: TargetBoard) -> list[Runway]:
-    """What runs out so soon that somebody should look."""
-    if not any(kind.fact in target.facts for kind in _KINDS):
-        return []
-    return [runway for runway in forecast(target) if runway.is_soon]
+def _warned(seen: Foretold) -> tuple[Warned, ...]:
+    short = {end.of for end in seen.runways if end.is_short}
+    return tuple(
+        Warned(
+            of=told.of,
+            reason=told.reason,
+            since=told.since,
+            left=None if told.left is None else told.left.seconds,
+            tally=_tally_of(told, seen),
+            is_fading=told.left is not None and told.of not in short,
+        )
+        for told in seen.warnings
+    )
+
+
+def _tally_of(told: Forewarning, seen: Foretold) -> str:
+    score = seen.record.get(told.of)
+    return uncounted(told.of) if score is None else tally(score)
+
+
+def _endings(seen: Foretold) -> tuple[Ending, ...]:
+    warned_of = {told.of for told in seen.warnings}
+    watched = {end.of for end in seen.runways}
+    found = [_ending(end, end.of in warned_of) for end in seen.runways]
+    found += [
+        Ending(kind.says, None, False, False, kind.needs)
+        for kind in KINDS.values()
+        if kind.is_runway and kind.of not in watched
+    ]
+    return tuple(
+        sorted(
+            found,
+            key=lambda one: (
+                one.left is None,
+                one.left.seconds if one.left else 0.0,
+                not one.is_watched,
+            ),
+        )
+    )
+
+
+def _ending(end: RunsOut, is_warned: bool) -> Ending:
+    kind, left = KINDS[end.of], end.left
+    if left is not None and left.seconds > _FAR:
+        left = None
+    says = f"{kind.says} ({end.name})" if end.name and left else kind.says
+    return Ending(says, left, is_warned, True, kind.needs)
+
+
+def _odds(model: Model) -> Odds:
+    if model.probability is not None:
+        return Odds(percent(model.probability), model.reasons, model.openings)
+    why = () if model.silent_because is None else (model.silent_because,)
+    return Odds(None, why, model.openings)
+
+
+def _tallied(of: str, score: Score) -> Tallied:
+    told = score.came + score.false
+    return Tallied(
+        says=KINDS[of].says,
+        came=f"{score.came} of {told}" if told else "",
+        late=score.late,
+        missed=score.missed,
+        ahead="" if score.lead is None else roughly(score.lead),
+    )

@@ -1,9 +1,10 @@
 """What matters first: the verdict, what to know besides, what needs attention."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pgbreaker.core.forecast.warning import KINDS
 from pgbreaker.core.units import counted, lasting
 from pgbreaker.sinks.board import Condition, TargetBoard
 from pgbreaker.web.inside import Inside
@@ -16,7 +17,7 @@ from pgbreaker.web.page.breakers import (
     target_path,
 )
 from pgbreaker.web.page.drawing import Bar
-from pgbreaker.web.page.forecast import Runway, soon
+from pgbreaker.web.page.forecast import Warned, warned
 from pgbreaker.web.page.targets import rank_of, slug
 from pgbreaker.web.page.words import CONDITIONS, Look
 
@@ -74,7 +75,7 @@ class Card:
         why: Why, in one sentence.
         troubles: Its breakers that are not as usual.
         bars: What of the target itself is measured against a threshold.
-        runways: What runs out soon.
+        warned: What it is warned of, the most urgent first.
     """
 
     name: str
@@ -85,8 +86,13 @@ class Card:
     why: str
     troubles: tuple[Trouble, ...]
     bars: tuple[Bar, ...]
-    runways: tuple[Runway, ...]
+    warned: tuple[Warned, ...]
     window: str | None
+
+    @property
+    def tone(self) -> str:
+        """How it stands out."""
+        return "warn" if self.warned and self.look.tone == "good" else self.look.tone
 
 
 class Overview:
@@ -109,11 +115,9 @@ class Overview:
         troubled = [t for t in meant if t.condition is not Condition.UP]
         if troubled:
             return _of_troubled(troubled, more)
-        ending = [(t.plan.name, r) for t in meant for r in soon(t)]
-        if ending:
-            name, first = min(ending, key=lambda found: found[1].left or 0.0)
-            says = f"No breaker open, but on {name} {first.says} run out {first.when}"
-            return Verdict("warn", says, more)
+        ahead = {t.plan.name: told[0] for t in meant if (told := warned(t))}
+        if ahead:
+            return _of_warned(ahead, more)
         if not meant:
             return Verdict("warn", f"All {_targets(self._targets)} in maintenance")
         says = (
@@ -216,13 +220,13 @@ class Overview:
 
     def _card(self, target: TargetBoard) -> Card | None:
         inside, condition = self._inside, target.condition
-        runways = tuple(soon(target))
+        told = warned(target)
         as_usual = all(
             b.override is None and b.computed_passes for b in target.breakers.values()
         )
         sights = [sight_of(target, o, inside.clock) for o in target.breakers]
         as_usual &= not any(sight.is_troubled for sight in sights)
-        if condition is Condition.UP and as_usual and not runways:
+        if condition is Condition.UP and as_usual and not told:
             return None
         troubles = tuple(
             Trouble(s, tuple(bars_of(target, s.operation, inside.clock)))
@@ -240,7 +244,7 @@ class Overview:
             why=_why(target, troubles),
             troubles=troubles,
             bars=bars,
-            runways=runways,
+            warned=told,
             window=None if window is None else window.reason,
         )
 
@@ -268,6 +272,21 @@ def _of_troubled(troubled: Sequence[TargetBoard], more: str) -> Verdict:
     rest = f" and {len(troubled) - _NAMED} more" if len(troubled) > _NAMED else ""
     says = f"No breaker open, but {len(troubled)} targets are not well: {names}{rest}"
     return Verdict("warn", says, more)
+
+
+def _of_warned(ahead: Mapping[str, Warned], more: str) -> Verdict:
+    """Name the target on which something comes first, and what that is."""
+    name = min(ahead, key=lambda name: _urgency(ahead[name]))
+    who = f"{name} has a warning"
+    if len(ahead) > 1:
+        who = f"{len(ahead)} targets have warnings, first {name}"
+    says = f"No breaker open, but {who}: {ahead[name].reason}"
+    return Verdict("warn", says, more)
+
+
+def _urgency(told: Warned) -> float:
+    # What is no question of time is one of a quarter of an hour.
+    return KINDS[told.of].within if told.left is None else told.left
 
 
 def _targets(targets: Sequence[TargetBoard]) -> str:

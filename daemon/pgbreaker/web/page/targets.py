@@ -19,6 +19,7 @@ from pgbreaker.web.page.breakers import (
     target_path,
 )
 from pgbreaker.web.page.drawing import Bar, Line, line
+from pgbreaker.web.page.forecast import Warned, warned
 from pgbreaker.web.page.words import CONDITIONS, Look
 
 
@@ -42,6 +43,7 @@ class Row:
         changed: Wall time of the last move of any of its breakers.
         window: Whether maintenance is done on it now.
         group: What it is grouped by: its first label. Empty where it has none.
+        warned: What it is warned of, the most urgent first.
         watchers: The daemons that watch it. None: this one does.
     """
 
@@ -63,6 +65,7 @@ class Row:
     role: str | None
     changed: float
     window: bool
+    warned: tuple[Warned, ...]
     watchers: tuple[str, ...] | None = None
 
     @property
@@ -81,6 +84,8 @@ class Row:
         tags = {self.look.word}
         if self.rank < CONDITIONS[Condition.UP].rank:
             tags.add("trouble")
+        if self.warned:
+            tags.add("warned")
         if self.overridden:
             tags.add("override")
         if self.window:
@@ -121,6 +126,7 @@ def row_of(inside: Inside, target: TargetBoard) -> Row:
         role=_role(target),
         changed=max(target.moved.values(), default=0.0),
         window=inside.desk.window_of(name) is not None,
+        warned=warned(target),
         watchers=None if target.elsewhere is None else target.elsewhere.daemons,
     )
 
@@ -150,6 +156,7 @@ def stamp_of(inside: Inside, target: TargetBoard) -> tuple[object, ...]:
         *((b.state, b.computed_state, b.era) for b in target.breakers.values()),
         inside.desk.window_of(target.plan.name) is not None,
         target.elsewhere,
+        *target.forewarnings,
         *(crowd and (crowd.open, crowd.processes) for crowd in _crowds(target)),
     )
 

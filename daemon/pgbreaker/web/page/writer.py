@@ -20,7 +20,7 @@ from pgbreaker.web.page.asked import Asked
 from pgbreaker.web.page.breakers import bars_of, sight_of, target_path
 from pgbreaker.web.page.evidence import after, lines_of, probes_of, rules_of
 from pgbreaker.web.page.feed import PAGE, Filter, entries, exports, span_of, told
-from pgbreaker.web.page.forecast import forecast
+from pgbreaker.web.page.forecast import WITHIN, forecast, warned
 from pgbreaker.web.page.frame import Frame
 from pgbreaker.web.page.overview import CARDS, Overview, Trouble
 from pgbreaker.web.page.past import PastSight, past_of
@@ -300,12 +300,10 @@ class Writer:
     def _write_forecast(
         self, request: web.Request, sheet: Sheet, target: TargetBoard
     ) -> None:
-        stamp = int(self._inside.clock.now() / 5)
+        stamp = (int(self._inside.clock.now() / 5), *target.forewarnings)
         if sheet.is_due("forecast", stamp):
-            runways = forecast(target)
-            self._put(
-                request, sheet, "forecast", stamp, "_forecast.html", runways=runways
-            )
+            facts = {"seen": forecast(target), "within": WITHIN}
+            self._put(request, sheet, "forecast", stamp, "_forecast.html", **facts)
 
     # A target, a breaker.
 
@@ -318,7 +316,8 @@ class Writer:
         clock, name = self._inside.clock, target.plan.name
         row = row_of(self._inside, target)
         window = self._inside.desk.window_of(name)
-        facts: dict[str, Any] = {"row": row, "window": window}
+        told = warned(target)
+        facts: dict[str, Any] = {"row": row, "window": window, "warned": told}
         self._put(request, sheet, "head", tick, "_target_head.html", **facts)
         troubles = [
             Trouble(sight, tuple(bars_of(target, sight.operation, clock)))

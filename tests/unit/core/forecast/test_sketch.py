@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgbreaker.core.forecast.sketch import Sketch
@@ -50,6 +50,7 @@ def test_quantiles_are_as_near_as_was_said(name, error):
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=60), st.floats(0, 1))
+@settings(deadline=None)
 def test_whatever_is_taken_they_are(values, share):
     near = exactly(values, share)
     # A share of so many values that is a whole number by rounding alone is either.

@@ -163,7 +163,7 @@ def two_weeks():
 
 
 @given(second=st.integers(0, 14 * 86_400))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_the_edge_of_an_hour_is_no_step(two_weeks, second):
     at = MONDAY + 14 * 86_400 + second
 
@@ -270,7 +270,7 @@ def test_a_clock_that_steps_finds_another_hour():
 
 
 @given(st.integers(0, 2**32), st.floats(1e-3, 1e3), st.floats(0, 1))
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 def test_whatever_it_takes_deviations_are_numbers(seed, absolute, relative):
     draw = random.Random(seed)
     usual, size = Usual(absolute=absolute, relative=relative), 10 ** draw.uniform(-9, 9)
@@ -291,6 +291,15 @@ def test_numbers_that_are_too_large_leave_it_as_it_was():
 
     assert usual.take(MONDAY, 1.7e308) is None
     assert usual.take(MONDAY, 1.0) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("first", [-6.9, 6.9, 1e6])
+def test_a_first_value_that_is_odd_is_made_good_within_the_first_hours(first):
+    """When a daemon begins, the first minute is that of all that connects."""
+    usual = steady([first, *[0.0] * 400], absolute=0.15)
+
+    assert abs(usual.take(MONDAY + 401 * 60, 0.0)) < 1
+    assert usual.expects(MONDAY + 402 * 60).spread < 0.5
 
 
 @pytest.mark.parametrize("floor", [0.0, -1.0, math.nan, math.inf])

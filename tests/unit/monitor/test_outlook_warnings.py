@@ -1,0 +1,384 @@
+"""What the outlook warns of, in which words, and what it never does."""
+
+import json
+import random
+
+import pytest
+
+from pgbreaker.core.reading import Finding, Reading
+from pgbreaker.core.states import Cause, Evidence, State, Transition
+from pgbreaker.monitor.outlook import Outlook
+from pgbreaker.monitor.outlook.naming import said_of
+from pgbreaker.monitor.outlook.signals import FEATURES
+
+DAY, HOUR = 86_400.0, 3600.0
+
+
+def reading(probe, at, **values):
+    return Reading("orders", probe, at, 0.01, Finding.OK, values)
+
+
+def opening(at, code="lost", override=None, breaker="orders/read"):
+    return Transition(
+        breaker,
+        State.CLOSED,
+        State.OPEN,
+        Cause.CONFIRMED,
+        "two signals agree",
+        at,
+        1,
+        evidence=Evidence(code, "gone"),
+        override=override,
+    )
+
+
+def leak(outlook, *, since=0.0, lasts=5400.0, until=4000.0):
+    """A worker that leaves connections idle in transaction, on a server of 97 slots."""
+    at = 0.0
+    while at < until:
+        held = int(42 * max(at - since, 0.0) / lasts)
+        seen = {"active": 5, "idle": 50, "idle_in_transaction": held}
+        outlook.take(
+            reading("saturation", at, slots_used=55 + held, slots_usable=97, **seen)
+        )
+        if at % 15 == 0:
+            users = [("app_web", 40), ("app_worker", 15 + held)]
+            rows = tuple({"user": u, "connections": n} for u, n in users)
+            outlook.take(reading("database", at, connections_by_user=rows))
+        at += 2.5
+
+
+def test_a_leak_is_told_with_its_time_and_its_owner():
+    outlook = Outlook()
+    leak(outlook)
+
+    told = outlook.warnings["connections"]
+
+    assert told.reason.startswith("at this rate the 97 slots are full in ")
+    assert told.reason.endswith("; owner: app_worker, idle in transaction")
+    assert told.left.soonest <= told.left.seconds <= told.left.latest
+    assert outlook.foretold().warnings == (told,)
+
+
+def test_a_warning_is_among_the_values_of_the_probe_that_bears_them():
+    outlook = Outlook()
+    leak(outlook, until=1000.0)
+    quiet = outlook.take(reading("saturation", 1002.0, slots_used=55, slots_usable=97))
+    outlook = Outlook()
+    leak(outlook)
+    warned = outlook.take(reading("saturation", 4002.0, slots_used=86, slots_usable=97))
+
+    assert quiet["connections_warning"] is None
+    assert warned["connections_warning"] == 1
+    assert warned["connection_exhaustion_latest_seconds"] is not None
+
+
+def test_slots_that_fill_up_as_foretold_are_a_warning_that_came_true():
+    outlook = Outlook()
+    leak(outlook, until=5500.0)
+
+    score = outlook.foretold().record["connections"]
+
+    assert (score.came, score.missed) == (1, 0)
+    assert score.lead >= 600
+    seen = outlook.take(reading("saturation", 5600.0, slots_used=97, slots_usable=97))
+    assert (seen["connections_precision"], seen["connections_recall"]) == (1.0, 1.0)
+
+
+def test_slots_that_were_full_at_once_were_missed():
+    outlook = Outlook()
+    for i in range(100):
+        outlook.take(reading("saturation", 2.0 * i, slots_used=50, slots_usable=97))
+    outlook.note(opening(200.0, Finding.FULL.value))
+
+    score = outlook.foretold().record["connections"]
+
+    assert (score.came, score.missed) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("probe", "values", "of", "said"),
+    [
+        (
+            "database",
+            lambda i: {"xid_age_max": 2e9 + 1e5 * i, "xid_limit": 2144483648},
+            "xid",
+            "at this rate its transaction ids are used up in ",
+        ),
+        (
+            "maintenance",
+            lambda i: {
+                "sequences": ({"sequence": "public.id", "ratio": 0.9 + i / 1e4},)
+            },
+            "sequence",
+            "at this rate the sequence public.id is used up in ",
+        ),
+        (
+            "slots",
+            lambda i: {
+                "slots": ({"slot": "old", "retained_bytes": i, "safe_bytes": 2000 - i},)
+            },
+            "slot",
+            "at this rate the slot old holds back more WAL than it may in ",
+        ),
+        (
+            "size",
+            lambda i: {"disk_used_bytes": 9e5 + 100 * i},
+            "disk",
+            "at this rate the disk is full in ",
+        ),
+    ],
+)
+def test_a_slow_clock_at_a_constant_rate_is_told_days_before(probe, values, of, said):
+    """And at once: at the second look at which a week or less is left, or as soon as a
+    trend has been seen for long enough to speak for it."""
+    outlook = Outlook(capacity=1e6)
+    for i in range(1000):
+        at = 300.0 * i
+        outlook.take(reading(probe, at, **values(i)))
+        if of in outlook.warnings:
+            break
+
+    told = outlook.warnings[of]
+    assert told.reason.startswith(said)
+    assert told.left.seconds <= 24 * at
+    assert told.left.seconds > 0.5 * DAY
+
+
+def test_at_seven_days_it_is_told_within_two_readings():
+    outlook, rate, step = Outlook(capacity=1e9), 100.0, 900.0
+    full = 1e9
+    begun = full - 10 * DAY * rate
+    at, due, told = 0.0, None, None
+    while told is None:
+        used = begun + rate * at
+        if due is None and (full - used) / rate < 7 * DAY:
+            due = at
+        outlook.take(reading("size", at, disk_used_bytes=used))
+        if "disk" in outlook.warnings:
+            told = at
+        at += step
+
+    assert told - due <= 2 * step
+    assert outlook.warnings["disk"].left.seconds > 6.9 * DAY
+
+
+def test_a_pool_that_fills_up_is_told_by_its_name():
+    outlook = Outlook()
+    for i in range(200):
+        row = {
+            "database": "app",
+            "user": "web",
+            "server_active": 8 + i / 20,
+            "waiting": 0,
+        }
+        outlook.take(reading("pgbouncer", 5.0 * i, pools=(row,), pooler_pool_size=20.0))
+
+    told = outlook.warnings["pool"]
+
+    assert "every server connection of the pool app/web is taken" in told.reason
+
+
+def test_a_pool_larger_than_usual_is_not_full():
+    """pool_size of one database may be larger than default_pool_size, and is not told."""
+    outlook = Outlook()
+    for i in range(200):
+        row = {"database": "app", "user": "web", "server_active": 30, "waiting": 0}
+        outlook.take(reading("pgbouncer", 5.0 * i, pools=(row,), pooler_pool_size=20.0))
+
+    assert outlook.warnings == {}
+    assert outlook.foretold().record["pool"].missed == 0
+
+
+def test_a_replica_that_falls_behind_is_told_before_its_limit():
+    outlook = Outlook(lag_limit=600.0)
+    for i in range(200):
+        outlook.take(reading("replication", 5.0 * i, replay_age_seconds=0.4 * 5.0 * i))
+
+    told = outlook.warnings["lag"]
+
+    assert told.reason.startswith(
+        "at this rate it is 10 min 0 s behind its primary in "
+    )
+
+
+def test_without_a_limit_a_replica_may_be_as_late_as_it_likes():
+    outlook = Outlook()
+    for i in range(200):
+        outlook.take(reading("replication", 5.0 * i, replay_age_seconds=0.4 * 5.0 * i))
+
+    assert outlook.warnings == {}
+
+
+def test_the_most_urgent_comes_first():
+    outlook = Outlook()
+    leak(outlook)
+    for i in range(300):
+        row = {"sequence": "public.id", "ratio": 0.9 + i / 1e4}
+        outlook.take(reading("maintenance", 300.0 * i, sequences=(row,)))
+
+    assert [told.of for told in outlook.foretold().warnings] == [
+        "connections",
+        "sequence",
+    ]
+
+
+def test_noise_on_everything_warns_of_nothing():
+    draw = random.Random(4)
+    outlook = Outlook(capacity=1e6, lag_limit=30.0)
+    for i in range(3000):
+        at = 5.0 * i
+        outlook.take(
+            reading(
+                "saturation",
+                at,
+                slots_used=60 + draw.randint(-6, 6),
+                slots_usable=97,
+                active=10 + draw.randint(-5, 5),
+            )
+        )
+        outlook.take(reading("replication", at, replay_age_seconds=draw.random()))
+        outlook.take(reading("size", at, disk_used_bytes=5e5 + draw.gauss(0, 1e3)))
+
+    assert outlook.warnings == {}
+
+
+@pytest.mark.parametrize(
+    ("move", "planned"),
+    [
+        (opening(10.0, "wrong_role"), False),
+        (opening(10.0), True),
+        (opening(10.0, override=State.DISABLED), False),
+    ],
+)
+def test_what_is_no_failure_of_the_server_is_not_counted(move, planned):
+    """A role is what the server says of itself; maintenance is on purpose; a move that an
+    operator's word hides was felt by nobody."""
+    outlook = Outlook()
+    outlook.note(move, is_planned=planned)
+
+    assert outlook.foretold().record["failure"].missed == 0
+
+
+def test_an_opening_that_nobody_announced_was_missed():
+    outlook = Outlook()
+    outlook.note(opening(10.0))
+
+    assert outlook.foretold().record["failure"].missed == 1
+
+
+def test_every_feature_has_a_name_for_people():
+    assert all(said_of(feature) for feature in FEATURES)
+
+
+# The model.
+
+
+class Weeks:
+    """A server whose statements wait for locks ten minutes before it fails, once a day."""
+
+    def __init__(self):
+        self.outlook, self.draw = Outlook(), random.Random(7)
+        self.day = 0
+
+    def live(self, days):
+        """Live on; returns how often a warning of a failure stood a minute before."""
+        warned = 0
+        for _ in range(days):
+            fails = self.day * DAY + self.draw.uniform(2, 22) * HOUR
+            warned += self._live_day(fails)
+            self.day += 1
+        return warned
+
+    def _live_day(self, fails):
+        stood, at, is_open = False, self.day * DAY, None
+        for minute in range(1440):
+            moment = at + minute * 60.0
+            since = moment - (fails - 600.0)
+            waiting = 12 if 0 <= since < 600 else 0
+            if moment >= fails and is_open is None:
+                stood = "failure" in self.outlook.warnings
+                self.outlook.note(opening(moment))
+                is_open = True
+            if is_open and moment >= fails + 300:
+                self.outlook.note(closing(moment))
+                is_open = False
+            took = 0.001 * self.draw.lognormvariate(0, 0.2)
+            self.outlook.take(
+                Reading("orders", "ping", moment, took, Finding.OK),
+            )
+            self.outlook.take(reading("blocking", moment + 1, lock_waiters=waiting))
+        return stood
+
+
+def closing(at):
+    return Transition(
+        "orders/read", State.HALF_OPEN, State.CLOSED, Cause.RECOVERED, "well", at, 2
+    )
+
+
+@pytest.fixture(scope="module")
+def lived():
+    weeks = Weeks()
+    silent = weeks.outlook.foretold().model.silent_because
+    first = weeks.live(4)
+    still_silent = weeks.outlook.foretold().model.silent_because
+    weeks.live(8)
+    return weeks, silent, first, still_silent, weeks.live(8)
+
+
+def test_at_first_the_model_is_silent_and_says_why(lived):
+    _, silent, first, still_silent, _ = lived
+
+    assert silent == "has seen 0 of the 5 openings that it needs"
+    assert first == 0
+    assert still_silent is not None
+
+
+def test_what_came_before_openings_is_warned_of_once_it_is_known(lived):
+    weeks, *_, later = lived
+
+    score = weeks.outlook.foretold().record["failure"]
+
+    assert later >= 7
+    assert score.precision >= 0.8
+    assert weeks.outlook.foretold().model.openings == 20
+
+
+def test_the_reason_names_what_weighs(lived):
+    weeks, *_ = lived
+    weeks.outlook.take(reading("ping", weeks.day * DAY))
+    told = None
+    for minute in range(20):
+        at = weeks.day * DAY + HOUR + 60.0 * minute
+        weeks.outlook.take(Reading("orders", "ping", at, 0.001, Finding.OK))
+        weeks.outlook.take(reading("blocking", at + 1, lock_waiters=12))
+        told = told or weeks.outlook.warnings.get("failure")
+
+    assert "a breaker opens within a quarter of an hour" in told.reason
+    assert "how many sessions wait for locks" in told.reason
+    assert told.probability > 0.8
+
+
+def test_what_was_learned_outlives_the_process(lived):
+    weeks, *_ = lived
+    memory = json.loads(json.dumps(weeks.outlook.memory()))
+    again = Outlook()
+    again.recall(memory)
+    for at in (5.0, 65.0, 125.0):  # by the clock of another process
+        again.take(Reading("orders", "ping", at, 0.001, Finding.OK))
+
+    model, record = again.foretold().model, again.foretold().record
+    assert model.openings == weeks.outlook.foretold().model.openings
+    assert model.begun == pytest.approx(-weeks.day * DAY, abs=2 * HOUR)
+    assert record["failure"].came == weeks.outlook.foretold().record["failure"].came
+    assert len(json.dumps(memory)) < 25_000
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [{}, {"version": 1}, {"version": 1, "record": 3, "odds": {}, "signals": {}}],
+)
+def test_rubbish_is_no_memory(rubbish):
+    with pytest.raises(ValueError, match="no memory"):
+        Outlook().recall(rubbish)
