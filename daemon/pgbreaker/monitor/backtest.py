@@ -387,6 +387,7 @@ class _Watched:
         if not move.leaves_closed or code == Finding.WRONG_ROLE:
             return
         self._said.opened(move.at)
+        self._due = move.at + _MINUTE  # what it last said was of before
         if code == Finding.FULL:
             self._levels[CONNECTIONS].fails(move.at, reason)
 

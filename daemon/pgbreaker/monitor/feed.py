@@ -121,9 +121,8 @@ class Feed:
         if memory.get("place") != self._place:
             return
         outlook, system = memory.get("outlook"), memory.get("system")
-        if not isinstance(outlook, Mapping):
-            raise ValueError("what they had learned is missing")  # noqa: TRY004 - as other damage
-        self._outlook.recall(outlook, ago)
+        # Without any it is damaged, which the outlook says as of any other damage.
+        self._outlook.recall(outlook if isinstance(outlook, Mapping) else {}, ago)
         self._system = system if isinstance(system, str) else None
 
     def memory(self) -> dict[str, Any] | None:

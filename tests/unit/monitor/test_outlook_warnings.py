@@ -212,15 +212,27 @@ def test_without_a_limit_a_replica_may_be_as_late_as_it_likes():
 
 def test_the_most_urgent_comes_first():
     outlook = Outlook()
-    leak(outlook)
-    for i in range(300):
-        row = {"sequence": "public.id", "ratio": 0.9 + i / 1e4}
+    for i in range(13):
+        row = {"sequence": "public.id", "ratio": 0.9 + i / 1e3}
         outlook.take(reading("maintenance", 300.0 * i, sequences=(row,)))
+    leak(outlook)
 
     assert [told.of for told in outlook.foretold().warnings] == [
         "connections",
         "sequence",
     ]
+
+
+def test_of_a_server_that_says_nothing_any_more_no_warning_stands_for_long():
+    """The pings that fail go on; what was foretold when it last answered is old."""
+    outlook = Outlook()
+    leak(outlook)
+    assert "connections" in outlook.warnings
+
+    for at in range(4000, 4700, 5):
+        outlook.take(Reading("orders", "ping", float(at), 0.5, Finding.TIMEOUT))
+
+    assert outlook.warnings == {}
 
 
 def test_noise_on_everything_warns_of_nothing():

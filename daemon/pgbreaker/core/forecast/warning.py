@@ -172,6 +172,11 @@ class Standing:
                 self.since = at
             return self.since is not None
         self._held = 0
+        return self.lingers(at)
+
+    def lingers(self, at: Seconds) -> bool:
+        """Whether it still stands though nobody has looked since: what is not looked at
+        is not known for ever."""
         if self.since is not None and at - self._last >= self._kind.lingers:
             self.since = None
         return self.since is not None

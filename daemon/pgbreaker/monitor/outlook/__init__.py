@@ -162,6 +162,7 @@ class Outlook:
         """Say how likely a failure is, now that a minute is over."""
         self._probability = self._odds.take(at, self._signals.features)
         self._warnings.expect(at, self._probability, self._why)
+        self._warnings.age(at)
         self._bear(at)
 
     def _why(self) -> str:

@@ -46,6 +46,16 @@ class Warnings:
         is_seen = probability is not None and probability > LIKELY
         self._turn(at, FAILURE, is_seen, reason, probability=probability)
 
+    def age(self, at: Seconds) -> None:
+        """End what nobody has seen a reason for of late: its probe may have gone silent."""
+        for of in [of for of in self.standing if not self._stands[of].lingers(at)]:
+            self._end(at, of)
+
+    def _end(self, at: Seconds, of: str) -> None:
+        del self.standing[of]
+        if of in self.record:
+            self.record[of].ends(at)
+
     def fails(self, of: str, at: Seconds) -> None:
         """Take that what could be warned of is there."""
         if of in self.record:
@@ -85,10 +95,10 @@ class Warnings:
         standing = self._stands[of]
         before, stands = standing.since, standing.look(at, is_seen)
         if not stands:
-            ended = self.standing.pop(of, None) is not None
-            if ended and of in self.record:
-                self.record[of].ends(at)
-            return ended
+            is_over = of in self.standing
+            if is_over:
+                self._end(at, of)
+            return is_over
         if before is None and of in self.record:
             self.record[of].begins(at)
         if is_seen:
