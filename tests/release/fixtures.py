@@ -67,6 +67,7 @@ async def content(path: Path, at: float) -> dict[str, Any]:
             "overrides": held.overrides,
             "windows": held.windows,
             "memories": held.memories,
+            "learned": {target: one.memory() for target, one in held.learned.items()},
             "failures": {t: await store.failures(t) for t in _TARGETS},
         }
         for hours in (False, True):

@@ -90,16 +90,21 @@ class Recording:
 
     def opened(self, at: float, breaker: str = "main/connect", **more: Any) -> None:
         """Tell that a breaker opened, by itself unless *more* says otherwise."""
-        self._now = at
         told = {"cause": Cause.FAILURE_RUN, "after": State.OPEN, **more}
+        self._move(breaker, at, State.CLOSED, "3 calls failed in a row", **told)
+
+    def closed(self, at: float, breaker: str = "main/connect") -> None:
+        """Tell that a breaker closed by itself."""
+        told = {"cause": Cause.RECOVERED, "after": State.CLOSED}
+        self._move(breaker, at, State.HALF_OPEN, "2 trials succeeded", **told)
+
+    def _move(
+        self, breaker: str, at: float, before: State, reason: str, **told: Any
+    ) -> None:
+        self._now = at
         self._recorder(
             Transition(
-                breaker=breaker,
-                before=State.CLOSED,
-                reason="3 calls failed in a row",
-                at=at,
-                era=1,
-                **told,
+                breaker=breaker, before=before, reason=reason, at=at, era=1, **told
             )
         )
 

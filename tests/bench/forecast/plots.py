@@ -55,8 +55,8 @@ def draw(lived: Sequence[Lived], first: int) -> None:
     draw_leak(first)
 
 
-def _save(figure: Any, name: str) -> None:
-    figure.tight_layout()
+def _save(figure: Any, name: str, *, below: float = 0.0) -> None:
+    figure.tight_layout(rect=(0, below, 1, 1))
     path = PICTURES / f"forecast-{name}.svg"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -102,7 +102,7 @@ def draw_recall(lived: Sequence[Lived]) -> None:
         for name in lived[0].alarms
     }
     swept = {p: sum(one.sweep[p] for one in lived) / days for p in SWEEP}
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), sharey=True)
     for axis, kind, least, title in (
         (axes[0], Kind.LEAK, 10 * MINUTE, "leaks, 10 min before"),
         (axes[1], Kind.QUEUE, MINUTE, "queues, 60 s before"),
@@ -130,8 +130,11 @@ def draw_recall(lived: Sequence[Lived]) -> None:
         axis.plot(*ours, "o", color=BLUE, markersize=9, label=OURS)
         axis.set(title=title, xlabel="false alarms a day", xlim=(0, 6), ylim=(0, 1.02))
     axes[0].set_ylabel("share told of")
-    axes[1].legend(frameon=False, fontsize=7)
-    _save(figure, "recall")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="lower center", ncol=2, frameon=False, fontsize=8
+    )
+    _save(figure, "recall", below=0.14)
 
 
 def draw_leak(first: int) -> None:

@@ -109,12 +109,15 @@ def test_a_warning_is_false_an_hour_after_its_end_and_untold_before(path):
 
 def test_one_that_comes_again_within_an_hour_is_the_same(path):
     with Recording(path) as recording:
-        for at in range(0, 7200, 60):
+        for at in range(0, 7201, 60):
             recording.slots(at, 85 if at % 600 == 0 else 20)
 
-    plain = result(backtest(read(path)), "connections", THRESHOLD)
+    done = backtest(read(path))
 
+    plain = result(done, "connections", THRESHOLD)
     assert (plain.warnings, plain.untold) == (1, 1)
+    (warning,) = told(done, "connections", THRESHOLD)
+    assert (warning.at, warning.ended) == (pytest.approx(BEGAN), None)
 
 
 # -- What is a failure -------------------------------------------------------------
@@ -316,6 +319,33 @@ def test_what_the_model_said_is_held_against_what_came():
     assert high.said == pytest.approx(0.95)
     assert high.share == pytest.approx(14 / 19)
     assert (HORIZON, LEAD) == (900, 60)
+
+
+def test_the_model_learns_from_what_is_recorded_and_is_held_against_it(path):
+    """Sessions wait for locks before each opening, every three hours for two days; that
+    writes are for another server now is none."""
+    with Recording(path) as recording:
+        for minute in range(48 * 60):
+            at, phase = 60.0 * minute, minute % 180
+            waiting = max(phase - 164, 0) * 2 or phase % 7 // 6
+            recording.heard("blocking", at, {"lock_waiters": waiting})
+            if phase == 90:
+                recording.heard("identity", at + 5, evidence=ROLE)
+                recording.opened(at + 6, "main/write")
+                recording.closed(at + 8, "main/write")
+            if phase == 179:
+                recording.heard("ping", at + 5)
+                recording.opened(at + 10)
+                recording.closed(at + 14)
+
+    done = backtest(read(path))
+
+    bins = done.targets["main"].bins
+    assert result(done, "failure").failures == 16
+    assert bins[0].low == 0
+    assert bins[0].share < 0.05
+    assert bins[-1].said > 0.5
+    assert bins[-1].share > 0.8
 
 
 def test_of_what_was_said_last_nobody_knows_what_comes():

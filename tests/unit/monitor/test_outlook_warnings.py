@@ -291,7 +291,7 @@ class Weeks:
 
     def __init__(self):
         self.outlook, self.draw = Outlook(), random.Random(7)
-        self.day = 0
+        self.day, self.begun = 0, 60.0  # when the first minute was over
 
     def live(self, days):
         """Live on; returns how often a warning of a failure stood a minute before."""
@@ -376,13 +376,15 @@ def test_what_was_learned_outlives_the_process(lived):
     weeks, *_ = lived
     memory = json.loads(json.dumps(weeks.outlook.memory()))
     again = Outlook()
-    again.recall(memory)
+    again.recall(memory, ago=HOUR)
     for at in (5.0, 65.0, 125.0):  # by the clock of another process
         again.take(Reading("orders", "ping", at, 0.001, Finding.OK))
 
     model, record = again.foretold().model, again.foretold().record
     assert model.openings == weeks.outlook.foretold().model.openings
-    assert model.begun == pytest.approx(-weeks.day * DAY, abs=2 * HOUR)
+    assert model.begun == pytest.approx(
+        65.0 - HOUR - weeks.outlook._odds._last + weeks.begun, abs=1.0
+    )
     assert record["failure"].came == weeks.outlook.foretold().record["failure"].came
     assert len(json.dumps(memory)) < 25_000
 

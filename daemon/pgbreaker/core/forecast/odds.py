@@ -278,10 +278,11 @@ class Odds:
             "skill": self._skill.memory(),
         }
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
+    def recall(self, memory: Mapping[str, Any], ago: Seconds = 0.0) -> None:
         """Be as who wrote *memory* was; of other features than these: begin anew.
 
-        Ages count from the next moment on: the time in between is not known.
+        Args:
+            ago: Seconds since *memory* was written, as of the next moment.
 
         Raises:
             ValueError: `memory` did not write this, or that of another version did.
@@ -294,7 +295,7 @@ class Odds:
                     f"version {memory['version']!r} of odds is not {VERSION}"
                 )
             if memory["names"] == list(self.names):
-                other._read(memory)
+                other._read(memory, ago)
         except KeyError as error:
             raise ValueError(f"no memory of odds: {error} is missing") from None
         except (TypeError, OverflowError) as error:
@@ -302,11 +303,14 @@ class Odds:
         for name in self.__slots__:
             setattr(self, name, getattr(other, name))
 
-    def _read(self, memory: Mapping[str, Any]) -> None:
+    def _read(self, memory: Mapping[str, Any], ago: Seconds) -> None:
         many = len(self.names)
         self.examples = count(memory["examples"], "examples")
         self._taken = count(memory["taken"], "taken")
-        self._ages = _age(memory["begun_ago"]), _age(memory["learned_ago"])
+        self._ages = (
+            _age(memory["begun_ago"], ago),
+            _age(memory["learned_ago"], ago),
+        )
         (self._bias,) = numbers(memory["bias"], 1, "bias")
         mean, variance, weights, squares = memory["columns"]
         self._mean = numbers(mean, many, "mean")
@@ -389,10 +393,11 @@ def _logistic(score: float) -> Share:
     return 1 / (1 + math.exp(-max(-35.0, min(score, 35.0))))
 
 
-def _age(number: object) -> Seconds | None:
+def _age(number: object, ago: Seconds) -> Seconds | None:
+    """An age, that much later."""
     if number is None:
         return None
     (age,) = numbers([number], 1, "age")
     if age < 0:
         raise ValueError(f"age {age:g} is below 0")
-    return age
+    return age + ago

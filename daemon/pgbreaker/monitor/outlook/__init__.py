@@ -148,7 +148,7 @@ class Outlook:
             _part(memory, n) for n in ("record", "odds", "signals")
         )
         self._warnings.recall(record)
-        self._odds.recall(odds)
+        self._odds.recall(odds, ago)
         self._signals.recall(signals)
         self._bear(0.0)
 
