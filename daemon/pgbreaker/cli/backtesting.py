@@ -124,7 +124,7 @@ def shown(done: "Backtested", threshold: "Share") -> Iterator[str]:
         f" {counted(done.readings, 'reading')}"
         f" of {counted(len(done.targets), 'target')}"
     )
-    yield from _unread(done)
+    yield from (part.text for part in done.unread)
     if done.overridden:
         times = counted(done.overridden, "time")
         yield f"somebody's word went before a breaker's {times}: that is no failure"
@@ -146,14 +146,6 @@ def shown(done: "Backtested", threshold: "Share") -> Iterator[str]:
             ("TIME", "TARGET", "OF", "BY", "WHAT", "CAME", "WHY"),
             [_event(told, threshold) for told in done.told],
         )
-
-
-def _unread(done: "Backtested") -> Iterator[str]:
-    for part in done.unread:
-        lines = (
-            "the rest" if part.lines is None else f"{counted(part.lines, 'line')} more"
-        )
-        yield f"damaged from {part.where} on: {lines} could not be read"
 
 
 def _row(

@@ -28,6 +28,7 @@ from pgbreaker.monitor.outlook.signals import FEATURES, Signals
 from pgbreaker.monitor.outlook.standing import Warnings
 
 _VERSION: Final = 1  # of what is remembered
+_REASONS: Final = 3
 
 
 class Outlook:
@@ -120,7 +121,7 @@ class Outlook:
         return Model(
             probability=self._probability,
             silent_because=odds.silent_because,
-            reasons=tuple(said_of(name) for name, _ in odds.reasons()),
+            reasons=self._reasons(),
             openings=odds.openings,
             begun=odds.begun,
             learned=odds.learned,
@@ -166,12 +167,16 @@ class Outlook:
         self._bear(at)
 
     def _why(self) -> str:
-        named = ", ".join(said_of(name) for name, _ in self._odds.reasons())
         return (
             f"with {percent(self._probability or 0.0)} a breaker opens within a quarter of"
             f" an hour, by what {self._odds.openings} openings have taught; what weighs"
-            f" most: {named}"
+            f" most: {', '.join(self._reasons())}"
         )
+
+    def _reasons(self) -> tuple[str, ...]:
+        """What weighs most, for people, to whom two features can be one."""
+        named = (said_of(name) for name, _ in self._odds.reasons(2 * _REASONS))
+        return tuple(dict.fromkeys(named))[:_REASONS]
 
     def _bear(self, at: Seconds) -> None:
         """Put together what is said of no probe alone."""
