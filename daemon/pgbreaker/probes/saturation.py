@@ -68,7 +68,7 @@ SELECT max_connections,
 """
 
 _CONNECTIONS: Final = "Client connections at the server, by what they do."
-LIMIT: Final = "Connection slots: max, superuser_reserved, reserved, usable; where they are set, those of the role and of the database."
+LIMIT: Final = "Connection slots: max, usable; where they are set, those of the role and of the database."
 _WAITING: Final = "Client backends that wait in the middle of a statement, by for what."
 
 SATURATION: Final = Probe(
@@ -91,8 +91,6 @@ SATURATION: Final = Probe(
             gauge("pgbreaker_connection_limit", LIMIT, value, labels={"kind": kind})
             for value, kind in (
                 ("max_connections", "max"),
-                ("superuser_reserved_connections", "superuser_reserved"),
-                ("reserved_connections", "reserved"),
                 ("slots_usable", "usable"),
             )
         ),

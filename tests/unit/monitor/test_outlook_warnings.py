@@ -190,6 +190,17 @@ def test_a_pool_larger_than_usual_is_not_full():
     assert outlook.foretold().record["pool"].missed == 0
 
 
+def test_a_pool_that_is_full_for_a_moment_is_a_pool_at_work():
+    """A queue that moves is what a pooler is for."""
+    outlook = Outlook()
+    for busy in (12, 12, 20, 20, 20):
+        row = {"database": "app", "user": "web", "server_active": busy, "waiting": 5}
+        seen = reading("pgbouncer", 5.0 * busy, pools=(row,), pooler_pool_size=20.0)
+        outlook.take(seen)
+
+    assert outlook.warnings == {}
+
+
 def test_a_replica_that_falls_behind_is_told_before_its_limit():
     outlook = Outlook(lag_limit=600.0)
     for i in range(200):

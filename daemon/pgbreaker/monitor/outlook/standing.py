@@ -35,9 +35,14 @@ class Warnings:
     def look(self, at: Seconds, found: RunsOut, reason: Callable[[str], str]) -> bool:
         """Take what is left of a kind; returns whether that changes what stands."""
         of, left = found.of, found.left
-        if left is not None and not left.seconds:
+        is_there = left is not None and not left.seconds
+        if is_there:
             self.fails(of, at)
-        return self._turn(at, of, found.is_short, lambda: reason(of), left=left)
+        # Nobody is warned of what is there, unless it was days in coming: a pool that is
+        # full for a moment is a pool at work.
+        is_news = of in self.standing or not (is_there and KINDS[of].is_scored)
+        is_seen = found.is_short and is_news
+        return self._turn(at, of, is_seen, lambda: reason(of), left=left)
 
     def expect(
         self, at: Seconds, probability: Share | None, reason: Callable[[], str]
