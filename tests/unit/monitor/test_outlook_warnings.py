@@ -142,17 +142,17 @@ def test_a_slow_clock_at_a_constant_rate_is_told_days_before(probe, values, of, 
     told = outlook.warnings[of]
     assert told.reason.startswith(said)
     assert told.left.seconds <= 24 * at
-    assert told.left.seconds > 0.5 * DAY
+    assert told.left.seconds > 0.2 * DAY
 
 
-def test_at_seven_days_it_is_told_within_two_readings():
+def test_at_ten_days_it_is_told_within_two_readings():
     outlook, rate, step = Outlook(capacity=1e9), 100.0, 900.0
     full = 1e9
-    begun = full - 10 * DAY * rate
+    begun = full - 12 * DAY * rate
     at, due, told = 0.0, None, None
     while told is None:
         used = begun + rate * at
-        if due is None and (full - used) / rate < 7 * DAY:
+        if due is None and (full - used) / rate < 10 * DAY:
             due = at
         outlook.take(reading("size", at, disk_used_bytes=used))
         if "disk" in outlook.warnings:
@@ -160,7 +160,7 @@ def test_at_seven_days_it_is_told_within_two_readings():
         at += step
 
     assert told - due <= 2 * step
-    assert outlook.warnings["disk"].left.seconds > 6.9 * DAY
+    assert outlook.warnings["disk"].left.seconds > 9.9 * DAY
 
 
 def test_a_pool_that_fills_up_is_told_by_its_name():
@@ -224,7 +224,7 @@ def test_without_a_limit_a_replica_may_be_as_late_as_it_likes():
 def test_the_most_urgent_comes_first():
     outlook = Outlook()
     for i in range(13):
-        row = {"sequence": "public.id", "ratio": 0.9 + i / 1e3}
+        row = {"sequence": "public.id", "ratio": 0.9 + 5 * i / 1e3}
         outlook.take(reading("maintenance", 300.0 * i, sequences=(row,)))
     leak(outlook)
 

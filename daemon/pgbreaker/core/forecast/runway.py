@@ -7,6 +7,7 @@ and says nothing where what was seen is no line.
 import math
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -28,6 +29,9 @@ _NINE_OF_TEN: Final = 1.645
 
 _REMEMBERED_FALLS: Final = 4
 
+_HOUR: Final[Seconds] = 3600.0
+_DAY: Final[Seconds] = 86_400.0
+
 # A trend of a day is not another one a minute later: it is looked for again when it has
 # grown by so much.
 _ANEW: Final[Share] = 0.01
@@ -41,7 +45,7 @@ class Left:
         seconds: By the slope that is the likeliest.
         soonest: By the steepest slope that the samples allow, nine times of ten.
         latest: By the flattest; infinite where it may not grow at all.
-        seen: Seconds of samples that this rests on.
+        seen: Seconds for which it has been seen to grow.
     """
 
     seconds: Seconds
@@ -136,7 +140,7 @@ class Runway:
 
     __slots__ = ("_at", "_fall", "_falls", "_fit", "_fitted", "_span", "_value")
 
-    def __init__(self, *, span: Seconds = 86_400.0, fall: Share = 0.0) -> None:
+    def __init__(self, *, span: Seconds = _DAY, fall: Share = 0.0) -> None:
         self._span = span
         self._fall = fall
         self._at = array("d")
@@ -151,7 +155,7 @@ class Runway:
         if moments and at <= moments[-1]:
             return
         if values and value < values[-1] - self._fall * abs(values[-1]):
-            self._falls = (*self._falls, (at, max(values)))[-_REMEMBERED_FALLS:]
+            self._remember(at, max(values))
             del moments[:], values[:]
             self._fitted = -math.inf
         if len(values) > 1 and value == values[-1] == values[-2]:
@@ -176,7 +180,20 @@ class Runway:
             self._fit, self._fitted = trend(self._at, self._value), now
         if self._fit is None or self._has_fallen_from(self._value[-1]):
             return None
-        return left_at(self._fit, ahead, now - first)
+        return left_at(self._fit, ahead, now - self._rises_since())
+
+    def _rises_since(self) -> Seconds:
+        """When it was last as low as at first: what stood still has shown no growth."""
+        least = self._value[0]
+        pairs = zip(self._at, self._value, strict=True)
+        return max(at for at, value in pairs if value <= least)
+
+    def _remember(self, at: Seconds, peak: float) -> None:
+        """Remember a fall: the highest are what others have to be higher than."""
+        falls = [*self._falls, (at, peak)]
+        if len(falls) > _REMEMBERED_FALLS:
+            falls.remove(min(falls, key=lambda fall: fall[1]))
+        self._falls = tuple(falls)
 
     def _forget(self, before: Seconds) -> None:
         moments, values = self._at, self._value
@@ -195,3 +212,66 @@ class Runway:
 
     def _has_fallen_from(self, value: float) -> bool:
         return len(self._falls) > 1 and value <= max(peak for _, peak in self._falls)
+
+
+class Tide:
+    """The course of a value that goes up and down each day.
+
+    A backup, or what queries put into temporary files, comes and goes; what is left at the
+    lowest of two days one after the other is what grows. It is at its limit when the
+    highest of a day is.
+
+    Args:
+        span: Seconds for which samples are remembered.
+    """
+
+    __slots__ = ("_due", "_high", "_low", "_runway")
+
+    def __init__(self, *, span: Seconds = 14 * _DAY) -> None:
+        self._runway = Runway(span=span)
+        self._low, self._high = _Lowest(), _Lowest()
+        self._due: Seconds | None = None
+
+    def take(self, at: Seconds, value: float) -> None:
+        """Take a sample."""
+        self._low.take(at, value)
+        self._high.take(at, -value)
+        if self._due is None:
+            self._due = at + _DAY
+        if at >= self._due:
+            self._due = at + _HOUR
+            self._runway.take(at, self._low.lowest)
+
+    def left(self, limit: float) -> Left | None:
+        """How long it is until the highest of a day reaches *limit*. None: it cannot be
+        told, as within the first day."""
+        if not self._low.is_known:
+            return None
+        swing = -self._high.lowest - self._low.lowest
+        return self._runway.left(limit - swing)
+
+
+class _Lowest:
+    """The lowest of the last day."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        # What nothing later is below; so the first is the lowest.
+        self._seen: deque[tuple[Seconds, float]] = deque()
+
+    def take(self, at: Seconds, value: float) -> None:
+        seen = self._seen
+        while seen and seen[-1][1] >= value:
+            seen.pop()
+        seen.append((at, value))
+        while seen[0][0] <= at - _DAY:
+            seen.popleft()
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._seen)
+
+    @property
+    def lowest(self) -> float:
+        return self._seen[0][1]

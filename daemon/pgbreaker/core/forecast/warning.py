@@ -51,9 +51,10 @@ class Kind:
 
 
 def _slow(of: str, says: str, needs: str) -> Kind:
-    # What is known a week before is mended by day.
+    # What is known a week before is mended by day. The rate is that of the last day, and
+    # weekends are slower: what takes ten days by that takes seven at least.
     return Kind(
-        of=of, says=says, within=7 * _DAY, lingers=_HOUR, needs=needs, is_scored=False
+        of=of, says=says, within=10 * _DAY, lingers=_HOUR, needs=needs, is_scored=False
     )
 
 
@@ -116,8 +117,9 @@ KINDS: Final = MappingProxyType(
 LIKELY: Final[Share] = 0.8
 """Probability of a failure from which it is warned of."""
 
-_FAITH: Final = 24.0
-"""A trend of an hour speaks for a day, one of seven hours for a week."""
+_FAITH: Final = 1.5
+"""A trend of some minutes speaks for twice as many: what slows down for an hour comes back
+mostly. The longer it has gone on, the more it is believed: that of half a day for six."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ def is_short(kind: Kind, left: Left | None) -> bool:
     return (
         left is not None
         and left.seconds < kind.within
-        and left.seconds <= _FAITH * left.seen
+        and left.seconds <= max(_FAITH, 24 * left.seen / _DAY) * left.seen
     )
 
 

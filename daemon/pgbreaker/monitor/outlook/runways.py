@@ -5,7 +5,7 @@ from typing import Final
 
 from pgbreaker.core.forecast.filling import Filling
 from pgbreaker.core.forecast.foretold import RunsOut
-from pgbreaker.core.forecast.runway import Left, Runway
+from pgbreaker.core.forecast.runway import Left, Runway, Tide
 from pgbreaker.core.forecast.telling import span
 from pgbreaker.core.forecast.warning import CONNECTIONS, KINDS, is_short
 from pgbreaker.core.reading import NOTHING, Reading, Seen
@@ -13,9 +13,6 @@ from pgbreaker.core.units import Seconds, Share, lasting
 from pgbreaker.monitor.outlook.owners import Owners
 from pgbreaker.monitor.outlook.shown import bound_of, runway_of
 from pgbreaker.monitor.outlook.values import number, rows
-
-# Segments that wait to be archived pile up within hours, or not at all.
-_PILE_SPAN: Final[Seconds] = 3600.0
 
 # What a slot holds back goes up and down a little with each confirmation.
 _SLOT_FALL: Final[Share] = 0.1
@@ -75,7 +72,8 @@ class Runways:
         self._xid = Runway()
         self._multixact = Runway()
         self._disk = Runway()
-        self._archiver = Runway(span=_PILE_SPAN)
+        self._disk_by_day = Tide()
+        self._archiver = Runway()
         self._lag = Runway(span=_WAVE_SPAN, fall=_WAVE_FALL)
         self._sequences: dict[str, Runway] = {}
         self._slots: dict[str, Runway] = {}
@@ -230,8 +228,13 @@ class Runways:
         used = self._disk_used = number(seen, "disk_used_bytes")
         if used is None or self._capacity is None:
             return NOTHING
+        self._disk_by_day.take(at, used)
+        told = (
+            _ahead(self._disk, at, used, self._capacity),
+            self._disk_by_day.left(self._capacity),
+        )
         return {
-            **self._tell("disk", _ahead(self._disk, at, used, self._capacity)),
+            **self._tell("disk", _sooner(*told)),
             "disk_used_ratio": used / self._capacity,
         }
 
@@ -246,6 +249,13 @@ class Runways:
         # much is left out twice, which errs to the safe side.
         limit = max(capacity - used, 0.0) / segment
         return self._tell("archiver", _ahead(self._archiver, at, pending, limit))
+
+
+def _sooner(one: Left | None, other: Left | None) -> Left | None:
+    """Whichever ends first, of those that are short; else of those that there are."""
+    found = [left for left in (one, other) if left is not None]
+    short = [left for left in found if is_short(KINDS["disk"], left)]
+    return min(short or found, key=lambda left: left.seconds, default=None)
 
 
 def _wave() -> Runway:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pgbreaker.core.forecast.runway import Runway
+from pgbreaker.core.forecast.runway import Runway, Tide
 
 STEPS = st.sampled_from([1.0, 2.0, 15.0, 30.0, 300.0])
 SIZES = st.floats(1e-6, 1e12)
@@ -200,3 +200,76 @@ def test_a_moment_that_is_not_later_is_ignored():
 
 def test_nothing_seen_nothing_told():
     assert Runway().left(1.0) is None
+
+
+# How sure it is.
+
+
+def test_the_interval_holds_the_truth_nine_times_of_ten():
+    """Of noise that is independent; Sen (1968)."""
+    held = told = 0
+    for seed in range(200):
+        draw = random.Random(seed)
+        runway = Runway(fall=1.0)
+        for i in range(40):
+            runway.take(10.0 * i, i + draw.gauss(0, 4))
+        left = runway.left(80.0)
+        if left is not None:
+            told += 1
+            truth = (80.0 - runway._value[-1]) * 10.0
+            held += left.soonest <= truth <= left.latest
+
+    assert told >= 190
+    assert 0.84 <= held / told <= 0.96
+
+
+def test_what_stood_still_has_shown_no_growth():
+    """A day of nothing, and ten minutes of growth: they speak for minutes, not for days."""
+    runway = course([0.0] * 100 + [float(i) for i in range(1, 11)], 60.0)
+
+    assert runway.left(100.0).seen == pytest.approx(600.0)
+
+
+def test_a_small_fall_does_not_make_a_high_one_forgotten():
+    """It has come and gone at a hundred; what it did at one, often, is no news of that."""
+    values = [1.0, 100.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0]
+    runway = course([*values, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], 60.0)
+
+    assert runway.left(1000.0) is None
+
+
+def test_the_trend_is_looked_for_again_once_it_could_be_another():
+    runway = course(range(200), 10.0)
+    before = runway.left(1e6)
+    runway.take(2010.0, 200.5)
+
+    assert runway.left(1e6).seconds == pytest.approx(before.seconds, rel=0.01)
+
+
+# What goes up and down each day.
+
+
+def tide(days, growth, swing=10.0):
+    """The disk of a server with a backup each night."""
+    seen, at = Tide(), 0.0
+    while at < days * 86_400:
+        backup = swing if at % 86_400 < 7200 else 0.0
+        seen.take(at, 50 + growth * at / 86_400 + backup)
+        at += 900.0
+    return seen
+
+
+def test_a_backup_each_night_hides_no_growth():
+    left = tide(4, growth=1.0).left(100.0)
+
+    # Its highest, 64 by now, is at 100 in 36 days.
+    assert left.seconds == pytest.approx(36 * 86_400, rel=0.05)
+
+
+def test_a_backup_each_night_is_no_growth():
+    assert tide(4, growth=0.0).left(100.0) is None
+
+
+def test_within_the_first_day_nothing_is_told_of_the_tide():
+    assert tide(0.9, growth=1.0).left(100.0) is None
+    assert Tide().left(1.0) is None
