@@ -145,6 +145,17 @@ def test_a_slow_clock_at_a_constant_rate_is_told_days_before(probe, values, of, 
     assert told.left.seconds > 0.2 * DAY
 
 
+def test_ids_that_vacuum_will_freeze_are_no_news():
+    """A busy server uses up all that there are in a week, and freezes them each day."""
+    outlook = Outlook()
+    for i in range(200):
+        seen = {"xid_age_max": 5e7 + 1e6 * i, "xid_limit": 2144483648}
+        said = outlook.take(reading("database", 300.0 * i, **seen))
+
+    assert said["xid_runway_seconds"] < 10 * DAY
+    assert outlook.warnings == {}
+
+
 def test_at_ten_days_it_is_told_within_two_readings():
     outlook, rate, step = Outlook(capacity=1e9), 100.0, 900.0
     full = 1e9

@@ -31,10 +31,14 @@ _LEAK_SURE: Final = 4.0  # standard deviations of chance; ten minutes can have n
 _LEAK_WITHIN: Final[Seconds] = 3600.0  # by the flattest slope that the samples allow
 
 # What rises and is idle within a transaction is a leak sooner, and goes on under the waves
-# of all else: no burst does that.
+# of all else: no burst does that. In a hurry, so is what rises steadily and does nothing.
 _HELD_FROM: Final[Share] = 0.4
-_HELD_STEP: Final = 3  # bins
-_HELD_POINTS: Final = 16
+_SOON_STEP: Final = 3  # bins
+_SOON_POINTS: Final = 16
+_IDLE_SURE: Final = 5.0
+_IDLE_WITHIN: Final[Seconds] = 1800.0
+_IDLE: Final[Share] = 0.2  # of what is new may be active
+_GOES_ON: Final[Share] = 0.5  # of the rise before
 
 # Work that piles up doubles within a minute: calls come as before, and each stays longer.
 # What comes with it tells it from a burst of calls: nearly all that is new is active, and
@@ -161,15 +165,36 @@ class Filling:
         if self._bins[-1] < _HELD_FROM * self._usable:
             return None
         courses = [
-            self._course(self._held, _HELD_STEP, _HELD_POINTS),
+            self._course(self._held, _SOON_STEP, _SOON_POINTS),
             self._course(self._held, _MINUTE, _LEAK_MINUTES),
         ]
         if self._bins[-1] >= _FROM * self._usable:
             courses.append(self._course(self._bins, _MINUTE, _LEAK_MINUTES))
+            courses.append(self._idling())
         found = [course for course in courses if course is not None]
         return max(found, key=lambda course: course.flattest, default=None)
 
-    def _course(self, values: "array[float]", step: int, points: int) -> Trend | None:
+    def _idling(self) -> Trend | None:
+        """What rises in a hurry and does nothing."""
+        used = self._course(self._bins, _SOON_STEP, _SOON_POINTS, sure=_IDLE_SURE)
+        if used is None:
+            return None
+        ahead = self._usable - self._bins[-1]
+        if ahead >= _IDLE_WITHIN * used.flattest:
+            return None
+        first, middle, last = _thirds(self._bins)
+        busy, _, busier = _thirds(self._active)
+        # What was a step, new processes say, has ended by now.
+        goes_on = last - middle > _GOES_ON * (middle - first)
+        return used if goes_on and busier - busy < _IDLE * (last - first) else None
+
+    def _course(
+        self,
+        values: "array[float]",
+        step: int,
+        points: int,
+        sure: float = _LEAK_SURE,
+    ) -> Trend | None:
         """The trend of the last bins, *step* of them a point."""
         first = max(0, len(values) // step - points) * step
         means = [
@@ -179,7 +204,7 @@ class Filling:
         third = len(means) // 3
         if sum(means[-third:]) <= sum(means[:third]):
             return None  # which costs less to see than a trend
-        return trend(self._moments[first + step - 1 :: step], means, sure=_LEAK_SURE)
+        return trend(self._moments[first + step - 1 :: step], means, sure=sure)
 
     def _surging(self, strained: bool | None) -> Trend | None:
         if strained is False or len(self._bins) < _SURGE_BINS:
@@ -195,3 +220,10 @@ class Filling:
             return None
         active = trend(moments, self._active[-_SURGE_BINS:])
         return rise if active and active.slope > _ACTIVE * rise.slope else None
+
+
+def _thirds(bins: "array[float]") -> list[float]:
+    """The means of the first, middle and last third of what rises in a hurry."""
+    part = _SOON_STEP * _SOON_POINTS // 3
+    lasts = bins[-3 * part :]
+    return [sum(lasts[i : i + part]) / part for i in range(0, 3 * part, part)]

@@ -14,6 +14,11 @@ from pgbreaker.monitor.outlook.owners import Owners
 from pgbreaker.monitor.outlook.shown import bound_of, runway_of
 from pgbreaker.monitor.outlook.values import number, rows
 
+# Ids grow until vacuum freezes them, which it does by itself at a tenth of all
+# (autovacuum_freeze_max_age): up to there that they grow is no news.
+# https://www.postgresql.org/docs/current/runtime-config-vacuum.html
+_IDS_FROM: Final[Share] = 0.25
+
 # What a slot holds back goes up and down a little with each confirmation.
 _SLOT_FALL: Final[Share] = 0.1
 
@@ -171,17 +176,27 @@ class Runways:
 
     def _take_database(self, at: Seconds, seen: Seen) -> Seen:
         self._owners.take_users(at, rows(seen, "connections_by_user"))
+        # Both kinds of ids are 32 bits wide and are refused as early.
         limit = number(seen, "xid_limit")
         return {
-            **self._tell(
-                "xid", _ahead(self._xid, at, number(seen, "xid_age_max"), limit)
-            ),
-            # Both kinds of ids are 32 bits wide and are refused as early.
-            **self._tell(
-                "multixact",
-                _ahead(self._multixact, at, number(seen, "mxid_age_max"), limit),
+            **self._tell_ids("xid", self._xid, at, number(seen, "xid_age_max"), limit),
+            **self._tell_ids(
+                "multixact", self._multixact, at, number(seen, "mxid_age_max"), limit
             ),
         }
+
+    def _tell_ids(
+        self,
+        of: str,
+        runway: Runway,
+        at: Seconds,
+        age: float | None,
+        limit: float | None,
+    ) -> Seen:
+        left = _ahead(runway, at, age, limit)
+        if age is None or limit is None or age < _IDS_FROM * limit:
+            return self._tell(of, left, short=False)
+        return self._tell(of, left)
 
     def _take_maintenance(self, at: Seconds, seen: Seen) -> Seen:
         courses = [
