@@ -52,7 +52,7 @@ TRANSACTION: Final = Limit("TransactionOld", 3600)
 SERVER_PREDICTED: Final = Limit("ConnectionExhaustionPredicted", HOUR, below=True)
 POOLER_PREDICTED: Final = Limit("PoolerExhaustionPredicted", 1800, below=True)
 LAG_PREDICTED: Final = Limit("ReplicaLagPredicted", 1800, below=True)
-RUNWAY: Final = Limit("RunwayShort", 7 * DAY, below=True)
+RUNWAY: Final = Limit("RunwayShort", 10 * DAY, below=True)
 LIKELY: Final = Limit("FailurePredicted", 0.8)
 MODEL_STALE: Final = Limit("ModelStale", 6 * HOUR)
 

@@ -1425,7 +1425,7 @@ def _runway(of: str, why: str, *beside: Series) -> Row:
         ),
         labels={**TARGET, "of": of},
         severity="warning",
-        summary=f"$t will run out within 7 days: {of}",
+        summary=f"$t will run out within ten days: {of}",
         description=f"{{0}} At the end {why}",  # of its record nothing: it has none
         board="pgbreaker-target?var-target=$t",
         waits="0s",

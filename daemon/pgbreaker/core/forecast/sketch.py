@@ -33,9 +33,7 @@ class Sketch:
         self._error = error
         self._base = log((1 + error) / (1 - error))
         self._most = most
-        self._buckets: dict[
-            int, float
-        ] = {}  # the power that it reaches up to -> weight
+        self._buckets: dict[int, float] = {}  # power that it reaches up to -> weight
         self._zero = 0.0
         self._total = 0.0
 
@@ -82,6 +80,17 @@ class Sketch:
             if reached >= below:
                 break
         return self._middle(power)
+
+    def rank(self, value: float) -> Share | None:
+        """The share of all that are below *value*, but for those within the error of it.
+        None: it holds none."""
+        if not self._total:
+            return None
+        if value < _LEAST:
+            return 0.0
+        power = ceil(log(value) / self._base)
+        below = sum(n for reach, n in self._buckets.items() if reach < power)
+        return min((self._zero + below) / self._total, 1.0)
 
     def _middle(self, power: int) -> float:
         """What is as near as can be to both ends of a bucket, for their size."""

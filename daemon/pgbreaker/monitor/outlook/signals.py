@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pgbreaker.core.forecast.change import Cusum
 from pgbreaker.core.forecast.foretold import Change
+from pgbreaker.core.forecast.sketch import Sketch
 from pgbreaker.core.forecast.usual import Usual
 from pgbreaker.core.judge import is_bad
 from pgbreaker.core.reading import Finding, Reading, Row, Seen
@@ -21,6 +22,9 @@ _MINUTE: Final[Seconds] = 60.0
 _DAY: Final[Seconds] = 86_400.0
 _FARTHEST: Final = 8.0  # spreads that a feature tells apart
 _FEWEST: Final = 20  # calls or transactions: of fewer a mean is chance
+_KEPT_A_DAY: Final[Share] = 0.5 ** (
+    1 / 14
+)  # as what is usual forgets: half in two weeks
 _SHORTEST: Final[Seconds] = 1e-6
 _OK: Final = Finding.OK
 
@@ -118,6 +122,8 @@ class Signals:
         self._wall_of = wall_of
         self._usual = _new_usual()
         self._change = _new_changes()
+        self._seen = _new_sketches()
+        self._minutes = 0  # of the day since these were aged
         # The current minute: moments before and after it are of another. A reading is
         # told of when it ends, so those of the minute before are still let in.
         self._from, self._edge = inf, -inf
@@ -246,9 +252,20 @@ class Signals:
             features.append(min(max(far / _FARTHEST, -1.0), 1.0))
             if change.since is not None:
                 changes.append(self._told_of(name, change.since, wall, value))
+        self._look_back(values)
         levels = (_level(name, values.get(name)) for name in _LEVELS)
         self.features = (*features, *levels, min(certain / 2, 1.0))
         self.changes = changes
+
+    def _look_back(self, values: Mapping[str, float]) -> None:
+        """Remember how large signals have been, whatever the hour."""
+        for name, value in values.items():
+            self._seen[name].take(_SIGNALS[name].value_of(value))
+        self._minutes += 1
+        if self._minutes >= _DAY / _MINUTE:
+            self._minutes = 0
+            for sketch in self._seen.values():
+                sketch.age(_KEPT_A_DAY)
 
     def _values(self) -> dict[str, float]:
         """What the signals that there are were in this minute; begins the next one."""
@@ -281,20 +298,26 @@ class Signals:
         assert expected is not None  # or nothing had been said of a deviation
         now, usual = signal.value_of(value), signal.value_of(expected.middle)
         usual = max(usual, 0.0)  # a mean of what was on both sides of the level
+        above = min(self._seen[name].rank(now) or 0.0, 0.99)
         text = (
             f"{signal.says.format(signal.words(now))}, usually {signal.words(usual)} at"
-            f" this hour, since {_clock(since, wall)}"
+            f" this hour and less in {percent(above)} of all minutes, since"
+            f" {_clock(since, wall)}"
         )
         return Change(signal=name, since=since, now=now, usual=usual, text=text)
 
     # -- Memory --------------------------------------------------------------------
 
     def memory(self) -> dict[str, Any]:
-        """What is remembered of them, fit for JSON: below 12 kB."""
+        """What is remembered of them, fit for JSON: below 20 kB."""
         return {
             "version": VERSION,
             "signals": {
-                name: [usual.memory(), self._change[name].memory()]
+                name: [
+                    usual.memory(),
+                    self._change[name].memory(),
+                    self._seen[name].memory(),
+                ]
                 for name, usual in self._usual.items()
                 if usual.is_taught
             },
@@ -308,12 +331,12 @@ class Signals:
                 nothing has changed then.
         """
         try:
-            usuals, changes = _recalled(memory)
+            usuals, changes, sketches = _recalled(memory)
         except KeyError as error:
             raise ValueError(f"no memory of signals: {error} is missing") from None
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no memory of signals: {error}") from None
-        self._usual, self._change = usuals, changes
+        self._usual, self._change, self._seen = usuals, changes, sketches
 
 
 class _Mean:
@@ -378,18 +401,26 @@ def _new_changes() -> dict[str, Cusum]:
     return {name: Cusum() for name in _NAMES}
 
 
-def _recalled(memory: Mapping[str, Any]) -> tuple[dict[str, Usual], dict[str, Cusum]]:
+def _new_sketches() -> dict[str, Sketch]:
+    # One in twenty is as well as people read it, and 64 buckets span three decades.
+    return {name: Sketch(error=0.05, most=64) for name in _NAMES}
+
+
+def _recalled(
+    memory: Mapping[str, Any],
+) -> tuple[dict[str, Usual], dict[str, Cusum], dict[str, Sketch]]:
     if memory["version"] != VERSION:
         raise ValueError(f"version {memory['version']!r} of memory is not {VERSION}")
-    usuals, changes = _new_usual(), _new_changes()
+    usuals, changes, sketches = _new_usual(), _new_changes(), _new_sketches()
     for name, remembered in memory["signals"].items():
         if name not in usuals:
             raise ValueError(f"no memory of signals: none is called {name!r}")
-        if not isinstance(remembered, list) or len(remembered) != 2:
-            raise TypeError(f"{name} is no baseline and a change")
+        if not isinstance(remembered, list) or len(remembered) != 3:
+            raise TypeError(f"{name} is no baseline, change and sketch")
         usuals[name].recall(remembered[0])
         changes[name].recall(remembered[1])
-    return usuals, changes
+        sketches[name].recall(remembered[2])
+    return usuals, changes, sketches
 
 
 def _level(name: str, value: float | None) -> Share:

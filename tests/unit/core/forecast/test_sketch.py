@@ -174,3 +174,18 @@ def test_rubbish_is_no_memory(memory):
 def test_what_makes_no_sense_is_refused(does, says):
     with pytest.raises(ValueError, match=says):
         does()
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.floats(0, 1e6))
+def test_a_rank_is_the_share_that_is_below_but_for_the_error(values, value):
+    sketch = Sketch(error=0.02)
+    for one in values:
+        sketch.take(one)
+
+    surely = sum(one < value * 0.95 for one in values) / len(values)
+    perhaps = sum(one < value * 1.05 + 1e-8 for one in values) / len(values)
+    assert surely - 1e-9 <= sketch.rank(value) <= perhaps + 1e-9
+
+
+def test_of_nothing_there_is_no_rank():
+    assert Sketch().rank(1.0) is None
