@@ -61,6 +61,8 @@ bench: packages $(VENV)/.bench servers ## measure, and compare with the goals
 	$(BIN)/python tests/bench/n_targets.py 1000
 	$(BIN)/python tests/bench/exporter.py
 	$(BIN)/python tests/bench/alerting.py
+	$(BIN)/python tests/bench/forecast/evaluate.py
+	$(BIN)/python tests/bench/forecast/model.py
 	$(BIN)/python tests/bench/store.py
 	$(BIN)/python tests/bench/page.py
 	$(BIN)/python tests/bench/stream.py

@@ -5,7 +5,7 @@ and how many false alarms that costs, beside plain thresholds and lines.
 
 75 simulated targets of two days, each with two leaks, queues, lock pile-ups and storms; 150
 slow clocks of each kind that fail, and 30 that do not; 30 servers of a week whose latency
-changes. All of it is of seeds that nothing was chosen with (1000 and up); `--tuning` takes
+changes. All of it is of seeds that nothing was chosen with (2000 and up); `--tuning` takes
 those that were (0 to 99). `--plots` draws the pictures of the README. Takes five minutes of
 two cores; `--quick` less than one.
 """

@@ -29,7 +29,7 @@ from pgbreaker.core.reading import Reading
 from pgbreaker.core.units import Seconds
 
 OURS: Final = "pgbreaker"
-FIRST: Final = 1000
+FIRST: Final = 2000
 """The first of the seeds that nothing was chosen with."""
 
 KINDS: Final = (Kind.LEAK, Kind.QUEUE, Kind.LOCK, Kind.STORM)

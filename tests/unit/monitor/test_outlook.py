@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.core.forecast.runway import Runway
+from pgbreaker.core.reading import Finding, Reading
 from pgbreaker.monitor.outlook import OUTLOOK, Outlook
 
 
