@@ -258,7 +258,7 @@ def test_what_the_recording_tells_of_a_disk_is_used_and_a_configuration_goes_bef
     size = ProbePlan(interval=60.0, timeout=1.0, capacity=1000.0)
     with Recording(path, probes={"size": size}) as recording:
         for n in range(60):
-            recording.heard("size", 60 * n, {"disk_used_bytes": 500 + n})
+            recording.heard("size", 60 * n, {"disk_used_bytes": 500 + 5 * n})
     plans = [_plan(replace(size, capacity=None)), _plan(size, "other")]
 
     told = backtest(read(path))

@@ -79,7 +79,9 @@ def test_what_is_not_recalled_yet_is_not_put_by_as_if_it_were_nothing():
 
     assert life.feed.memory() is None
     life.see()
-    assert life.feed.memory()["outlook"] == remembered()["outlook"]
+    kept, before = (told["outlook"] for told in (life.feed.memory(), remembered()))
+    assert kept["record"] == before["record"]
+    assert kept["odds"]["examples"] == before["odds"]["examples"]
 
 
 def test_a_server_that_has_not_answered_since_has_forecasts_that_go_on():

@@ -110,7 +110,7 @@ async def test_what_a_watcher_foretells_is_told_from_when_it_does():
         calm = await ask(served, "/api/v1/status")
         for minute in range(40):
             scene.time.now += 60
-            values = {"xid_age_max": 2e9 + minute * 1e6, "xid_limit": 2.1e9}
+            values = {"xid_age_max": 2e9 + minute * 2e6, "xid_limit": 2.1e9}
             feed.show(scene.reading("database", values=values))
         told = await ask(served, "/api/v1/status")
         whole = await ask(served, TARGET)
