@@ -30,7 +30,7 @@ from pgbreaker.core.secret import Secret
 from pgbreaker.core.states import Evidence, Transition
 from pgbreaker.core.units import Seconds, Share, percent
 from pgbreaker.monitor.notices import notices
-from pgbreaker.monitor.outlook import OUTLOOK, Outlook
+from pgbreaker.monitor.outlook import OUTLOOK, Outlook, opens_by_itself
 from pgbreaker.monitor.outlook.values import number, rows
 from pgbreaker.sinks.board import TargetBoard
 from pgbreaker.sinks.record import Begun, Heard, Recorded, Rules, Unread
@@ -384,7 +384,7 @@ class _Watched:
         self._count(move.at, lambda _of: reason)
         seen = move.evidence
         code = None if seen is None else seen.code
-        if not move.leaves_closed or code == Finding.WRONG_ROLE:
+        if not opens_by_itself(move):
             return
         self._said.opened(move.at)
         self._due = move.at + _MINUTE  # what it last said was of before

@@ -19,8 +19,8 @@ from pgbreaker.core.judge import (
     judge,
 )
 from pgbreaker.core.plan import TargetPlan
-from pgbreaker.core.reading import Finding, Reading
-from pgbreaker.core.states import Outcome
+from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen
+from pgbreaker.core.states import Outcome, Transition
 from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.notices import notices
 from pgbreaker.monitor.outlook import Outlook
@@ -56,6 +56,7 @@ class Feed:
     ) -> None:
         self.board = board
         self._recall: Recall | None = recall  # until the first reading
+        self._has_failed = False
         self._place = _place_of(board.plan)
         self._system: str | None = None  # the cluster that the outlook has learned of
         self.decides = deciding(board.plan.probes)
@@ -78,6 +79,12 @@ class Feed:
             capacity=None if size is None else size.capacity,
             lag_limit=None if replication is None else replication.limit,
             bearer=SATURATION if SATURATION in probes else PING,
+            troubled=[
+                breaker.name
+                for breaker in self.board.breakers.values()
+                if self._is_waiting(breaker)
+            ],
+            is_planned=lambda: self.board.maintenance is not None,
         )
         self.board.foretold = outlook.foretold
         self.board.forewarnings = outlook.warnings
@@ -85,8 +92,7 @@ class Feed:
 
     def show(self, reading: Reading) -> None:
         """Tell the world, but not the breakers."""
-        self._recognise(reading)
-        seen = self._outlook.take(reading)
+        seen = self._learn(reading)
         if seen:
             reading = replace(reading, values={**reading.values, **seen})
         for notice in notices(self.board, reading):
@@ -97,6 +103,26 @@ class Feed:
         self._hub.publish(reading)
         if reading.probe == SATURATION and self.is_nearly_full:
             self._when_filling()
+
+    def _learn(self, reading: Reading) -> Seen:
+        """Have the forecasts learn. Whatever becomes of them, breakers are told: a fault
+        of theirs is told once, and they begin anew."""
+        try:
+            self._recognise(reading)
+            return self._outlook.take(reading)
+        except Exception as error:  # noqa: BLE001 - no fault of a forecast costs a judgement
+            self._begin_anew(error)
+            return NOTHING
+
+    def _begin_anew(self, error: Exception) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            log.error(
+                "the forecasts of %s failed, which is a fault of ours; they begin anew",
+                self.board.plan.name,
+                exc_info=error,
+            )
+        self._outlook = self._new_outlook()
 
     def _recognise(self, reading: Reading) -> None:
         """Go on by what was learned before, unless it was of another server."""
@@ -157,7 +183,13 @@ class Feed:
                 evidence=verdict.evidence,
             ):
                 self._hub.publish(move)
-                self._outlook.note(move, is_planned=self.board.maintenance is not None)
+                self._note(move)
+
+    def _note(self, move: Transition) -> None:
+        try:
+            self._outlook.note(move)
+        except Exception as error:  # noqa: BLE001 - no fault of a forecast costs a move
+            self._begin_anew(error)
 
     def _listen(self, reading: Reading) -> None:
         """Have another probe decide while one cannot tell."""

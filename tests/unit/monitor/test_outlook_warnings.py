@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -232,6 +233,52 @@ def test_without_a_limit_a_replica_may_be_as_late_as_it_likes():
     assert outlook.warnings == {}
 
 
+def test_other_limits_end_a_warning_at_once():
+    """The operator raised max_connections: nobody reads of 97 slots for ten minutes."""
+    outlook = Outlook()
+    leak(outlook)
+    assert "connections" in outlook.warnings
+
+    outlook.take(reading("saturation", 4002.0, slots_used=80, slots_usable=497))
+
+    assert outlook.warnings == {}
+
+
+def test_an_owner_is_who_most_of_the_growth_is_of():
+    """Two that trade places, and a third that leaks a little, are nobody's leak."""
+    outlook = Outlook()
+    for i in range(300):
+        at = 15.0 * i
+        users = [("web", 10 + i // 10), ("batch", 40 - i // 10), ("a", 10 + i // 12)]
+        users.append(("b", 10 + i // 12))
+        rows = tuple({"user": u, "connections": n} for u, n in users)
+        outlook.take(reading("database", at, connections_by_user=rows))
+        used = sum(n for _, n in users)
+        outlook.take(reading("saturation", at, slots_used=used, slots_usable=130))
+
+    assert "owner" not in outlook.warnings["connections"].reason
+
+
+def test_a_trend_of_days_outlives_the_process():
+    """Else a restart would be silent for half a day of what it had told before."""
+    outlook = Outlook()
+    for i in range(1500):
+        row = {"sequence": "public.id", "ratio": 0.7 + i / 1e4}
+        outlook.take(reading("maintenance", 60.0 * i, sequences=(row,)))
+    assert "sequence" in outlook.warnings
+    shift = 60.0 * 1500 + 300.0  # the next process, five minutes later, from moment 0
+
+    again = Outlook(lambda at: at + shift)
+    again.recall(json.loads(json.dumps(outlook.memory())), 300.0)
+    for i in range(2):
+        row = {"sequence": "public.id", "ratio": 0.7 + (1506 + i) / 1e4}
+        again.take(reading("maintenance", 60.0 * i, sequences=(row,)))
+
+    assert again.warnings["sequence"].left.seconds == pytest.approx(
+        outlook.warnings["sequence"].left.seconds, rel=0.05
+    )
+
+
 def test_the_most_urgent_comes_first():
     outlook = Outlook()
     for i in range(13):
@@ -282,16 +329,65 @@ def test_noise_on_everything_warns_of_nothing():
     [
         (opening(10.0, "wrong_role"), False),
         (opening(10.0), True),
-        (opening(10.0, override=State.DISABLED), False),
+        (replace(opening(10.0), cause=Cause.AGREED), False),
+        (replace(opening(10.0), cause=Cause.RESUMED), False),
     ],
 )
 def test_what_is_no_failure_of_the_server_is_not_counted(move, planned):
-    """A role is what the server says of itself; maintenance is on purpose; a move that an
-    operator's word hides was felt by nobody."""
-    outlook = Outlook()
-    outlook.note(move, is_planned=planned)
+    """A role is what the server says of itself; maintenance is on purpose; what others say
+    is not what this breaker has seen."""
+    outlook = Outlook(is_planned=lambda: planned)
+    outlook.note(move)
 
     assert outlook.foretold().record["failure"].missed == 0
+
+
+def test_what_the_breaker_sees_is_counted_whoever_s_word_goes_before_it():
+    """Several daemons rule by a vote, and each learns from what it sees itself."""
+    outlook = Outlook()
+    outlook.note(opening(10.0, override=State.CLOSED))
+
+    assert outlook.foretold().record["failure"].missed == 1
+
+
+def test_a_breaker_that_is_open_by_role_does_not_stop_the_model():
+    """On a replica the one of writes is open for good."""
+    outlook = Outlook()
+    outlook.note(opening(10.0, "wrong_role", breaker="orders/write"))
+    for minute in range(1, 200):
+        at = 60.0 * minute
+        outlook.take(Reading("orders", "ping", at, 0.001, Finding.OK))
+        if minute == 130:
+            outlook.note(opening(at))
+        if minute == 140:
+            outlook.note(closing(at))
+
+    model = outlook.foretold().model
+    assert model.openings == 1
+    assert model.learned > 160 * 60.0
+
+
+def test_what_is_open_as_it_begins_teaches_nothing():
+    """A reload in an outage: its minutes are no sign of the next one."""
+    outlook = Outlook(troubled=["orders/read"])
+    for minute in range(100):
+        outlook.take(Reading("orders", "ping", 60.0 * minute, 0.001, Finding.OK))
+
+    model = outlook.foretold().model
+    assert (model.openings, model.learned) == (0, None)
+    assert outlook.foretold().record["failure"].missed == 0
+
+
+def test_planned_minutes_teach_nothing():
+    outlook = Outlook(is_planned=lambda: True)
+    for minute in range(100):
+        outlook.take(Reading("orders", "ping", 60.0 * minute, 0.001, Finding.OK))
+        outlook.take(
+            reading("saturation", 60.0 * minute, slots_used=97, slots_usable=97)
+        )
+
+    assert outlook.foretold().model.learned is None
+    assert outlook.foretold().record["connections"].missed == 0
 
 
 def test_an_opening_that_nobody_announced_was_missed():

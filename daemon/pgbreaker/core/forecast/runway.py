@@ -8,10 +8,10 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pgbreaker.core.units import Seconds, Share
 
@@ -29,12 +29,13 @@ _NINE_OF_TEN: Final = 1.645
 
 _REMEMBERED_FALLS: Final = 4
 
+_HUGE: Final = 1e300
 _HOUR: Final[Seconds] = 3600.0
 _DAY: Final[Seconds] = 86_400.0
 
 # A trend of a day is not another one a minute later: it is looked for again when it has
 # grown by so much.
-_ANEW: Final[Share] = 0.01
+_ANEW: Final[Share] = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,43 @@ class Runway:
             values.append(value)
         self._forget(at - self._span)
 
+    def memory(self, epoch: float) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON.
+
+        Args:
+            epoch: Wall time of moment 0.
+        """
+        return {
+            "at": [round(at + epoch, 1) for at in self._at],
+            "value": [float(f"{value:.9g}") for value in self._value],
+            "falls": [[round(at + epoch, 1), peak] for at, peak in self._falls],
+        }
+
+    def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
+        """Go on from a memory.
+
+        Args:
+            epoch: Wall time of moment 0.
+
+        Raises:
+            ValueError: It is none.
+        """
+        moments, values, falls = (memory.get(n) for n in ("at", "value", "falls"))
+        pairs = [*zip(_numbers(moments), _numbers(values), strict=True)]
+        if len(pairs) > _MOST_POINTS or pairs != sorted(
+            pairs, key=lambda pair: pair[0]
+        ):
+            raise ValueError("no course of a value: its moments are not in order")
+        if not isinstance(falls, list):
+            raise ValueError("no course of a value: it has no falls")  # noqa: TRY004
+        known = [_numbers(fall) for fall in falls[-_REMEMBERED_FALLS:]]
+        if any(len(fall) != 2 for fall in known):
+            raise ValueError("no course of a value: its falls are none")
+        self._at = array("d", (at - epoch for at, _ in pairs))
+        self._value = array("d", (value for _, value in pairs))
+        self._falls = tuple((at - epoch, peak) for at, peak in known)
+        self._fitted = -math.inf
+
     def left(self, limit: float) -> Left | None:
         """How long it is after the last sample until the value reaches *limit*.
 
@@ -214,6 +252,14 @@ class Runway:
         return len(self._falls) > 1 and value <= max(peak for _, peak in self._falls)
 
 
+def _numbers(told: object) -> list[float]:
+    if not isinstance(told, list) or not all(
+        type(number) in (int, float) and -_HUGE < number < _HUGE for number in told
+    ):
+        raise ValueError(f"no course of a value: {told!r:.80} are no numbers")
+    return [float(number) for number in told]
+
+
 class Tide:
     """The course of a value that goes up and down each day.
 
@@ -231,6 +277,25 @@ class Tide:
         self._runway = Runway(span=span)
         self._low, self._high = _Lowest(), _Lowest()
         self._due: Seconds | None = None
+
+    def memory(self, epoch: float) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON: the course from day to day.
+
+        Args:
+            epoch: Wall time of moment 0.
+        """
+        return self._runway.memory(epoch)
+
+    def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
+        """Go on from a memory; what a day is like is seen within the next one.
+
+        Args:
+            epoch: Wall time of moment 0.
+
+        Raises:
+            ValueError: It is none.
+        """
+        self._runway.recall(memory, epoch)
 
     def take(self, at: Seconds, value: float) -> None:
         """Take a sample."""

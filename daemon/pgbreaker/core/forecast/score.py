@@ -41,19 +41,20 @@ class Score:
     _began: Seconds | None = None
     _ended: Seconds | None = None
     _failed: Seconds | None = None  # when it last failed
+    _stands: bool = False  # a warning, be it of what failed a moment ago
     _leads: list[Seconds] = field(default_factory=list)
 
     def begins(self, at: Seconds) -> None:
         """A warning begins at *at*."""
+        self._stands = True
         self.settle(at)
-        if self._is_failing(at):
-            return  # nobody is warned of what is there
-        if self._began is None:
-            self._began = at
-        self._ended = None
+        if self._began is not None:
+            self._ended = None
 
     def ends(self, at: Seconds) -> None:
         """The warning that stands ends at *at*."""
+        self.settle(at)
+        self._stands = False
         if self._began is not None:
             self._ended = at
 
@@ -77,6 +78,9 @@ class Score:
         if self._ended is not None and at - self._ended >= _ONE:
             self.false += 1
             self._began = self._ended = None
+        # Nobody is warned of what is there: one that stands then is of the next time.
+        if self._stands and self._began is None and not self._is_failing(at):
+            self._began = at
 
     def _is_failing(self, at: Seconds) -> bool:
         return self._failed is not None and at - self._failed < _ONE
@@ -104,14 +108,25 @@ class Score:
         """Seconds from the warning to the failure, of the last hundred."""
         return tuple(self._leads)
 
-    def memory(self) -> dict[str, Any]:
-        """What is remembered of it, fit for JSON; a warning that stands is not."""
+    def memory(self, epoch: float = 0.0) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON; a warning that stands is not.
+
+        Args:
+            epoch: Wall time of moment 0.
+        """
         counts = {name: getattr(self, name) for name in _COUNTS}
-        return {**counts, "leads": [round(lead) for lead in self._leads]}
+        return {
+            **counts,
+            "failed": None if self._failed is None else round(self._failed + epoch),
+            "leads": [round(lead) for lead in self._leads],
+        }
 
     @classmethod
-    def recall_from(cls, memory: Mapping[str, Any]) -> "Score":
+    def recall_from(cls, memory: Mapping[str, Any], epoch: float = 0.0) -> "Score":
         """Go on from a memory.
+
+        Args:
+            epoch: Wall time of moment 0.
 
         Raises:
             ValueError: It is none.
@@ -124,6 +139,10 @@ class Score:
             raise ValueError("no record: its leads are no numbers")
         score = cls(**dict(zip(_COUNTS, counts, strict=True)))
         score._leads = [float(lead) for lead in leads][-_LEADS:]
+        failed = memory.get("failed")
+        if failed is not None and not _is_duration(failed):
+            raise ValueError("no record: when it last failed is no time")
+        score._failed = None if failed is None else failed - epoch
         return score
 
 

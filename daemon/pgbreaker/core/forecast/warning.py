@@ -67,7 +67,7 @@ KINDS: Final = MappingProxyType(
                 says="connection slots",
                 within=3600.0,
                 holds=1,
-                needs="the probe saturation, and more than half of the slots taken",
+                needs="the probe saturation, and two in five of the slots taken",
                 is_scored=True,
             ),
             Kind(
@@ -122,6 +122,9 @@ _FAITH: Final = 1.5
 mostly. The longer it has gone on, the more it is believed: that of half a day for six."""
 
 
+_LOOKS: Final = 3  # that a warning outlasts without its reason, or without any
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forewarning:
     """A warning that stands.
@@ -157,17 +160,19 @@ class Standing:
         since: Moment at which the warning that stands began. None: none does.
     """
 
-    __slots__ = ("_held", "_kind", "_last", "since")
+    __slots__ = ("_gap", "_held", "_kind", "_last", "since")
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._held = 0  # times in a row
         self._last: Seconds = 0.0  # when it was last seen
+        self._gap: Seconds = 0.0  # between the last two of them
         self.since: Seconds | None = None
 
     def look(self, at: Seconds, is_seen: bool) -> bool:
         """Take whether there is reason to warn now; returns whether one stands."""
         if is_seen:
+            self._gap = at - self._last if self._held else 0.0
             self._held += 1
             self._last = at
             if self.since is None and self._held >= self._kind.holds:
@@ -178,7 +183,12 @@ class Standing:
 
     def lingers(self, at: Seconds) -> bool:
         """Whether it still stands though nobody has looked since: what is not looked at
-        is not known for ever."""
-        if self.since is not None and at - self._last >= self._kind.lingers:
+        is not known for ever. Dear probes may look more seldom than a warning lingers."""
+        lingers = max(self._kind.lingers, _LOOKS * self._gap)
+        if self.since is not None and at - self._last >= lingers:
             self.since = None
         return self.since is not None
+
+    def end(self) -> None:
+        """It does not stand any more."""
+        self.since, self._held = None, 0

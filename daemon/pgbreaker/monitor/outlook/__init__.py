@@ -9,15 +9,16 @@ All of it warns, none of it opens a breaker.
     naming    the model's features, for people
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from pgbreaker.core.entry import BY_OPERATORS
 from pgbreaker.core.forecast.foretold import Foretold, Model
 from pgbreaker.core.forecast.odds import Odds
 from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, Forewarning
 from pgbreaker.core.judge import SATURATION
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen, Value
-from pgbreaker.core.states import State, Transition
+from pgbreaker.core.states import BY_DAEMONS, SHUT, State, Transition
 from pgbreaker.core.units import Seconds, Share, percent
 from pgbreaker.monitor.outlook.counts import Counts
 from pgbreaker.monitor.outlook.naming import said_of
@@ -29,6 +30,17 @@ from pgbreaker.monitor.outlook.standing import Warnings
 
 _VERSION: Final = 1  # of what is remembered
 _REASONS: Final = 3
+_BY_OTHERS: Final = BY_OPERATORS | BY_DAEMONS
+
+
+def opens_by_itself(move: Transition) -> bool:
+    """Whether a breaker has seen work fail that did not, whoever's word goes before it.
+
+    A role is what the server says of itself: no trouble, and it can last for ever.
+    """
+    by_role = move.evidence is not None and move.evidence.code == Finding.WRONG_ROLE
+    is_own = move.cause not in _BY_OTHERS and not by_role
+    return is_own and move.after in SHUT and move.before not in SHUT
 
 
 class Outlook:
@@ -39,6 +51,10 @@ class Outlook:
         capacity: Bytes of the disk that holds its data and WAL. None: not known.
         lag_limit: Seconds that a replica may be behind. None: as many as it likes.
         bearer: Name of the probe whose readings carry what is said of no probe alone.
+        troubled: Names of the target's breakers that are not closed as it begins, but for
+            those that are so by the server's role.
+        is_planned: Whether the target is in maintenance: what fails then teaches nothing,
+            and is not counted.
     """
 
     def __init__(
@@ -48,6 +64,8 @@ class Outlook:
         capacity: float | None = None,
         lag_limit: Seconds | None = None,
         bearer: str = SATURATION,
+        troubled: Iterable[str] = (),
+        is_planned: Callable[[], bool] = lambda: False,
     ) -> None:
         self._wall_of = wall_of
         self._bearer = bearer
@@ -56,8 +74,10 @@ class Outlook:
         self._signals = Signals(wall_of)
         self._odds = Odds(FEATURES)
         self._probability: Share | None = None
-        self._warnings = Warnings()
-        self._troubled: set[str] = set()  # breakers that are not closed
+        self._warnings = Warnings(is_planned)
+        self._is_planned = is_planned
+        self._troubled = set(troubled)
+        self._is_new = bool(self._troubled)  # and knows of no opening that led there
         self._borne: dict[str, Value] = {}
         self._bear(0.0)
 
@@ -79,27 +99,24 @@ class Outlook:
             self._runways.take_slowness(reading.at, self._counts.slowness)
         return {**seen, **self._borne} if reading.probe == self._bearer else seen
 
-    def note(self, move: Transition, *, is_planned: bool = False) -> None:
-        """Learn from what a breaker of the target does.
-
-        Args:
-            is_planned: Whether the target is in maintenance: what fails then teaches
-                nothing.
-        """
+    def note(self, move: Transition) -> None:
+        """Learn from what a breaker of the target does by itself, also where somebody's
+        word goes before it."""
+        if move.cause in _BY_OTHERS:
+            return
         at, seen = move.at, move.evidence
         if move.after is State.CLOSED:
             self._troubled.discard(move.breaker)
             if not self._troubled:
                 self._odds.closed(at)
             return
+        if not opens_by_itself(move):
+            return
         self._troubled.add(move.breaker)
-        if is_planned:
-            self._odds.skip(at)
-        elif move.leaves_closed and not (seen and seen.code == Finding.WRONG_ROLE):
-            self._odds.opened(at)
-            self._warnings.fails(FAILURE, at)
-            if seen and seen.code == Finding.FULL:
-                self._warnings.fails(CONNECTIONS, at)
+        self._odds.opened(at)
+        self._warnings.fails(FAILURE, at)
+        if seen and seen.code == Finding.FULL:
+            self._warnings.fails(CONNECTIONS, at)
 
     @property
     def warnings(self) -> Mapping[str, Forewarning]:
@@ -132,7 +149,8 @@ class Outlook:
         process are of no use to the next."""
         return {
             "version": _VERSION,
-            "record": self._warnings.memory(),
+            "record": self._warnings.memory(self._wall_of(0.0)),
+            "runways": self._runways.memory(self._wall_of(0.0)),
             "odds": self._odds.memory(),
             "signals": self._signals.memory(),
         }
@@ -145,22 +163,30 @@ class Outlook:
         """
         if memory.get("version") != _VERSION:
             raise ValueError("no memory of a forecast, or one of another version")
-        record, odds, signals = (
-            _part(memory, n) for n in ("record", "odds", "signals")
-        )
-        self._warnings.recall(record)
+        names = ("record", "odds", "signals", "runways")
+        record, odds, signals, runways = (_part(memory, name) for name in names)
+        epoch = self._wall_of(0.0)
+        self._warnings.recall(record, epoch)
+        self._runways.recall(runways, epoch)
         self._odds.recall(odds, ago)
         self._signals.recall(signals)
         self._bear(0.0)
 
     def _warn(self, reading: Reading) -> None:
         found, reason = self._runways.seen_by(reading.probe), self._runways.reason
+        if self._runways.has_other_limits:
+            self._warnings.drop(reading.at, CONNECTIONS)
         looks = [self._warnings.look(reading.at, one, reason) for one in found]
         if any(looks):
             self._bear(reading.at)
 
     def _expect(self, at: Seconds) -> None:
         """Say how likely a failure is, now that a minute is over."""
+        if self._is_new:
+            self._is_new = False
+            self._odds.opened(at)
+        if self._is_planned():
+            self._odds.skip(at)
         self._probability = self._odds.take(at, self._signals.features)
         self._warnings.expect(at, self._probability, self._why)
         self._warnings.age(at)

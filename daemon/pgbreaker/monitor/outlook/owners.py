@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pgbreaker.core.reading import Row, Seen
-from pgbreaker.core.units import Seconds
+from pgbreaker.core.units import Seconds, Share
+from pgbreaker.monitor.outlook.values import number
 
 _EVERY: Final[Seconds] = 60.0
 _KEPT: Final = 15  # looks: a quarter of an hour, as long as a leak is looked for
+_MOST: Final[Share] = 0.5  # of the growth
 _STATES: Final = ("active", "idle", "idle_in_transaction")
 
 
@@ -24,27 +26,26 @@ class Owners:
         self._users.take(
             at,
             {
-                str(row["user"]): float(number)
+                str(row.get("user")): count
                 for row in rows
-                if isinstance(number := row.get("connections"), int | float)
+                if (count := number(row, "connections")) is not None
             },
         )
 
     def take_states(self, at: Seconds, seen: Seen) -> None:
         """Take the connections in each state."""
         if self._states.is_due(at):
-            numbers = ((state, seen.get(state)) for state in _STATES)
-            self._states.take(
-                at,
-                {s: float(n) for s, n in numbers if isinstance(n, int | float)},
-            )
+            counts = ((state, number(seen, state)) for state in _STATES)
+            self._states.take(at, {s: n for s, n in counts if n is not None})
 
     @property
     def named(self) -> str | None:
-        """Whose they are, and what they do: ``app_worker, idle in transaction``. None:
-        it is not known."""
-        parts = [self._users.grown, self._states.grown]
-        return ", ".join(p.replace("_", " ") if p in _STATES else p for p in parts if p)
+        """Whose most of the new ones are, and what they do: ``app_worker, idle in
+        transaction``. None: they are no one's in particular."""
+        user, state = self._users.grown, self._states.grown
+        if user is None:
+            return None
+        return user if state is None else f"{user}, {state.replace('_', ' ')}"
 
 
 class _Course:
@@ -66,12 +67,11 @@ class _Course:
 
     @property
     def grown(self) -> str | None:
-        """The name of what grew most; where nothing grew, of what is largest."""
+        """The name of what most of the growth is. None: there is none, or no such."""
         if not self._last:
             return None
         before = self._seen[0]
         growth = {name: n - before.get(name, 0.0) for name, n in self._last.items()}
-        name = max(growth, key=lambda name: (growth[name], self._last[name]))
-        if growth[name] > 0:
-            return name
-        return max(self._last, key=lambda name: self._last[name])
+        name = max(growth, key=lambda name: growth[name])
+        gained = sum(more for more in growth.values() if more > 0)
+        return name if growth[name] > _MOST * gained else None

@@ -1,7 +1,7 @@
 """How long is left of what runs out: clocks with physics, each by the probe that sees it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from pgbreaker.core.forecast.filling import Filling
 from pgbreaker.core.forecast.foretold import RunsOut
@@ -62,6 +62,9 @@ class Runways:
     Args:
         capacity: Bytes of the disk. None: not known.
         lag_limit: Seconds that a replica may be behind. None: as many as it likes.
+
+    Attributes:
+        has_other_limits: Whether there are as many slots no more as at the last look.
     """
 
     def __init__(self, capacity: float | None, lag_limit: Seconds | None) -> None:
@@ -69,6 +72,7 @@ class Runways:
         self._lag_limit = lag_limit
         self._disk_used: float | None = None  # bytes, when last looked
         self._slots_usable = 0.0
+        self.has_other_limits = False
         self._slow = False
         self._slow_seen: Seconds = float("-inf")
         self._found: dict[str, RunsOut] = {}
@@ -83,6 +87,10 @@ class Runways:
         self._sequences: dict[str, Runway] = {}
         self._slots: dict[str, Runway] = {}
         self._pools: dict[str, Runway] = {}
+        self._new: Mapping[str, Callable[[], Runway]] = {
+            "sequences": Runway,
+            "slots": lambda: Runway(fall=_SLOT_FALL),
+        }
         self._takers: dict[str, Callable[[Seconds, Seen], Seen]] = {
             "saturation": self._take_saturation,
             "database": self._take_database,
@@ -106,6 +114,49 @@ class Runways:
         if ratio is not None:
             self._slow, self._slow_seen = ratio > _SLOW, at
 
+    def memory(self, epoch: float) -> dict[str, Any]:
+        """What is remembered of them, fit for JSON: those whose trends take days.
+
+        Args:
+            epoch: Wall time of moment 0.
+        """
+        return {
+            **{of: one.memory(epoch) for of, one in self._of_days().items()},
+            **{
+                of: {name: one.memory(epoch) for name, one in several.items()}
+                for of, several in self._several_of_days().items()
+            },
+        }
+
+    def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
+        """Go on from a memory.
+
+        Args:
+            epoch: Wall time of moment 0.
+
+        Raises:
+            ValueError: It is none.
+        """
+        for of, one in self._of_days().items():
+            one.recall(_mapping(memory, of), epoch)
+        for of, several in self._several_of_days().items():
+            told = _mapping(memory, of)
+            several |= {name: self._new[of]() for name in list(told)[:_MOST]}
+            for name, one in several.items():
+                one.recall(_mapping(told, name), epoch)
+
+    def _of_days(self) -> Mapping[str, Runway | Tide]:
+        return {
+            "xid": self._xid,
+            "multixact": self._multixact,
+            "disk": self._disk,
+            "disk_by_day": self._disk_by_day,
+            "archiver": self._archiver,
+        }
+
+    def _several_of_days(self) -> Mapping[str, dict[str, Runway]]:
+        return {"sequences": self._sequences, "slots": self._slots}
+
     def all(self) -> tuple[RunsOut, ...]:
         """What can run out, of the kinds that somebody looks at."""
         return tuple(self._found.values())
@@ -118,7 +169,7 @@ class Runways:
     def reason(self, of: str) -> str:
         """Say in one sentence what runs out and when, with what is known of why."""
         found = self._found[of]
-        if found.left is None or not found.left.seconds:
+        if found.left is None or found.left.seconds < 1:
             return f"now {self._says(of, found.name)}"
         said = f"at this rate {self._says(of, found.name)} in {span(found.left)}"
         if of != CONNECTIONS:
@@ -157,8 +208,9 @@ class Runways:
 
     def _take_saturation(self, at: Seconds, seen: Seen) -> Seen:
         used, usable = number(seen, "slots_used"), number(seen, "slots_usable")
-        if used is None or usable is None:
+        if used is None or usable is None or usable <= 0:
             return self._tell(CONNECTIONS, None)
+        self.has_other_limits = usable != self._slots_usable
         self._slots_usable = usable
         self._owners.take_states(at, seen)
         filling = self._filling
@@ -200,10 +252,10 @@ class Runways:
 
     def _take_maintenance(self, at: Seconds, seen: Seen) -> Seen:
         courses = [
-            (str(row["sequence"]), number(row, "ratio"), 1.0)
+            (str(row.get("sequence")), number(row, "ratio"), 1.0)
             for row in rows(seen, "sequences")
         ]
-        name, left = _soonest(self._sequences, Runway, at, courses)
+        name, left = _soonest(self._sequences, self._new["sequences"], at, courses)
         return {**self._tell("sequence", left, name), "sequence_soonest": name}
 
     def _take_slots(self, at: Seconds, seen: Seen) -> Seen:
@@ -213,8 +265,8 @@ class Runways:
             # Without max_slot_wal_keep_size there is no limit but the disk, and that
             # cannot be seen from here; a slot that is lost has neither value.
             if retained is not None and safe is not None:
-                courses.append((str(row["slot"]), retained, retained + safe))
-        name, left = _soonest(self._slots, lambda: Runway(fall=_SLOT_FALL), at, courses)
+                courses.append((str(row.get("slot")), retained, retained + safe))
+        name, left = _soonest(self._slots, self._new["slots"], at, courses)
         return {**self._tell("slot", left, name), "slot_soonest": name}
 
     def _take_pools(self, at: Seconds, seen: Seen) -> Seen:
@@ -226,13 +278,12 @@ class Runways:
                 continue
             # A database may have a pool of its own size, which is not told: one that is
             # larger than usual and has nobody waiting has room.
-            if busy < size or waiting:
+            if busy <= size or waiting:
                 pool = f"{row.get('database')}/{row.get('user')}"
-                courses.append((pool, busy + waiting, size))
-        name, left = _soonest(self._pools, _wave, at, courses)
-        taken = {pool: value / full for pool, value, full in courses if full}
-        if name is not None and taken.get(name, 0.0) < _WAVE_FROM:
-            left = None
+                # Full and with nobody waiting is nearly, and not there yet.
+                needed = busy + waiting if waiting else min(busy, size - 0.5)
+                courses.append((pool, needed, size))
+        name, left = _soonest(self._pools, _wave, at, courses, _WAVE_FROM)
         return {**self._tell("pool", left, name), "pool_soonest": name}
 
     def _take_lag(self, at: Seconds, seen: Seen) -> Seen:
@@ -258,12 +309,19 @@ class Runways:
         pending = number(seen, "archiver_pending")
         segment = number(seen, "wal_segment_bytes")
         used, capacity = self._disk_used, self._capacity
-        if pending is None or segment is None or used is None or capacity is None:
+        if pending is None or not segment or used is None or capacity is None:
             return self._tell("archiver", None)
         # What waited when the disk was looked at is part of what was used then; that
         # much is left out twice, which errs to the safe side.
         limit = max(capacity - used, 0.0) / segment
         return self._tell("archiver", _ahead(self._archiver, at, pending, limit))
+
+
+def _mapping(memory: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = memory.get(name)
+    if not isinstance(part, Mapping):
+        raise ValueError(f"no memory of runways: no {name}")  # noqa: TRY004 - as other damage
+    return part
 
 
 def _sooner(one: Left | None, other: Left | None) -> Left | None:
@@ -282,16 +340,23 @@ def _soonest(
     new: Callable[[], Runway],
     at: Seconds,
     courses: Iterable[tuple[str, float | None, float]],
+    least: Share = 0.0,
 ) -> tuple[str | None, Left | None]:
     """Take a sample of each course: name, value and limit; find the first to end.
 
     Courses that are not among these any more are forgotten.
+
+    Args:
+        least: Share of the limit below which nothing is told.
     """
     kept: dict[str, Runway] = {}
     soonest: tuple[str | None, Left | None] = (None, None)
     for name, value, limit in courses:
-        kept[name] = runways.get(name) or new()
-        left = _ahead(kept[name], at, value, limit)
+        runway = kept[name] = runways.get(name) or new()
+        if value is None:
+            continue
+        runway.take(at, value)
+        left = runway.left(limit) if value >= least * limit else None
         if left is not None and (
             soonest[1] is None or left.seconds < soonest[1].seconds
         ):

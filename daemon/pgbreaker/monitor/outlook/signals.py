@@ -334,7 +334,7 @@ class Signals:
             usuals, changes, sketches = _recalled(memory)
         except KeyError as error:
             raise ValueError(f"no memory of signals: {error} is missing") from None
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"no memory of signals: {error}") from None
         self._usual, self._change, self._seen = usuals, changes, sketches
 

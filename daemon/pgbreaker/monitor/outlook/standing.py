@@ -1,7 +1,7 @@
 """The warnings of one target that stand, and what came of those that did."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from pgbreaker.core.forecast.foretold import RunsOut
 from pgbreaker.core.forecast.runway import Left
@@ -16,8 +16,6 @@ from pgbreaker.core.forecast.warning import (
 from pgbreaker.core.reading import Value
 from pgbreaker.core.units import Seconds, Share
 
-_FAR: Final[Seconds] = float("inf")
-
 
 class Warnings:
     """Begins and ends warnings, and keeps their record.
@@ -27,16 +25,19 @@ class Warnings:
         record: Kind -> what came of its warnings, of those that are scored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_planned: Callable[[], bool]) -> None:
+        self._is_planned = is_planned
         self.standing: dict[str, Forewarning] = {}
         self.record = {kind.of: Score() for kind in KINDS.values() if kind.is_scored}
+        self._there: dict[str, int] = {}  # looks in a row that found it used up
         self._stands = {kind.of: Standing(kind) for kind in KINDS.values()}
 
     def look(self, at: Seconds, found: RunsOut, reason: Callable[[str], str]) -> bool:
         """Take what is left of a kind; returns whether that changes what stands."""
         of, left = found.of, found.left
         is_there = left is not None and not left.seconds
-        if is_there:
+        self._there[of] = self._there.get(of, 0) + 1 if is_there else 0
+        if self._there[of] >= KINDS[of].holds:
             self.fails(of, at)
         # Nobody is warned of what is there, unless it was days in coming: a pool that is
         # full for a moment is a pool at work.
@@ -56,6 +57,12 @@ class Warnings:
         for of in [of for of in self.standing if not self._stands[of].lingers(at)]:
             self._end(at, of)
 
+    def drop(self, at: Seconds, of: str) -> None:
+        """End a warning whose reason is known to be over."""
+        self._stands[of].end()
+        if of in self.standing:
+            self._end(at, of)
+
     def _end(self, at: Seconds, of: str) -> None:
         del self.standing[of]
         if of in self.record:
@@ -63,7 +70,7 @@ class Warnings:
 
     def fails(self, of: str, at: Seconds) -> None:
         """Take that what could be warned of is there."""
-        if of in self.record:
+        if of in self.record and not self._is_planned():
             self.record[of].fails(at)
 
     def by_urgency(self) -> tuple[Forewarning, ...]:
@@ -71,7 +78,9 @@ class Warnings:
         return tuple(
             sorted(
                 self.standing.values(),
-                key=lambda told: _FAR if told.left is None else told.left.seconds,
+                key=lambda told: (
+                    told.left.seconds if told.left else KINDS[told.of].within
+                ),
             )
         )
 
@@ -116,12 +125,19 @@ class Warnings:
             )
         return before is None
 
-    def memory(self) -> dict[str, Any]:
-        """What is remembered of them, fit for JSON: the record."""
-        return {of: score.memory() for of, score in self.record.items()}
+    def memory(self, epoch: float) -> dict[str, Any]:
+        """What is remembered of them, fit for JSON: the record.
 
-    def recall(self, memory: Mapping[str, Any]) -> None:
+        Args:
+            epoch: Wall time of moment 0.
+        """
+        return {of: score.memory(epoch) for of, score in self.record.items()}
+
+    def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
         """Go on by a memory.
+
+        Args:
+            epoch: Wall time of moment 0.
 
         Raises:
             ValueError: It is none.
@@ -129,4 +145,6 @@ class Warnings:
         found = {of: memory[of] for of in self.record if of in memory}
         if not all(isinstance(told, Mapping) for told in found.values()):
             raise ValueError("no record of warnings")
-        self.record |= {of: Score.recall_from(told) for of, told in found.items()}
+        self.record |= {
+            of: Score.recall_from(told, epoch) for of, told in found.items()
+        }

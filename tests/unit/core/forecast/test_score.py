@@ -106,6 +106,28 @@ def test_nobody_is_warned_of_what_is_there():
     assert counts(score) == (0, 0, 0, 1)
 
 
+def test_a_warning_that_stands_an_hour_after_a_failure_is_of_the_next():
+    score = Score()
+    score.fails(0.0)
+    score.begins(600.0)
+    for minute in range(10, 180):
+        score.settle(60.0 * minute)
+    score.fails(3 * HOUR)
+
+    assert counts(score) == (1, 0, 0, 1)
+    assert score.lead == pytest.approx(2 * HOUR, abs=60)
+
+
+def test_a_failure_that_goes_on_over_a_restart_is_one():
+    """The clock of another process begins anew; that of the wall goes on."""
+    score = Score()
+    score.fails(5000.0)
+    again = Score.recall_from(score.memory(1e9), 1e9 + 5300.0)
+    again.fails(100.0)
+
+    assert counts(again) == (0, 0, 0, 1)
+
+
 def test_the_lead_is_the_median():
     score = Score()
     for number, lead in enumerate((100.0, 200.0, 900.0)):
@@ -130,7 +152,8 @@ def test_each_warning_and_each_failure_is_counted_once_at_most(acts):
         warnings += act == "begins"
         failures += act == "fails"
 
-    assert score.came + score.late + score.false <= warnings
+    # One that stands on after a failure is another, of the next.
+    assert score.came + score.late + score.false <= warnings + failures
     assert score.came + score.late + score.missed <= failures
     assert all(0 <= share <= 1 for share in (score.precision or 0, score.recall or 0))
 

@@ -59,3 +59,23 @@ def test_a_warning_outlasts_its_reason_for_a_while(of):
     assert standing.since == since
     assert not standing.look(kind.lingers + kind.holds, False)
     assert standing.since is None
+
+
+def test_a_warning_outlasts_the_interval_of_its_probe():
+    """A dear one may be asked every four hours: between two looks nothing is over."""
+    standing = Standing(KINDS["disk"])
+    for look in range(5):
+        standing.look(look * 4 * HOUR, True)
+
+    assert standing.lingers(16 * HOUR + 4 * HOUR - 1)
+    assert not standing.lingers(16 * HOUR + 12 * HOUR)
+
+
+def test_what_is_known_to_be_over_does_not_linger():
+    standing = Standing(KINDS["disk"])
+    standing.look(0.0, True)
+    standing.look(1.0, True)
+    standing.end()
+
+    assert standing.since is None
+    assert not standing.look(2.0, True)
