@@ -12,7 +12,7 @@ from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.states import Transition
 from pgbreaker.core.units import Seconds
 from pgbreaker.sinks.board import Board
-from pgbreaker.sinks.hub import Event
+from pgbreaker.sinks.hub import FORETOLD, Event, Notice
 from pgbreaker.sinks.store import Learned, Rollup, Store
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Keeper:
 
 
 class ForecastKeeper:
-    """Has the store keep what forecasts have learned."""
+    """Has the store keep what forecasts have learned; a sink."""
 
     def __init__(
         self,
@@ -116,6 +116,15 @@ class ForecastKeeper:
         self._targets = targets
         self._learned = learned
         self._store = store
+        self._news: set[str] = set()  # targets whose record has changed
+
+    def __call__(self, event: Event) -> None:
+        """Take an event from the hub: what an opening, or a warning, added to the record
+        is kept within a second."""
+        if isinstance(event, Transition) and event.leaves_closed:
+            self._news.add(event.breaker.partition("/")[0])
+        elif isinstance(event, Notice) and event.code in FORETOLD:
+            self._news.add(event.target)
 
     async def keep(self) -> None:
         """Have all of it kept, as it is now."""
@@ -133,8 +142,9 @@ class ForecastKeeper:
         while True:
             for slot in range(slots):
                 await asyncio.sleep(self._every / slots)
+                news, self._news = self._news, set()
                 for target in tuple(self._targets):
-                    if crc32(target.encode()) % slots == slot:
+                    if target in news or crc32(target.encode()) % slots == slot:
                         self._keep(target)
                         await asyncio.sleep(0)
 

@@ -375,6 +375,7 @@ def _fleet(
     if ground.store is not None:
         targets = ground.board.targets.keys()
         keeper = ForecastKeeper(targets, fleet.learned, ground.store)
+        ground.hub.add(keeper)
         stack.push_async_callback(keeper.keep)
         works.begin(stack, "forecast keeper", keeper.run())
     return fleet

@@ -82,10 +82,10 @@ def lasting(seconds: Seconds) -> str:
 def roughly(seconds: Seconds) -> str:
     """Say a duration that nobody knows exactly: ``40 s``, ``21 min``, ``3 h``, ``6 d``.
 
-    In the largest unit of which there are two.
+    In the largest unit of which there are three.
     """
     for unit, size in (("d", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
+        if seconds >= 3 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
 

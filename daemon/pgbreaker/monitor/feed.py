@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pgbreaker.clock import Clock
 from pgbreaker.core.breaker import Breaker
+from pgbreaker.core.forecast.warning import KINDS, Forewarning
 from pgbreaker.core.judge import (
     PING,
     REPLICATION,
@@ -25,7 +26,7 @@ from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.notices import notices
 from pgbreaker.monitor.outlook import Outlook
 from pgbreaker.sinks.board import TargetBoard
-from pgbreaker.sinks.hub import Hub
+from pgbreaker.sinks.hub import Hub, Notice
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,22 @@ class Feed:
         of theirs is told once, and they begin anew."""
         try:
             self._recognise(reading)
-            return self._outlook.take(reading)
+            before = dict(self._outlook.warnings)
+            seen = self._outlook.take(reading)
+            self._tell_warnings(reading.at, before)
+            return seen
         except Exception as error:  # noqa: BLE001 - no fault of a forecast costs a judgement
             self._begin_anew(error)
             return NOTHING
+
+    def _tell_warnings(self, at: Seconds, before: Mapping[str, Forewarning]) -> None:
+        """Tell of warnings that began or ended: later, somebody asks when it was known."""
+        stand, name = self._outlook.warnings, self.board.plan.name
+        for of in stand.keys() - before.keys():
+            self._hub.publish(Notice(name, "warned", stand[of].reason, at))
+        for of in before.keys() - stand.keys():
+            text = f"warned no longer of {KINDS[of].says}"
+            self._hub.publish(Notice(name, "warning_over", text, at))
 
     def _begin_anew(self, error: Exception) -> None:
         if not self._has_failed:

@@ -26,6 +26,9 @@ NOTICES: Final = (
 )
 """What a notice can be of."""
 
+FORETOLD: Final = ("warned", "warning_over")
+"""What a notice of a forecast can be of; it is counted once there has been one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -33,7 +36,7 @@ class Notice:
 
     Attributes:
         target: Name of the target.
-        code: One of `NOTICES`.
+        code: One of `NOTICES`, or of `FORETOLD`.
         text: One sentence for people, without secrets.
         at: Moment of it.
     """
@@ -58,6 +61,10 @@ class Hub:
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         self._sinks = tuple(sinks)
         self.dropped = 0
+
+    def add(self, sink: Sink) -> None:
+        """Have one more told, after the others."""
+        self._sinks = (*self._sinks, sink)
 
     def publish(self, event: Event) -> None:
         """Tell every sink, whatever the others do."""

@@ -41,7 +41,7 @@ from pgbreaker.sinks.exposition import (
     showings,
     without_exemplars,
 )
-from pgbreaker.sinks.hub import NOTICES, Event, Notice
+from pgbreaker.sinks.hub import FORETOLD, NOTICES, Event, Notice
 from pgbreaker.sinks.tally import Tally
 
 # Bounds of the one histogram that is of the daemon itself, in seconds.
@@ -252,7 +252,7 @@ _WRITTEN: Final[Mapping[Family, _Lines]] = {
     Family(
         "pgbreaker_notices_total",
         "counter",
-        f"Things told that moved no breaker: {', '.join(NOTICES)}.",
+        f"Things told that moved no breaker: {', '.join((*NOTICES, *FORETOLD))}.",
         (*_T, "code"),
     ): Tally.notices_lines,
     Family(

@@ -41,7 +41,7 @@ def warnings(target: TargetBoard, clock: Clock) -> Iterator[dict[str, Any]]:
             "since": moment(clock.wall_of(told.since)),
             "seconds": None if told.left is None else _seconds(told.left.seconds),
             "probability": told.probability,
-            "reason": told.reason,
+            "reason": told.said,
         }
 
 
@@ -51,7 +51,7 @@ def _warning(told: Forewarning, clock: Clock) -> dict[str, Any]:
         "since": moment(clock.wall_of(told.since)),
         **_left(told.left),
         "probability": told.probability,
-        "reason": told.reason,
+        "reason": told.said,
     }
 
 

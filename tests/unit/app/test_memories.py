@@ -8,6 +8,7 @@ from pgbreaker.app.memories import ForecastKeeper, Keeper, recall
 from pgbreaker.core.breaker import Breaker
 from pgbreaker.core.policy import DAEMON
 from pgbreaker.core.states import Outcome, State
+from pgbreaker.sinks.hub import Notice
 from pgbreaker.sinks.store import Learned
 from support.boards import Scene
 from support.storing import until
@@ -182,3 +183,15 @@ async def test_at_the_end_all_of_it_is_kept():
     await keeper.keep()
 
     assert paper.learned == ["a", "c"]
+
+
+async def test_news_of_the_record_is_kept_at_once():
+    """A kill -9 a minute after the failure that was foretold would have lost the proof."""
+    paper = Paper(Scene())
+    keeper = ForecastKeeper(("main", "other"), nothing_of(""), paper, every=1e9)
+    keeper._every = 0.05 * 840
+
+    async with running(keeper):
+        await until(lambda: len(paper.learned) >= 0)
+        keeper(Notice("main", "warned", "full in 21 min", 1.0))
+        await until(lambda: "main" in paper.learned)

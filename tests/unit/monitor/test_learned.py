@@ -10,9 +10,10 @@ import pytest
 from pgbreaker.core.forecast.warning import FAILURE
 from pgbreaker.core.reading import Finding
 from pgbreaker.core.secret import Secret
-from pgbreaker.core.states import Evidence
+from pgbreaker.core.states import Evidence, State
 from pgbreaker.monitor.feed import Feed
 from pgbreaker.sinks.board import TargetBoard
+from pgbreaker.sinks.hub import Notice
 from support.boards import Scene
 
 REFUSED = Evidence("refused", "nobody listens", None, "ping")
@@ -201,3 +202,50 @@ def test_no_damage_harms_the_watch(caplog):
         json.dumps(life.feed.memory(), allow_nan=False)
 
     assert caplog.text.count(ANEW) > 50
+
+
+class Broken:
+    """An outlook that fails."""
+
+    def __init__(self):
+        self.warnings = {}
+
+    def take(self, reading):
+        raise OverflowError("int too large to convert to float")
+
+    def note(self, move):
+        raise ZeroDivisionError("float division by zero")
+
+
+def test_a_forecast_that_fails_keeps_no_breaker_from_opening(caplog):
+    """It only warns: whatever becomes of it, what was seen is judged, and told once."""
+    life = Life()
+    life.see()
+    for _ in range(3):
+        life.feed._outlook = Broken()
+        life.fail()
+
+    states = {b.state for b in life.target.breakers.values()}
+    assert State.CLOSED not in states
+    assert caplog.text.count("which is a fault of ours; they begin anew") == 1
+
+
+def test_when_it_warned_is_known_afterwards():
+    """Events tell of the beginning and the end of a warning."""
+    life, told = Life(), []
+    life.scene.hub.add(told.append)
+    for minute in range(60):
+        life.scene.time.now += 60
+        row = {"sequence": "public.id", "ratio": 0.7 + min(minute, 30) / 100}
+        ratio = row if minute < 30 else {**row, "ratio": 0.1}
+        reading = life.scene.reading("maintenance", values={"sequences": (ratio,)})
+        life.feed.show(reading)
+    life.scene.time.now += 7200
+    for _ in range(2):
+        life.scene.time.now += 60
+        life.feed.show(life.scene.reading("ping"))
+
+    notices = [one for one in told if isinstance(one, Notice)]
+    assert [one.code for one in notices] == ["warned", "warning_over"]
+    assert "the sequence public.id is used up in " in notices[0].text
+    assert notices[1].text == "warned no longer of a sequence"

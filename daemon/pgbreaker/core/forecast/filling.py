@@ -40,6 +40,9 @@ _IDLE_WITHIN: Final[Seconds] = 1800.0
 _IDLE: Final[Share] = 0.2  # of what is new may be active
 _GOES_ON: Final[Share] = 0.5  # of the rise before
 
+# A saw's tooth, as some of it comes back, is smaller.
+_GIVEN_BACK: Final[Share] = 0.2
+
 # Work that piles up doubles within a minute: calls come as before, and each stays longer.
 # What comes with it tells it from a burst of calls: nearly all that is new is active, and
 # statements take longer than usual or wait for locks.
@@ -68,6 +71,7 @@ class Filling:
         "_ends",
         "_held",
         "_leak",
+        "_level",
         "_moments",
         "_sums",
         "_usable",
@@ -85,6 +89,7 @@ class Filling:
         self._usable = 0.0
         self._sums, self._count = (0.0, 0.0, 0.0), 0  # of the bin: used, active, held
         self._leak: Trend | None = None
+        self._level = 0.0  # the most slots used since that was found
         self.left: Left | None = None
         self.is_short = self.is_surge = False
 
@@ -137,6 +142,9 @@ class Filling:
         for kept, value in zip(self._kept(), (self._ends, *means), strict=True):
             kept.append(value)
         self._sums, self._count = (0.0, 0.0, 0.0), 0
+        if self._is_mended():
+            self._forget()
+            return
         if len(self._bins) == (_LEAK_MINUTES + 1) * _MINUTE:
             # A minute at once: then the minutes that are left are those of before.
             for kept in self._kept():
@@ -160,6 +168,13 @@ class Filling:
             self.is_short = self.left is not None and self.left.latest < _LEAK_WITHIN
         else:
             self.left, self.is_short = None, False
+
+    def _is_mended(self) -> bool:
+        """Whether slots were given back while a leak stood: it was ended, and what led
+        there says nothing of what is there now."""
+        now = self._bins[-1]
+        self._level = now if self._leak is None else max(self._level, now)
+        return self._level - now > _GIVEN_BACK * self._usable
 
     def _leaking(self) -> Trend | None:
         if self._bins[-1] < _HELD_FROM * self._usable:

@@ -25,7 +25,7 @@ HORIZON: Final[Seconds] = 900.0
 LEAD: Final[Seconds] = 60.0
 """What is seen later than this before an opening is no foresight, and not learnt from."""
 
-REST: Final[Seconds] = 300.0
+REST: Final[Seconds] = 3600.0
 """For how long after an opening what is seen is still of it."""
 
 OPENINGS: Final = 5

@@ -20,6 +20,7 @@ FORESIGHT: Final[Seconds] = 60.0
 _ONE: Final[Seconds] = 3600.0  # within which two are one
 _LEADS: Final = 100  # that are kept
 _COUNTS: Final = ("came", "late", "false", "missed")
+_TIMES: Final = ("began", "ended", "failed")
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Score:
     _began: Seconds | None = None
     _ended: Seconds | None = None
     _failed: Seconds | None = None  # when it last failed
+    _looked: Seconds = 0.0
     _stands: bool = False  # a warning, be it of what failed a moment ago
     _leads: list[Seconds] = field(default_factory=list)
 
@@ -75,6 +77,7 @@ class Score:
 
     def settle(self, at: Seconds) -> None:
         """Count a warning as false that nothing came of up to *at*."""
+        self._looked = at
         if self._ended is not None and at - self._ended >= _ONE:
             self.false += 1
             self._began = self._ended = None
@@ -109,7 +112,7 @@ class Score:
         return tuple(self._leads)
 
     def memory(self, epoch: float = 0.0) -> dict[str, Any]:
-        """What is remembered of it, fit for JSON; a warning that stands is not.
+        """What is remembered of it, fit for JSON.
 
         Args:
             epoch: Wall time of moment 0.
@@ -117,7 +120,10 @@ class Score:
         counts = {name: getattr(self, name) for name in _COUNTS}
         return {
             **counts,
-            "failed": None if self._failed is None else round(self._failed + epoch),
+            **{
+                name: None if at is None else round(at + epoch)
+                for name, at in zip(_TIMES, self._times(), strict=True)
+            },
             "leads": [round(lead) for lead in self._leads],
         }
 
@@ -139,11 +145,17 @@ class Score:
             raise ValueError("no record: its leads are no numbers")
         score = cls(**dict(zip(_COUNTS, counts, strict=True)))
         score._leads = [float(lead) for lead in leads][-_LEADS:]
-        failed = memory.get("failed")
-        if failed is not None and not _is_duration(failed):
-            raise ValueError("no record: when it last failed is no time")
-        score._failed = None if failed is None else failed - epoch
+        times = [memory.get(name) for name in _TIMES]
+        if not all(at is None or _is_duration(at) for at in times):
+            raise ValueError("no record: its times are none")
+        began, ended, failed = (None if at is None else at - epoch for at in times)
+        score._began, score._ended, score._failed = began, ended, failed
         return score
+
+    def _times(self) -> tuple[Seconds | None, ...]:
+        # To who reads it, a warning that stands has ended, or will be given anew.
+        ended = self._looked if self._ended is None else self._ended
+        return self._began, None if self._began is None else ended, self._failed
 
 
 def _is_duration(told: object) -> bool:

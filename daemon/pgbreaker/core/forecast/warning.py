@@ -118,8 +118,8 @@ LIKELY: Final[Share] = 0.8
 """Probability of a failure from which it is warned of."""
 
 _FAITH: Final = 1.5
-"""A trend of some minutes speaks for twice as many: what slows down for an hour comes back
-mostly. The longer it has gone on, the more it is believed: that of half a day for six."""
+"""A trend of some minutes speaks for half as many more: what slows down for an hour comes
+back mostly. The longer it has gone on, the more it is believed: that of half a day for six."""
 
 
 _LOOKS: Final = 3  # that a warning outlasts without its reason, or without any
@@ -135,6 +135,7 @@ class Forewarning:
         left: What is left. None: not a question of time.
         probability: How likely it is. None: not a question of that.
         reason: One sentence, with its numbers.
+        is_over: Whether that is so no more: it stands for a while yet.
     """
 
     of: str
@@ -142,6 +143,12 @@ class Forewarning:
     left: Left | None = None
     probability: Share | None = None
     reason: str
+    is_over: bool = False
+
+    @property
+    def said(self) -> str:
+        """The reason, and whether it is so no more."""
+        return f"not so any more: {self.reason}" if self.is_over else self.reason
 
 
 def is_short(kind: Kind, left: Left | None) -> bool:

@@ -9,13 +9,13 @@ from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.outlook.values import number
 
 _EVERY: Final[Seconds] = 60.0
-_KEPT: Final = 15  # looks: a quarter of an hour, as long as a leak is looked for
+_KEPT: Final = 6  # looks: whoever came before that has no part in it
 _MOST: Final[Share] = 0.5  # of the growth
 _STATES: Final = ("active", "idle", "idle_in_transaction")
 
 
 class Owners:
-    """Who has more connections than a while ago, and in which state they are."""
+    """Who has more connections than some minutes ago, and in which state they are."""
 
     def __init__(self) -> None:
         self._users = _Course()
@@ -49,7 +49,7 @@ class Owners:
 
 
 class _Course:
-    """How several numbers went within the last quarter of an hour."""
+    """How several numbers went within the last minutes."""
 
     def __init__(self) -> None:
         self._seen: deque[Mapping[str, float]] = deque(maxlen=_KEPT)

@@ -169,12 +169,13 @@ class Runways:
     def reason(self, of: str) -> str:
         """Say in one sentence what runs out and when, with what is known of why."""
         found = self._found[of]
-        if found.left is None or found.left.seconds < 1:
-            return f"now {self._says(of, found.name)}"
-        said = f"at this rate {self._says(of, found.name)} in {span(found.left)}"
+        is_there = found.left is None or found.left.seconds < 1
+        said = f"now {self._says(of, found.name)}"
+        if not is_there and found.left is not None:
+            said = f"at this rate {self._says(of, found.name)} in {span(found.left)}"
         if of != CONNECTIONS:
             return said
-        if self._filling.is_surge:
+        if self._filling.is_surge and not is_there:
             said += "; work piles up"
         owner = self._owners.named
         return f"{said}; owner: {owner}" if owner else said

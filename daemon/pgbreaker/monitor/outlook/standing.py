@@ -1,6 +1,7 @@
 """The warnings of one target that stand, and what came of those that did."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pgbreaker.core.forecast.foretold import RunsOut
@@ -79,7 +80,8 @@ class Warnings:
             sorted(
                 self.standing.values(),
                 key=lambda told: (
-                    told.left.seconds if told.left else KINDS[told.of].within
+                    told.is_over,
+                    told.left.seconds if told.left else KINDS[told.of].within,
                 ),
             )
         )
@@ -123,6 +125,8 @@ class Warnings:
                 probability=probability,
                 reason=reason(),
             )
+        elif not self.standing[of].is_over:
+            self.standing[of] = replace(self.standing[of], is_over=True)
         return before is None
 
     def memory(self, epoch: float) -> dict[str, Any]:

@@ -178,6 +178,22 @@ def test_a_full_server_has_no_time_left():
     assert server.filling.is_short
 
 
+def test_a_leak_that_was_mended_is_short_no_more():
+    """Its client was killed: the trend of before says nothing of what is there now."""
+    server = Server()
+    server.goes(
+        lambda s: 45 + 50 * s / 1800, seconds=1790, held=lambda s: 50 * s // 1800
+    )
+    assert server.filling.is_short
+
+    shorts = []
+    for _ in range(12):
+        server.goes(lambda _: 45, seconds=10)
+        shorts.append(server.filling.is_short)
+
+    assert not any(shorts[2:])
+
+
 def test_other_limits_begin_anew():
     server = Server()
     server.goes(lambda s: 50 + s / 40, seconds=1800)
