@@ -55,7 +55,9 @@ class _Share(click.ParamType[float]):
         "pgbreaker backtest recordings/ --config pgbreaker.yaml --target primary",
     )
 )
-@click.argument("recording", type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "recording", metavar="RECORDING|DIR", type=click.Path(exists=True, path_type=Path)
+)
 @click.option(
     "--config",
     "path",

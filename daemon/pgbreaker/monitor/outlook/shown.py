@@ -21,7 +21,7 @@ _BOUND_SAYS: Final = (
 )
 _CONNECTIONS_SAYS: Final = (
     "Seconds until every usable connection slot is taken at the present rate; absent"
-    " below half of them and while it cannot be told."
+    " below two fifths of them and while it cannot be told."
 )
 _CONNECTIONS_BOUND_SAYS: Final = (
     "Seconds of pgbreaker_connection_exhaustion_seconds by the steepest and by the"

@@ -22,7 +22,7 @@ from pgbreaker.sinks.record import (
 )
 from support.boards import Scene
 from support.disk import mounted
-from support.taping import lines, noisy, pings, record, recorder_of
+from support.taping import heard, lines, noisy, pings, record, recorder_of
 
 SEEN = Evidence("timeout", "no answer within 500 ms", None, "ping", 1.5)
 
@@ -131,6 +131,24 @@ def test_a_disk_that_refuses_to_compress_is_no_reason_not_to_record(tmp_path, ca
     (tmp_path / "readings.jsonl.1.gz.part").rmdir()
     record(Scene(), path, pings(1))
     assert (tmp_path / "readings.jsonl.1.gz").exists()
+
+
+def test_what_cannot_be_told_is_left_out_and_the_rest_goes_on(tmp_path, caplog):
+    """A thread that had ended would have left out all the rest, and told nobody."""
+    scene, path = Scene(), tmp_path / "readings.jsonl"
+    recorder = recorder_of(scene, path)
+    recorder.start()
+    recorder(Reading("main", "ping", 1.0, float("inf"), Finding.OK))
+    for _ in range(1_000_000):
+        if recorder.failures:
+            break
+        os.sched_yield()
+    recorder(Reading("main", "ping", 2.0, 0.1, Finding.OK))
+    recorder.close(within=20.0)
+
+    assert len(heard(path)) == 1
+    assert (recorder.dropped, recorder.failures) == (1, 1)
+    assert caplog.text.count("a fault of ours, OverflowError") == 1
 
 
 def test_a_disk_that_was_full_for_a_while_leaves_a_hole_and_nothing_wrong(tmp_path):
