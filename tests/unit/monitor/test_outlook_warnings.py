@@ -279,6 +279,26 @@ def test_a_trend_of_days_outlives_the_process():
     )
 
 
+def test_what_is_remembered_of_trends_is_bounded():
+    outlook, draw = Outlook(capacity=1e12), random.Random(5)
+    for i in range(400):
+        at = 900.0 * i
+        ids = {"xid_age_max": 1e5 * i + draw.random(), "mxid_age_max": 7e4 * i}
+        outlook.take(reading("database", at, xid_limit=2e9, **ids))
+        outlook.take(reading("size", at, disk_used_bytes=5e11 + 1e6 * i))
+        several = [f"public.a_rather_long_name_{n}" for n in range(10)]
+        rows = tuple({"sequence": s, "ratio": 0.1 + i / 1e5} for s in several)
+        outlook.take(reading("maintenance", at, sequences=rows))
+        rows = tuple(
+            {"slot": s, "retained_bytes": i, "safe_bytes": 1e9 - i} for s in several
+        )
+        outlook.take(reading("slots", at, slots=rows))
+
+    told = outlook.memory()["runways"]
+    assert len(told["sequences"]) == len(told["slots"]) == 3
+    assert len(json.dumps(told)) < 20_000
+
+
 def test_the_most_urgent_comes_first():
     outlook = Outlook()
     for i in range(13):

@@ -26,6 +26,7 @@ _SLOT_FALL: Final[Share] = 0.1
 _WAVE_SPAN: Final[Seconds] = 900.0
 _WAVE_FALL: Final[Share] = 0.5
 _WAVE_FROM: Final[Share] = 0.5
+_REMEMBERED: Final = 3  # sequences and slots, the first, which are the worst
 _MOST: Final = 10  # slots and pools, the worst of them; what is kept here stays small
 
 # Statements that take half as long again as usual, or a part of all slots that wait for
@@ -123,7 +124,10 @@ class Runways:
         return {
             **{of: one.memory(epoch) for of, one in self._of_days().items()},
             **{
-                of: {name: one.memory(epoch) for name, one in several.items()}
+                of: {
+                    name: one.memory(epoch)
+                    for name, one in list(several.items())[:_REMEMBERED]
+                }
                 for of, several in self._several_of_days().items()
             },
         }
@@ -141,7 +145,7 @@ class Runways:
             one.recall(_mapping(memory, of), epoch)
         for of, several in self._several_of_days().items():
             told = _mapping(memory, of)
-            several |= {name: self._new[of]() for name in list(told)[:_MOST]}
+            several |= {name: self._new[of]() for name in list(told)[:_REMEMBERED]}
             for name, one in several.items():
                 one.recall(_mapping(told, name), epoch)
 
