@@ -1,12 +1,19 @@
 """Fixtures: servers of two majors, shared where nothing breaks them."""
 
 import gc
+import signal
 
 import pytest
 
 from support.servers import psql, running_server
 
 MAJORS = {"pg15": 15, "pg17": 17}
+
+
+def pytest_configure():
+    """A shell that runs the suite in the background has interrupts ignored, and so would
+    be those that tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
