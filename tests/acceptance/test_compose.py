@@ -97,7 +97,7 @@ def test_a_server_that_is_filled_lets_nobody_in_and_serves_who_is(up):
     one = up.stack
     one.start("fill")
 
-    one.until(lambda: "open" in one.states(), 20)
+    one.until(lambda: "open" in one.states(), 60)
 
     states = {
         breaker["operation"]: breaker["state"]
