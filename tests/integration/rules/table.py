@@ -1366,8 +1366,9 @@ def _warned(of: str, **more: float) -> Series:
     return gauge(name, None, bad=1, over=1, calm=1, **more)
 
 
-def _precision(of: str) -> Series:
-    return gauge(f'pgbreaker_forecast_precision_ratio{{$T, of="{of}"}}', None, bad=0.8)
+def _precision(of: str, **more: float) -> Series:
+    name = f'pgbreaker_forecast_precision_ratio{{$T, of="{of}"}}'
+    return gauge(name, None, bad=0.8, **more)
 
 
 def _left(left: str, bound: str, of: str, scale: float) -> tuple[Series, ...]:
@@ -1587,12 +1588,7 @@ _FORECASTS: Final = (
             ),
             gauge('pgbreaker_forecast_warning{$T, of="pool"}', None, under=1),
             gauge("pgbreaker_failure_probability{$T}", 0.02, bad=0.93, over=0.93),
-            gauge(
-                'pgbreaker_forecast_precision_ratio{$T, of="failure"}',
-                None,
-                bad=0.8,
-                over=0.8,
-            ),
+            _precision("failure", over=0.8),
             gauge("pgbreaker_target_up{$T}", 1, gone=0),
             gauge('pgbreaker_breaker_state{$B, state="open"}', 0, out=1),
             gauge('pgbreaker_breaker_state{$B, state="half_open"}', 0),

@@ -53,9 +53,7 @@ class Kind:
 def _slow(of: str, says: str, needs: str) -> Kind:
     # What is known a week before is mended by day. The rate is that of the last day, and
     # weekends are slower: what takes ten days by that takes seven at least.
-    return Kind(
-        of=of, says=says, within=10 * _DAY, lingers=_HOUR, needs=needs, is_scored=False
-    )
+    return Kind(of=of, says=says, within=10 * _DAY, lingers=_HOUR, needs=needs)
 
 
 KINDS: Final = MappingProxyType(

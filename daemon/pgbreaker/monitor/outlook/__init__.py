@@ -147,10 +147,11 @@ class Outlook:
     def memory(self) -> dict[str, Any]:
         """What it has learned, fit for JSON. Moments in it are wall time: those of a
         process are of no use to the next."""
+        epoch = self._wall_of(0.0)
         return {
             "version": _VERSION,
-            "record": self._warnings.memory(self._wall_of(0.0)),
-            "runways": self._runways.memory(self._wall_of(0.0)),
+            "record": self._warnings.memory(epoch),
+            "runways": self._runways.memory(epoch),
             "odds": self._odds.memory(),
             "signals": self._signals.memory(),
         }

@@ -1,6 +1,7 @@
 """How what is foretold becomes metrics."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from pgbreaker.core.forecast.warning import CONNECTIONS, KINDS
@@ -31,6 +32,7 @@ _CONNECTIONS_BOUND_SAYS: Final = (
 _BOUNDS: Final = ("soonest", "latest")
 
 
+@cache  # asked for with each reading
 def runway_of(of: str) -> str:
     """Name of the value that says how long is left of a kind."""
     return (
@@ -38,6 +40,7 @@ def runway_of(of: str) -> str:
     )
 
 
+@cache
 def bound_of(of: str, bound: str) -> str:
     """Name of the value that says how long it is at the soonest, or at the latest."""
     return f"{runway_of(of).removesuffix('seconds')}{bound}_seconds"
