@@ -38,7 +38,7 @@ mend: ## start it again
 	$(COMPOSE) start postgres
 
 down: ## end the stack, and leave nothing
-	$(COMPOSE) down --volumes
+	$(COMPOSE) --profile faults down --volumes --remove-orphans
 
 test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types

@@ -32,8 +32,13 @@ ORDERS: Final = 200
 TOLD_EVERY: Final = 5.0  # seconds
 # Somebody waits for the answer, so openings are short.
 WEB: Final = pgbreaker.PostgreSQLCircuitBreakerConfig.preset("web")
-# What a call ends with when the database is the reason, and not we.
-AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# What a call ends with when the database is the reason, and not we. InternalClientError
+# is how asyncpg, now and then, tells of a session that was ended:
+# https://github.com/MagicStack/asyncpg/issues/784
+AWAY: Final = (
+    *(OSError, asyncpg.PostgresError),
+    *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
 
 REGISTRY: Final = prometheus_client.CollectorRegistry()
 REGISTRY.register(pgbreaker.metrics.collector())  # breakers, and the pool behind them

@@ -48,6 +48,7 @@ class Stack:
             *(sys.executable, "-m", "podman_compose", "--project-name", project),
             *("--file", str(FILE), "--file", str(override)),
         )
+        self._ours = f"label=io.podman.compose.project={project}"
         self._ports = {f"{name}_PORT": str(port) for name, port in ports.items()}
 
     def make(self, target: str) -> str:
@@ -82,19 +83,30 @@ class Stack:
         """What podman knows of a service's container."""
         return inspected("container", self.container(service))
 
+    def running(self, service: str) -> str:
+        """The ids of a service's containers that run, also of those that `start` began."""
+        of = f"label=com.docker.compose.service={service}"
+        return podman("ps", "--quiet", "--filter", self._ours, "--filter", of).stdout
+
     def left(self) -> str:
         """Containers, volumes and networks that there are of it."""
-        of = f"label=io.podman.compose.project={self.project}"
-        containers = podman("ps", "--all", "--quiet", "--filter", of)
+        containers = podman(
+            *("ps", "--all", "--filter", self._ours),
+            *("--format", "{{.Names}} {{.Status}}"),
+        )
         volumes = podman("volume", "ls", "--quiet", "--filter", f"name={self.project}")
         networks = podman(
             "network", "ls", "--quiet", "--filter", f"name={self.project}"
         )
         return containers.stdout + volumes.stdout + networks.stdout
 
-    def exec(self, service: str, *command: str) -> str:
-        """Run a command within a service. Returns what it said."""
-        return podman("exec", self.container(service), *command).stdout
+    def exec(self, service: str, *command: str, fails: bool = False) -> str:
+        """Run a command within a service. Returns what it said.
+
+        Args:
+            fails: It may end with another status than 0.
+        """
+        return podman("exec", self.container(service), *command, fails=fails).stdout
 
     def log(self, service: str) -> str:
         """All that a service wrote."""
