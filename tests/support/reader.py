@@ -52,7 +52,7 @@ from support.tools import need
 WITHIN = 30.0  # seconds that a block may take
 ASKED_AGAIN = 15.0  # seconds in which an answer may become what the page shows
 ASKS = re.compile(
-    r"pgbreaker (status|explain|events|check|watch|doctor)\b|curl |amtool |psql -h 127|redis-cli "
+    r"pgbreaker (status|explain|events|check|watch|doctor|backtest)\b|curl |amtool |psql -h 127|redis-cli "
 )
 RUNS = re.compile(r"^(pgbreaker run|systemctl enable)\b", re.MULTILINE)
 ASKS_DAEMON = re.compile(
