@@ -17,7 +17,7 @@ from pgbreaker.core.states import Cause
 from pgbreaker.demo.proxy import Proxy
 from pgbreaker.errors import CircuitOpenError
 from pgbreaker.guard.config import PostgreSQLCircuitBreakerConfig
-from pgbreaker.guard.pools import _WATCHED
+from pgbreaker.guard.pools import _KNOWN
 from pgbreaker.guard.target import Target
 from pgbreaker.postgres.classify import Phase
 from pgbreaker.psycopg import AsyncConnectionPool, ConnectionPool
@@ -931,4 +931,4 @@ async def test_a_pool_that_nobody_has_any_more_is_told_of_no_more(server, target
     del pool
     gc.collect()
 
-    assert target.name not in {entry.target for entry in _WATCHED if entry.pool()}
+    assert target.name not in {entry.target for entry in _KNOWN.all if entry.pool()}

@@ -49,7 +49,9 @@ def join(thing: Living) -> None:
 
 def living() -> list[Living]:
     """All that are alive, in the order in which they were made."""
-    there = [thing() for thing in tuple(_THINGS)]
+    with _JOINING.lock:  # not even a copy is one step: see `pools`
+        things = tuple(_THINGS)
+    there = [thing() for thing in things]
     return [thing for thing in there if thing is not None]
 
 

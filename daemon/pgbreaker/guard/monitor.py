@@ -96,7 +96,8 @@ class Monitor:
     def events(self) -> tuple[events.Event, ...]:
         """The last transitions, trials and retries of the target, oldest first."""
         names = {breaker.name for breaker in self.target.breakers}
-        return tuple(e for e in tuple(events.recent) if e.breaker in names)
+        # Not by tuple(), which can let other threads in between, and fail then.
+        return tuple(e for e in events.recent.copy() if e.breaker in names)
 
 
 def _plain(event: events.Event) -> dict[str, Any]:

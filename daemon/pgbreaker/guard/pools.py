@@ -5,11 +5,13 @@ guards it counts. It is held weakly: one that is closed, or gone, is told of no 
 """
 
 import logging
+import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 from weakref import ref
+
+from pgbreaker.guard.living import join
 
 P = TypeVar("P")
 
@@ -79,8 +81,34 @@ class _Watched:
             return None
 
 
-# No lock: each step below is one step for every thread, and for a fork.
-_WATCHED: Final[list[_Watched]] = []
+class _Known:
+    """The pools that are watched.
+
+    One tuple takes the place of another, so that a reader needs no lock: to copy a list
+    while others change it is not safe everywhere, for CPython 3.11 may collect garbage,
+    and so run other threads, in the midst of it.
+
+    Attributes:
+        all: They.
+    """
+
+    def __init__(self) -> None:
+        self.all: tuple[_Watched, ...] = ()
+        self.disown()
+        join(self)
+
+    def disown(self) -> None:
+        """Begin anew with the lock, which may be another thread's of the parent."""
+        self._lock = threading.RLock()
+
+    def keep(self, is_meant: Callable[[object], bool], *more: _Watched) -> None:
+        """Keep those whose pools are meant, and *more*."""
+        with self._lock:
+            kept = [watched for watched in self.all if is_meant(watched.pool())]
+            self.all = (*kept, *more)
+
+
+_KNOWN: Final = _Known()
 
 
 def watch(pool: P, target: str, read: Callable[[P], Use | None]) -> None:
@@ -92,26 +120,19 @@ def watch(pool: P, target: str, read: Callable[[P], Use | None]) -> None:
             go on; it must not wait. While it raises, this pool is left out, which is
             logged once.
     """
-    _drop(lambda there: there is None)
-    _WATCHED.append(_Watched(ref(pool), target, read))
+    one = _Watched(ref(pool), target, read)
+    _KNOWN.keep(lambda there: there is not None, one)
 
 
 def forget(pool: object) -> None:
     """Tell of *pool* no more."""
-    _drop(lambda there: there is pool)
-
-
-def _drop(is_meant: Callable[[object], bool]) -> None:
-    for watched in tuple(_WATCHED):
-        if is_meant(watched.pool()):
-            with suppress(ValueError):  # another thread was first
-                _WATCHED.remove(watched)
+    _KNOWN.keep(lambda there: there is not pool)
 
 
 def uses() -> dict[str, Use]:
     """Name of a target -> how its pools are used that are open, all together."""
     found: dict[str, Use] = {}
-    for watched in tuple(_WATCHED):
+    for watched in _KNOWN.all:
         use = watched.use()
         if use is not None:
             before = found.get(watched.target)

@@ -1,7 +1,6 @@
 """Threads that share a breaker."""
 
 import asyncio
-import sys
 import threading
 import time as clocks
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +16,10 @@ from pgbreaker import (
     Target,
     Transition,
 )
+from pgbreaker.guard.monitor import Monitor
 from unit.guard.driving import CONFIG, Time, make, refused
 
 THREADS, CALLS = 8, 20_000
-
-
-@pytest.fixture
-def _hasty():
-    """Threads that take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_threads(work):
@@ -52,7 +43,7 @@ def by_with(breaker):
         pass
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("way", [by_pair, by_with])
 def test_no_count_is_lost_between_threads(way):
     """Their own clock, so that slices of time end meanwhile: one each millisecond."""
@@ -65,7 +56,7 @@ def test_no_count_is_lost_between_threads(way):
     assert sum(breaker.durations()) == THREADS * CALLS
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("hasty")
 def test_every_call_is_counted_once_through_every_state(heard):
     """An outage of its own every 50 calls; openings end as soon as they began."""
     rules = CONFIG.replace(failure_threshold=3, timeout=1e-6, max_timeout=1e-6)
@@ -97,7 +88,7 @@ def test_every_call_is_counted_once_through_every_state(heard):
     assert all(a.after is b.before for a, b in pairwise(moves))
 
 
-@pytest.mark.usefixtures("_hasty")
+@pytest.mark.usefixtures("hasty")
 def test_operations_may_be_made_while_others_fail():
     """Nobody's own error is replaced by one of ours."""
     rules = CONFIG.replace(failure_threshold=None, minimum_calls=1_000_000)
@@ -192,3 +183,16 @@ def test_a_listener_may_use_the_breaker_that_it_hears_of(heard):
 
     assert clocks.monotonic() - begun < 5.0
     assert len(heard) == 1
+
+
+@pytest.mark.usefixtures("littered")
+def test_events_may_be_asked_for_while_more_come():
+    target = Target("orders", CONFIG)
+    monitor, read = Monitor(target), target.breaker("read")
+
+    def work(number):
+        for turn in range(200):
+            read.force((State.FORCED_OPEN, State.CLOSED)[turn % 2], "a try")
+            assert monitor.events()
+
+    in_threads(work)

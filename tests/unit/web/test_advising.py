@@ -53,6 +53,10 @@ async def following(client, seen: str | None = None, **more):
         yield Following(answer)
 
 
+# Seconds for what asks for all that Python knows, a million things where all tests are run.
+LOOKED_AT = 120.0
+
+
 @asynccontextmanager
 async def beating(served, beat: float = 0.02, file=None):
     """Have the beats go on for the time of the block."""
@@ -299,12 +303,14 @@ async def test_those_who_follow_are_left_alone_by_the_collector_until_they_go(se
                 await stream.next()
                 one = weakref.ref(*advising._followers)
                 advising._changes += 500  # as if so many had come and gone
-                await until(lambda: not is_seen(one()), within=30.0)
+                await until(lambda: not is_seen(one()), within=LOOKED_AT)
             await until(lambda: advising.followers == 0)
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(LOOKED_AT):
                 while one() is not None:  # the first time it may be on its way yet
                     advising._changes += 500
-                    await until(lambda: advising._settled == advising._changes, 30.0)
+                    await until(
+                        lambda: advising._settled == advising._changes, LOOKED_AT
+                    )
     finally:
         gc.freeze()  # as the suite has it
 
