@@ -1,14 +1,16 @@
 """Quantiles of many values in little space, within a relative error."""
 
 from collections.abc import Mapping
-from math import ceil, isfinite, log
+from math import ceil, log
 from typing import Any, Final
 
+from pgbreaker.core.remembered import number, numbers, reading, short, wholes
 from pgbreaker.core.units import Share
 
 _LEAST: Final = 1e-9  # below this a value counts as 0
 _GREATEST: Final = 1e18  # an exabyte, in bytes
 _LIGHTEST: Final = 1e-3  # a bucket that weighs less is forgotten
+_DIGITS: Final = 4  # of a weight that is remembered
 
 
 class Sketch:
@@ -119,11 +121,12 @@ class Sketch:
         powers = sorted(self._buckets)
         return {
             "error": self._error,
-            "zero": _short(self._zero),
+            "zero": short(self._zero, _DIGITS),
             "powers": powers,
-            "weights": [_short(self._buckets[power]) for power in powers],
+            "weights": [short(self._buckets[power], _DIGITS) for power in powers],
         }
 
+    @reading("memory of a sketch")
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Be what is remembered.
 
@@ -131,52 +134,17 @@ class Sketch:
             ValueError: `memory` did not write this, or a sketch with another error or
                 more buckets did; nothing has changed then.
         """
-        try:
-            self._recall(memory)
-        except KeyError as error:
-            raise ValueError(f"no memory of a sketch: {error} is missing") from None
-        except TypeError as error:
-            raise ValueError(f"no memory of a sketch: {error}") from None
-
-    def _recall(self, memory: Mapping[str, Any]) -> None:
-        powers, weights = memory["powers"], memory["weights"]
         if memory["error"] != self._error:
             raise ValueError(f"another error: {memory['error']!r}, not {self._error}")
-        zero = _weight(memory["zero"], 0.0)
-        if not isinstance(powers, list) or not isinstance(weights, list):
-            raise TypeError("its buckets are no lists")
-        if len(powers) != len(weights) or len(powers) > self._most:
-            raise ValueError(
-                f"no memory of a sketch: {len(powers)} powers, {len(weights)} weights"
-            )
+        zero = number(memory["zero"], "zero", 0.0)
         farthest = ceil(log(_GREATEST) / self._base)
-        buckets = {
-            _power(power, farthest): _weight(weight, _LIGHTEST / 2)
-            for power, weight in zip(powers, weights, strict=True)
-        }
-        self._zero, self._buckets = zero, buckets
+        powers = wholes(memory["powers"], "powers", None, -farthest, farthest)
+        if len(powers) > self._most:
+            raise ValueError(f"{len(powers)} buckets are more than {self._most}")
+        weights = numbers(memory["weights"], "weights", len(powers), _LIGHTEST / 2)
+        self._zero, self._buckets = zero, dict(zip(powers, weights, strict=True))
         self._sum_up()
 
 
 def _aged(weight: float) -> float:
     return weight if weight >= _LIGHTEST else 0.0
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.4g}")
-
-
-def _power(power: object, farthest: int) -> int:
-    if isinstance(power, bool) or not isinstance(power, int):
-        raise TypeError(f"{power!r} is no power")
-    if not -farthest <= power <= farthest:
-        raise ValueError(f"no memory of a sketch: power {power} is out of range")
-    return power
-
-
-def _weight(weight: object, least: float) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise TypeError(f"{weight!r} is no weight")
-    if not isfinite(weight) or weight < least:
-        raise ValueError(f"no memory of a sketch: weight {weight!r} is out of range")
-    return float(weight)
