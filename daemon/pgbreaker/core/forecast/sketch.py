@@ -1,4 +1,4 @@
-"""Quantiles of many values in little space, within a relative error."""
+"""The rank of a value among many, in little space and within a relative error."""
 
 from collections.abc import Mapping
 from math import ceil, log
@@ -14,16 +14,16 @@ _DIGITS: Final = 4  # of a weight that is remembered
 
 
 class Sketch:
-    """The quantiles of sizes: of what is 0 or above.
+    """The ranks of sizes: of what is 0 or above.
 
     Values are counted in buckets each of which is wider than the one below it by the
-    same factor, so that a quantile is off by a share of itself at most (DDSketch:
+    same factor, so that no two in one are further apart than by a share (DDSketch:
     Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
     relative-error guarantees", 2019). When there are too many buckets, the lowest become
-    one: low quantiles are then too high, the others as good as before.
+    one: ranks of low values are then too low, the others as good as before.
 
     Args:
-        error: Share by which a quantile may be off.
+        error: Share by which values of one bucket are off its middle.
         most: Buckets that are kept.
     """
 
@@ -65,26 +65,8 @@ class Sketch:
         lowest, second = sorted(self._buckets)[:2]
         self._buckets[second] += self._buckets.pop(lowest)
 
-    def quantile(self, share: Share) -> float | None:
-        """The value that *share* of all are at or below. None: it holds none."""
-        if not 0 <= share <= 1:
-            raise ValueError(f"a share is 0 to 1, got {share!r}")
-        if not self._total:
-            return None
-        # What is lost in rounding a share must not lead to the next value.
-        below = share * self._total * (1 - 1e-12)
-        reached = self._zero
-        if reached >= below and reached > 0:
-            return 0.0
-        power = 0
-        for power in sorted(self._buckets):
-            reached += self._buckets[power]
-            if reached >= below:
-                break
-        return self._middle(power)
-
     def rank(self, value: float) -> Share | None:
-        """The share of all that are below *value*, but for those within the error of it.
+        """The share of all that are below *value*, but for those in the bucket of it.
         None: it holds none."""
         if not self._total:
             return None
@@ -93,11 +75,6 @@ class Sketch:
         power = ceil(log(value) / self._base)
         below = sum(n for reach, n in self._buckets.items() if reach < power)
         return min((self._zero + below) / self._total, 1.0)
-
-    def _middle(self, power: int) -> float:
-        """What is as near as can be to both ends of a bucket, for their size."""
-        factor = (1 + self._error) / (1 - self._error)
-        return float(2 * factor**power / (factor + 1))
 
     def age(self, factor: Share) -> None:
         """Let all that was taken weigh *factor* of what it did."""
