@@ -4,11 +4,18 @@ Moments are of one process's clock and mean nothing to the next, so they are wri
 how long ago, or how far ahead.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pgbreaker.core.remembered import (
+    number,
+    number_or_none,
+    reading,
+    text,
+    whole,
+    wholes,
+)
 from pgbreaker.core.states import MOVES, Cause, Evidence, State
 from pgbreaker.core.units import Seconds
 
@@ -111,21 +118,13 @@ COUNTED: Final = ("rejected", "late", "cut", "ignored", "unreached", "released")
 """The names of `Memory.counted`."""
 
 
+@reading("memory of a breaker")
 def read(memory: Mapping[str, Any]) -> Memory:
     """Read what `Memory.written` wrote.
 
     Raises:
         ValueError: It did not write this, or another version did.
     """
-    try:
-        return _read(memory)
-    except KeyError as error:
-        raise ValueError(f"no memory of a breaker: {error} is missing") from None
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"no memory of a breaker: {error}") from None
-
-
-def _read(memory: Mapping[str, Any]) -> Memory:
     if memory["version"] != VERSION:
         raise ValueError(f"version {memory['version']!r} of memory is not {VERSION}")
     state = State(memory["state"])
@@ -133,41 +132,42 @@ def _read(memory: Mapping[str, Any]) -> Memory:
     is_new = cause is None and state is State.CLOSED
     if not is_new and (cause, state) not in _LEADS_TO:
         raise ValueError(f"cause {memory['cause']!r} does not lead to {state.value}")
-    left = memory["left_closed_ago"]
-    read = Memory(
+    known = Memory(
         state=state,
         cause=cause,
-        reason=_text(memory, "reason"),
+        reason=text(memory["reason"], "reason"),
         evidence=_evidence(memory["evidence"]),
-        left_closed_ago=None if left is None else _age(memory, "left_closed_ago"),
-        until_in=_number(memory, "until_in"),
-        counted={name: _count(memory["counted"][name], name) for name in COUNTED},
+        left_closed_ago=number_or_none(
+            memory["left_closed_ago"], "left_closed_ago", 0.0
+        ),
+        until_in=number(memory["until_in"], "until_in"),
+        counted={name: whole(memory["counted"][name], name) for name in COUNTED},
         window=_window(memory["window"]),
-        **{name: _age(memory, name) for name in _AGES},  # type: ignore[arg-type]
-        **{name: _count(memory[name], name) for name in _COUNTS},  # type: ignore[arg-type]
+        **{name: number(memory[name], name, 0.0) for name in _AGES},  # type: ignore[arg-type]
+        **{name: whole(memory[name], name) for name in _COUNTS},  # type: ignore[arg-type]
         **{name: _fact(memory, name) for name in _FACTS},
     )
-    if read.until_in > read.wait + _SLACK:
-        raise ValueError(f"until_in {read.until_in:g} is longer than the opening")
-    return read
+    if known.until_in > known.wait + _SLACK:
+        raise ValueError(f"until_in {known.until_in:g} is longer than the opening")
+    return known
 
 
 def _evidence(seen: Mapping[str, Any] | None) -> Evidence | None:
     if seen is None:
         return None
     return Evidence(
-        _text(seen, "code"),
-        _text(seen, "text"),
-        None if seen["sqlstate"] is None else _text(seen, "sqlstate"),
-        None if seen["probe"] is None else _text(seen, "probe"),
-        _age(seen, "hint"),
+        text(seen["code"], "code"),
+        text(seen["text"], "text"),
+        None if seen["sqlstate"] is None else text(seen["sqlstate"], "sqlstate"),
+        None if seen["probe"] is None else text(seen["probe"], "probe"),
+        number(seen["hint"], "hint", 0.0),
     )
 
 
 def _window(window: Mapping[str, Any]) -> WindowMemory:
     buckets = tuple(_bucket(bucket, _MOST) for bucket in window["buckets"])
-    length = _age(window, "length")
-    edge_in = _number(window, "edge_in")
+    length = number(window["length"], "length", 0.0)
+    edge_in = number(window["edge_in"], "edge_in")
     if not buckets or edge_in > length / len(buckets) + _SLACK:
         raise ValueError("the window is none")
     return WindowMemory(
@@ -179,19 +179,10 @@ def _window(window: Mapping[str, Any]) -> WindowMemory:
 
 
 def _bucket(bucket: object, most: int) -> Bucket:
-    if not isinstance(bucket, list) or len(bucket) != 3:
-        raise TypeError(f"bucket {bucket!r} is not three counts")
-    ok, failed, slow = (_count(number, "bucket", most) for number in bucket)
+    ok, failed, slow = wholes(bucket, "bucket", 3, 0, most)
     if slow > ok + failed:
         raise ValueError(f"bucket {bucket!r} has more slow calls than calls")
     return ok, failed, slow
-
-
-def _text(of: Mapping[str, Any], name: str) -> str:
-    text = of[name]
-    if not isinstance(text, str):
-        raise TypeError(f"{name} {text!r} is no text")
-    return text
 
 
 def _fact(of: Mapping[str, Any], name: str) -> bool:
@@ -199,28 +190,3 @@ def _fact(of: Mapping[str, Any], name: str) -> bool:
     if not isinstance(fact, bool):
         raise TypeError(f"{name} {fact!r} is neither true nor false")
     return fact
-
-
-def _count(number: object, name: str, most: int = 2**63) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} {number!r} is no count")
-    if not 0 <= number <= most:
-        raise ValueError(f"{name} {number} is out of range")
-    return number
-
-
-def _number(of: Mapping[str, Any], name: str) -> float:
-    number = of[name]
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise TypeError(f"{name} {number!r} is no number")
-    if not math.isfinite(number):
-        raise ValueError(f"{name} {number!r} is no time")
-    return float(number)
-
-
-def _age(of: Mapping[str, Any], name: str) -> Seconds:
-    """A time that cannot be below 0."""
-    age = _number(of, name)
-    if age < 0:
-        raise ValueError(f"{name} {age:g} is below 0")
-    return age

@@ -3,7 +3,6 @@
 What a daemon told holds while its lease does, without being said again.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 from pgbreaker.core import memory as memories
 from pgbreaker.core.advice import Opinion
 from pgbreaker.core.condition import Condition
+from pgbreaker.core.remembered import number, reading, text, whole
 from pgbreaker.core.states import State
 
 _LONGEST: Final = 500  # characters of a text
@@ -70,6 +70,7 @@ class View:
         }
 
 
+@reading("view")
 def read(written: object) -> View:
     """Read what `View.written` wrote, by whatever daemon.
 
@@ -77,45 +78,23 @@ def read(written: object) -> View:
         ValueError: It is none.
     """
     if not isinstance(written, Mapping):
-        raise ValueError(f"no view: {type(written).__name__}")  # noqa: TRY004 - as all
-    try:
-        view = View(
-            breaker=_text(written["breaker"]),
-            opinion=Opinion(written["opinion"]),
-            state=State(written["state"]),
-            reason=_text(written["reason"]),
-            sqlstate=None
-            if written["sqlstate"] is None
-            else _text(written["sqlstate"]),
-            is_definite=written["authoritative"] is True,
-            condition=Condition(written["condition"]),
-            token=_number(written["token"]),
-            at=_time(written["at"]),
-            memory=written["memory"],
-        )
-        memories.read(view.memory)  # whoever takes it over must be able to
-    except KeyError as error:
-        raise ValueError(f"no view: {error} is missing") from None
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"no view: {error}") from None
+        raise TypeError(f"it is a {type(written).__name__}")
+    sqlstate = written["sqlstate"]
+    view = View(
+        breaker=_text(written, "breaker"),
+        opinion=Opinion(written["opinion"]),
+        state=State(written["state"]),
+        reason=_text(written, "reason"),
+        sqlstate=None if sqlstate is None else _text(written, "sqlstate"),
+        is_definite=written["authoritative"] is True,
+        condition=Condition(written["condition"]),
+        token=whole(written["token"], "token"),
+        at=number(written["at"], "at"),
+        memory=written["memory"],
+    )
+    memories.read(view.memory)  # whoever takes it over must be able to
     return view
 
 
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is no number")
-    return value
-
-
-def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no time")
-    if not math.isfinite(value):
-        raise ValueError(f"no view: {value!r} is no time")
-    return float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value[:_LONGEST]
+def _text(of: Mapping[str, Any], name: str) -> str:
+    return text(of[name], name)[:_LONGEST]

@@ -6,9 +6,10 @@ support.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from pgbreaker.core.remembered import numbers, short, whole
 from pgbreaker.core.units import Share
 
 # The minutes before one opening are one incident seen fifteen times, and the quiet ones
@@ -33,7 +34,8 @@ _PRIOR: Final = 1.0
 _DOUBT: Final = 2.0
 
 _NONE: Final = 1e-6  # weight of a bin that nothing was seen in
-_MOST: Final = 1e12  # of what is remembered; no count and no weight comes near
+_MOST: Final = 1e12  # of what is remembered; no count comes near
+_DIGITS: Final = 7  # of it: what is lost is far below what is known
 
 # What is left of a count after one more incident: about twenty are remembered.
 _KEPT: Final[Share] = 0.95
@@ -109,8 +111,8 @@ class Calibration:
         """What is to be remembered, fit for JSON."""
         return {
             "incidents": self.incidents,
-            "came": short(self._came),
-            "seen": short(self._seen),
+            "came": [short(count, _DIGITS) for count in self._came],
+            "seen": [short(count, _DIGITS) for count in self._seen],
         }
 
     @classmethod
@@ -118,14 +120,14 @@ class Calibration:
         """Make one that remembers *memory*.
 
         Raises:
-            ValueError: No `memory` wrote this; or KeyError, TypeError.
+            KeyError, TypeError, ValueError: No `memory` wrote this.
         """
         one = cls()
-        one.incidents = count(memory["incidents"], "incidents")
-        one._came = numbers(memory["came"], _BINS, "came")
-        one._seen = numbers(memory["seen"], _BINS, "seen")
+        one.incidents = whole(memory["incidents"], "incidents")
+        one._came = numbers(memory["came"], "came", _BINS, 0.0, _MOST)
+        one._seen = numbers(memory["seen"], "seen", _BINS, 0.0, _MOST)
         for came, seen in one.bins:
-            if not 0 <= came <= seen * (1 + 1e-6):  # what is written is rounded
+            if came > seen * (1 + 1e-6):  # what is written is rounded
                 raise ValueError(f"{came:g} cannot have come of {seen:g}")
         return one
 
@@ -202,19 +204,16 @@ class Skill:
 
     def memory(self) -> list[float]:
         """What is to be remembered, fit for JSON."""
-        return short([self._ours, self._base])
+        return [short(self._ours, _DIGITS), short(self._base, _DIGITS)]
 
     @classmethod
     def recalled(cls, memory: object) -> "Skill":
         """Make one that remembers *memory*.
 
         Raises:
-            ValueError: No `memory` wrote this; or TypeError.
+            TypeError, ValueError: No `memory` wrote this.
         """
-        ours, base = numbers(memory, 2, "skill")
-        if ours < 0 or base < 0:
-            raise ValueError(f"skill {memory!r} has errors below 0")
-        return cls(ours, base)
+        return cls(*numbers(memory, "skill", 2, 0.0, _MOST))
 
 
 def _place(score: float) -> float:
@@ -225,36 +224,3 @@ def _place(score: float) -> float:
 def _between(low: Share, high: Share, part: Share) -> Share:
     """What lies at *part* of the way from *low* to *high*, by ratios."""
     return min(high, low * (high / low) ** part) if low else high * part
-
-
-def short(values: Iterable[float]) -> list[float]:
-    """Numbers of seven digits: what is lost is far below what is known."""
-    return [float(f"{value:.7g}") for value in values]
-
-
-def count(number: object, name: str) -> int:
-    """Read a count.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{name} {number!r} is no count")
-    return number
-
-
-def numbers(memory: object, many: int, name: str) -> list[float]:
-    """Read *many* numbers.
-
-    Raises:
-        ValueError: They are not that many, or out of range.
-        TypeError: They are none.
-    """
-    if not isinstance(memory, list) or len(memory) != many:
-        raise ValueError(f"{name} are not {many} numbers")
-    for number in memory:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"{name}: {number!r} is no number")
-        if not abs(number) <= _MOST:
-            raise ValueError(f"{name}: {number!r} is out of range")
-    return [float(number) for number in memory]

@@ -6,6 +6,7 @@ A forecast warns and never opens a breaker.
 from math import isfinite
 from typing import Final
 
+from pgbreaker.core.remembered import number, number_or_none, reading, several, whole
 from pgbreaker.core.units import Seconds
 
 _MOST: Final = 2.0  # thresholds, beyond which nothing is added up: it has to come back
@@ -145,35 +146,20 @@ class Cusum:
             *(None if moment is None else round(moment) for moment in moments),
         ]
 
+    @reading("memory of a change")
     def recall(self, memory: object) -> None:
         """Be what is remembered.
 
         Raises:
             ValueError: `memory` did not write this; nothing has changed then.
         """
-        if not isinstance(memory, list) or len(memory) != 7:
-            raise ValueError(f"no memory of a change: {memory!r}")
-        calm, *numbers = memory
-        if not _is_number(calm) or calm not in range(self._back + 1):
-            raise ValueError(f"no memory of a change: {calm!r} samples of calm")
-        total, size, like, last, *moments = numbers
-        if not all(map(_is_number, (total, size, like, last))):
-            raise ValueError(f"no memory of a change: {memory!r}")
-        if not all(moment is None or _is_number(moment) for moment in moments):
-            raise ValueError(f"no memory of a change: {moments!r} are no moments")
-        if (
-            not 0 <= size <= _ORDINARY**2
-            or not -size <= like <= size
-            or total < 0
-            or abs(last) > _ORDINARY
-        ):
-            raise ValueError(f"no memory of a change: {numbers!r} are out of range")
-        self._calm, self._size, self._like = calm, float(size), float(like)
-        self._sum = min(float(total), _MOST * self._enough())
-        self._zero, self.since = moments
-        self._last = float(last)
-
-
-def _is_number(number: object) -> bool:
-    is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and isfinite(number)  # type: ignore[arg-type]
+        calm, total, size, like, last, zero, since = several(memory, "memory", 7)
+        calm = whole(calm, "calm", 0, self._back)
+        total = number(total, "sum", 0.0)
+        size = number(size, "size", 0.0, _ORDINARY**2)
+        like = number(like, "like", -size, size)
+        last = number(last, "last", -_ORDINARY, _ORDINARY)
+        zero, since = number_or_none(zero, "zero"), number_or_none(since, "since")
+        self._calm, self._size, self._like, self._last = calm, size, like, last
+        self._sum = min(total, _MOST * self._enough())
+        self._zero, self.since = zero, since

@@ -10,13 +10,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pgbreaker.core.forecast.calibration import (
-    Calibration,
-    Skill,
-    count,
-    numbers,
-    short,
-)
+from pgbreaker.core.forecast.calibration import Calibration, Skill
+from pgbreaker.core.remembered import number_or_none, numbers, reading, short, whole
 from pgbreaker.core.units import Seconds, Share
 
 HORIZON: Final[Seconds] = 900.0
@@ -34,6 +29,8 @@ SKILL: Final[Share] = 0.02
 """What it needs to have before it says anything; chance alone has a skill about 0."""
 
 VERSION: Final = 1
+_DIGITS: Final = 7  # of what is remembered
+_MOST: Final = 1e12  # that it can be; no weight comes near
 
 _MINUTE: Final[Seconds] = 60.0
 _CLOSEST: Final[Seconds] = 30.0  # between two examples; what comes in between is a look
@@ -272,12 +269,15 @@ class Odds:
             "taken": self._taken,
             "begun_ago": begun_ago,
             "learned_ago": learned_ago,
-            "bias": short([self._bias]),
-            "columns": [short(column) for column in columns],
+            "bias": [short(self._bias, _DIGITS)],
+            "columns": [
+                [short(number, _DIGITS) for number in column] for column in columns
+            ],
             "calibration": self._calibration.memory(),
             "skill": self._skill.memory(),
         }
 
+    @reading("memory of odds")
     def recall(self, memory: Mapping[str, Any], ago: Seconds = 0.0) -> None:
         """Be as who wrote *memory* was; of other features than these: begin anew.
 
@@ -288,37 +288,32 @@ class Odds:
             ValueError: `memory` did not write this, or that of another version did.
                 Nothing has changed then.
         """
-        try:
-            other = Odds(self.names)
-            if memory["version"] != VERSION:
-                raise ValueError(
-                    f"version {memory['version']!r} of odds is not {VERSION}"
-                )
-            if memory["names"] == list(self.names):
-                other._read(memory, ago)
-        except KeyError as error:
-            raise ValueError(f"no memory of odds: {error} is missing") from None
-        except (TypeError, OverflowError) as error:
-            raise ValueError(f"no memory of odds: {error}") from None
+        if memory["version"] != VERSION:
+            raise ValueError(f"version {memory['version']!r} of odds is not {VERSION}")
+        other = Odds(self.names)
+        if memory["names"] == list(self.names):
+            other._read(memory, ago)
         for name in self.__slots__:
             setattr(self, name, getattr(other, name))
 
     def _read(self, memory: Mapping[str, Any], ago: Seconds) -> None:
         many = len(self.names)
-        self.examples = count(memory["examples"], "examples")
-        self._taken = count(memory["taken"], "taken")
-        self._ages = (
-            _age(memory["begun_ago"], ago),
-            _age(memory["learned_ago"], ago),
+        self.examples = whole(memory["examples"], "examples")
+        self._taken = whole(memory["taken"], "taken")
+        begun, learned = (
+            number_or_none(memory[name], name, 0.0, _MOST)
+            for name in ("begun_ago", "learned_ago")
         )
-        (self._bias,) = numbers(memory["bias"], 1, "bias")
+        self._ages = (
+            None if begun is None else begun + ago,
+            None if learned is None else learned + ago,
+        )
+        (self._bias,) = numbers(memory["bias"], "bias", 1, -_MOST, _MOST)
         mean, variance, weights, squares = memory["columns"]
-        self._mean = numbers(mean, many, "mean")
-        self._variance = numbers(variance, many, "variance")
-        self._weights = numbers(weights, many, "weights")
-        self._squares = numbers(squares, many + 1, "squares")
-        if min(self._variance, default=0.0) < 0 or min(self._squares) < 1:
-            raise ValueError("a variance is below 0, or squares below 1")
+        self._mean = numbers(mean, "mean", many, -_MOST, _MOST)
+        self._variance = numbers(variance, "variance", many, 0.0, _MOST)
+        self._weights = numbers(weights, "weights", many, -_MOST, _MOST)
+        self._squares = numbers(squares, "squares", many + 1, 1.0, _MOST)
         self._calibration = Calibration.recalled(memory["calibration"])
         self._skill = Skill.recalled(memory["skill"])
 
@@ -391,13 +386,3 @@ class Odds:
 
 def _logistic(score: float) -> Share:
     return 1 / (1 + math.exp(-max(-35.0, min(score, 35.0))))
-
-
-def _age(number: object, ago: Seconds) -> Seconds | None:
-    """An age, that much later."""
-    if number is None:
-        return None
-    (age,) = numbers([number], 1, "age")
-    if age < 0:
-        raise ValueError(f"age {age:g} is below 0")
-    return age + ago

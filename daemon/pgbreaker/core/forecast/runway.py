@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+from pgbreaker.core.remembered import numbers, reading, several, short
 from pgbreaker.core.units import Seconds, Share
 
 _MOST_POINTS: Final = 64
@@ -174,10 +175,11 @@ class Runway:
         """
         return {
             "at": [round(at + epoch, 1) for at in self._at],
-            "value": [float(f"{value:.9g}") for value in self._value],
+            "value": [short(value, 9) for value in self._value],
             "falls": [[round(at + epoch, 1), peak] for at, peak in self._falls],
         }
 
+    @reading("course of a value")
     def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
         """Go on from a memory.
 
@@ -187,19 +189,14 @@ class Runway:
         Raises:
             ValueError: It is none.
         """
-        moments, values, falls = (memory.get(n) for n in ("at", "value", "falls"))
-        pairs = [*zip(_numbers(moments), _numbers(values), strict=True)]
-        if len(pairs) > _MOST_POINTS or pairs != sorted(
-            pairs, key=lambda pair: pair[0]
-        ):
-            raise ValueError("no course of a value: its moments are not in order")
-        if not isinstance(falls, list):
-            raise ValueError("no course of a value: it has no falls")  # noqa: TRY004
-        known = [_numbers(fall) for fall in falls[-_REMEMBERED_FALLS:]]
-        if any(len(fall) != 2 for fall in known):
-            raise ValueError("no course of a value: its falls are none")
-        self._at = array("d", (at - epoch for at, _ in pairs))
-        self._value = array("d", (value for _, value in pairs))
+        moments = numbers(memory["at"], "at", None, -_HUGE, _HUGE)
+        values = numbers(memory["value"], "value", len(moments), -_HUGE, _HUGE)
+        if len(moments) > _MOST_POINTS or moments != sorted(moments):
+            raise ValueError("its moments are too many, or not in order")
+        falls = several(memory["falls"], "falls")[-_REMEMBERED_FALLS:]
+        known = [numbers(fall, "a fall", 2, -_HUGE, _HUGE) for fall in falls]
+        self._at = array("d", (at - epoch for at in moments))
+        self._value = array("d", values)
         self._falls = tuple((at - epoch, peak) for at, peak in known)
         self._fitted = -math.inf
 
@@ -250,14 +247,6 @@ class Runway:
 
     def _has_fallen_from(self, value: float) -> bool:
         return len(self._falls) > 1 and value <= max(peak for _, peak in self._falls)
-
-
-def _numbers(told: object) -> list[float]:
-    if not isinstance(told, list) or not all(
-        type(number) in (int, float) and -_HUGE < number < _HUGE for number in told
-    ):
-        raise ValueError(f"no course of a value: {told!r:.80} are no numbers")
-    return [float(number) for number in told]
 
 
 class Tide:

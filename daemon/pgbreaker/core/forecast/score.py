@@ -8,10 +8,10 @@ can tell the two apart.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from statistics import median
 from typing import Any, Final
 
+from pgbreaker.core.remembered import number_or_none, numbers, reading, whole
 from pgbreaker.core.units import Seconds, Share
 
 FORESIGHT: Final[Seconds] = 60.0
@@ -128,6 +128,7 @@ class Score:
         }
 
     @classmethod
+    @reading("record")
     def recall_from(cls, memory: Mapping[str, Any], epoch: float = 0.0) -> "Score":
         """Go on from a memory.
 
@@ -137,17 +138,11 @@ class Score:
         Raises:
             ValueError: It is none.
         """
-        counts: list[Any] = [memory.get(name) for name in _COUNTS]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("no record: its counts are no numbers")
-        leads = memory.get("leads")
-        if not isinstance(leads, list) or not all(map(_is_duration, leads)):
-            raise ValueError("no record: its leads are no numbers")
-        score = cls(**dict(zip(_COUNTS, counts, strict=True)))
-        score._leads = [float(lead) for lead in leads][-_LEADS:]
-        times = [memory.get(name) for name in _TIMES]
-        if not all(at is None or _is_duration(at) for at in times):
-            raise ValueError("no record: its times are none")
+        counts: dict[str, Any] = {name: whole(memory[name], name) for name in _COUNTS}
+        score = cls(**counts)
+        score._leads = numbers(memory["leads"], "leads", least=0.0)[-_LEADS:]
+        # Those that were written at first have no times.
+        times = [number_or_none(memory.get(name), name, 0.0) for name in _TIMES]
         began, ended, failed = (None if at is None else at - epoch for at in times)
         score._began, score._ended, score._failed = began, ended, failed
         return score
@@ -156,7 +151,3 @@ class Score:
         # To who reads it, a warning that stands has ended, or will be given anew.
         ended = self._looked if self._ended is None else self._ended
         return self._began, None if self._began is None else ended, self._failed
-
-
-def _is_duration(told: object) -> bool:
-    return type(told) in (int, float) and 0 <= told < inf  # type: ignore[operator]

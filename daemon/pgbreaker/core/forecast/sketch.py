@@ -1,27 +1,29 @@
-"""Quantiles of many values in little space, within a relative error."""
+"""The rank of a value among many, in little space and within a relative error."""
 
 from collections.abc import Mapping
-from math import ceil, isfinite, log
+from math import ceil, log
 from typing import Any, Final
 
+from pgbreaker.core.remembered import number, numbers, reading, short, wholes
 from pgbreaker.core.units import Share
 
 _LEAST: Final = 1e-9  # below this a value counts as 0
 _GREATEST: Final = 1e18  # an exabyte, in bytes
 _LIGHTEST: Final = 1e-3  # a bucket that weighs less is forgotten
+_DIGITS: Final = 4  # of a weight that is remembered
 
 
 class Sketch:
-    """The quantiles of sizes: of what is 0 or above.
+    """The ranks of sizes: of what is 0 or above.
 
     Values are counted in buckets each of which is wider than the one below it by the
-    same factor, so that a quantile is off by a share of itself at most (DDSketch:
+    same factor, so that no two in one are further apart than by a share (DDSketch:
     Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch with
     relative-error guarantees", 2019). When there are too many buckets, the lowest become
-    one: low quantiles are then too high, the others as good as before.
+    one: ranks of low values are then too low, the others as good as before.
 
     Args:
-        error: Share by which a quantile may be off.
+        error: Share by which values of one bucket are off its middle.
         most: Buckets that are kept.
     """
 
@@ -63,26 +65,8 @@ class Sketch:
         lowest, second = sorted(self._buckets)[:2]
         self._buckets[second] += self._buckets.pop(lowest)
 
-    def quantile(self, share: Share) -> float | None:
-        """The value that *share* of all are at or below. None: it holds none."""
-        if not 0 <= share <= 1:
-            raise ValueError(f"a share is 0 to 1, got {share!r}")
-        if not self._total:
-            return None
-        # What is lost in rounding a share must not lead to the next value.
-        below = share * self._total * (1 - 1e-12)
-        reached = self._zero
-        if reached >= below and reached > 0:
-            return 0.0
-        power = 0
-        for power in sorted(self._buckets):
-            reached += self._buckets[power]
-            if reached >= below:
-                break
-        return self._middle(power)
-
     def rank(self, value: float) -> Share | None:
-        """The share of all that are below *value*, but for those within the error of it.
+        """The share of all that are below *value*, but for those in the bucket of it.
         None: it holds none."""
         if not self._total:
             return None
@@ -91,11 +75,6 @@ class Sketch:
         power = ceil(log(value) / self._base)
         below = sum(n for reach, n in self._buckets.items() if reach < power)
         return min((self._zero + below) / self._total, 1.0)
-
-    def _middle(self, power: int) -> float:
-        """What is as near as can be to both ends of a bucket, for their size."""
-        factor = (1 + self._error) / (1 - self._error)
-        return float(2 * factor**power / (factor + 1))
 
     def age(self, factor: Share) -> None:
         """Let all that was taken weigh *factor* of what it did."""
@@ -119,11 +98,12 @@ class Sketch:
         powers = sorted(self._buckets)
         return {
             "error": self._error,
-            "zero": _short(self._zero),
+            "zero": short(self._zero, _DIGITS),
             "powers": powers,
-            "weights": [_short(self._buckets[power]) for power in powers],
+            "weights": [short(self._buckets[power], _DIGITS) for power in powers],
         }
 
+    @reading("memory of a sketch")
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Be what is remembered.
 
@@ -131,52 +111,17 @@ class Sketch:
             ValueError: `memory` did not write this, or a sketch with another error or
                 more buckets did; nothing has changed then.
         """
-        try:
-            self._recall(memory)
-        except KeyError as error:
-            raise ValueError(f"no memory of a sketch: {error} is missing") from None
-        except TypeError as error:
-            raise ValueError(f"no memory of a sketch: {error}") from None
-
-    def _recall(self, memory: Mapping[str, Any]) -> None:
-        powers, weights = memory["powers"], memory["weights"]
         if memory["error"] != self._error:
             raise ValueError(f"another error: {memory['error']!r}, not {self._error}")
-        zero = _weight(memory["zero"], 0.0)
-        if not isinstance(powers, list) or not isinstance(weights, list):
-            raise TypeError("its buckets are no lists")
-        if len(powers) != len(weights) or len(powers) > self._most:
-            raise ValueError(
-                f"no memory of a sketch: {len(powers)} powers, {len(weights)} weights"
-            )
+        zero = number(memory["zero"], "zero", 0.0)
         farthest = ceil(log(_GREATEST) / self._base)
-        buckets = {
-            _power(power, farthest): _weight(weight, _LIGHTEST / 2)
-            for power, weight in zip(powers, weights, strict=True)
-        }
-        self._zero, self._buckets = zero, buckets
+        powers = wholes(memory["powers"], "powers", None, -farthest, farthest)
+        if len(powers) > self._most:
+            raise ValueError(f"{len(powers)} buckets are more than {self._most}")
+        weights = numbers(memory["weights"], "weights", len(powers), _LIGHTEST / 2)
+        self._zero, self._buckets = zero, dict(zip(powers, weights, strict=True))
         self._sum_up()
 
 
 def _aged(weight: float) -> float:
     return weight if weight >= _LIGHTEST else 0.0
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.4g}")
-
-
-def _power(power: object, farthest: int) -> int:
-    if isinstance(power, bool) or not isinstance(power, int):
-        raise TypeError(f"{power!r} is no power")
-    if not -farthest <= power <= farthest:
-        raise ValueError(f"no memory of a sketch: power {power} is out of range")
-    return power
-
-
-def _weight(weight: object, least: float) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise TypeError(f"{weight!r} is no weight")
-    if not isfinite(weight) or weight < least:
-        raise ValueError(f"no memory of a sketch: weight {weight!r} is out of range")
-    return float(weight)

@@ -11,6 +11,7 @@ from math import floor, log
 from statistics import median
 from typing import Any, Final
 
+from pgbreaker.core.remembered import numbers, reading, short, whole, wholes
 from pgbreaker.core.units import Seconds
 
 _HOUR: Final[Seconds] = 3600.0
@@ -35,6 +36,8 @@ _MOST: Final = (*(866.0,) * _HOURS, *(346.0,) * _HOURS)
 _BORROWED: Final = 10.0  # samples that an hour never seen is taken to have seen
 _SEEN_TWICE: Final = 125.0  # what was borrowed, and nearly two hours of its own
 _STEP: Final = 10  # samples, to which their number is remembered
+_DIGITS: Final = 5  # of what else is
+_COUNTABLE: Final = 2**53  # samples, beyond which a float does not tell them apart
 
 # Per sample: half of a new level is learnt in 8 hours. When it falls by much, in 24: an
 # ordinary day after a holiday stands out the less.
@@ -267,41 +270,33 @@ class Usual:
         return {
             "seen": self._seen,
             "now": [
-                _short(number)
+                short(number, _DIGITS)
                 for number in (self._level, self._day, self._wide, self._loud)
             ],
             "run": round(self._run),
-            "units": [_short(unit), _short(largest)],
+            "units": [short(unit, _DIGITS), short(largest, _DIGITS)],
             # Of numbers so small that their thousandth is none there is none.
             "offsets": [round(off / unit) if unit else 0 for off in self._offset],
             "deviations": [_steps(number, largest) for number in self._deviation],
             "counts": [-int(-count // _STEP) for count in self._count],
         }
 
+    @reading("memory of the usual")
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Be what is remembered.
 
         Raises:
             ValueError: `memory` did not write this; nothing has changed then.
         """
-        try:
-            self._recall(memory)
-        except KeyError as error:
-            raise ValueError(f"no memory of the usual: {error} is missing") from None
-        except (TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"no memory of the usual: {error}") from None
-
-    def _recall(self, memory: Mapping[str, Any]) -> None:
-        seen, run = memory["seen"], memory["run"]
-        if not _is_whole(seen, 0, 2**53) or not _is_whole(run, -(2**53), 2**53):
-            raise ValueError(f"no memory of the usual: {seen!r} samples, run {run!r}")
-        level, day, wide, loud = _numbers(memory["now"], 4)
-        unit, largest = _numbers(memory["units"], 2)
-        if wide < 0 or not 1 <= loud <= _LOUDEST or min(unit, largest) < 0:
-            raise ValueError("no memory of the usual: a spread is out of range")
-        offsets = _wholes(memory["offsets"], -_FINEST, _FINEST)
-        deviations = _wholes(memory["deviations"], 0, _SMALLEST)
-        counts = _wholes(memory["counts"], 0, _FINEST)
+        seen = whole(memory["seen"], "seen", 0, _COUNTABLE)
+        run = whole(memory["run"], "run", -_COUNTABLE, _COUNTABLE)
+        level, day, wide, loud = numbers(memory["now"], "now", 4, -_GREATEST, _GREATEST)
+        unit, largest = numbers(memory["units"], "units", 2, 0.0, _GREATEST)
+        if wide < 0 or not 1 <= loud <= _LOUDEST:
+            raise ValueError(f"its spread is {wide:g}, and {loud:g} times that")
+        offsets = wholes(memory["offsets"], "offsets", _BINS, -_FINEST, _FINEST)
+        deviations = wholes(memory["deviations"], "deviations", _BINS, 0, _SMALLEST)
+        counts = wholes(memory["counts"], "counts", _BINS, 0, _FINEST)
         self._first.clear()
         self._seen, self._run = seen, float(run)
         self._level, self._day, self._wide, self._loud = level, day, wide, loud
@@ -316,35 +311,7 @@ class Usual:
         ]
 
 
-def _short(number: float) -> float:
-    return float(f"{number:.5g}")
-
-
 def _steps(number: float, largest: float) -> int:
     if number <= 0:
         return _SMALLEST
     return min(round(log(number / largest) / log(_STEP_DOWN)), _SMALLEST)
-
-
-def _is_whole(number: object, least: int, most: int) -> bool:
-    is_int = isinstance(number, int) and not isinstance(number, bool)
-    return is_int and least <= number <= most  # type: ignore[operator]
-
-
-def _wholes(numbers: object, least: int, most: int) -> list[int]:
-    if not isinstance(numbers, list) or len(numbers) != _BINS:
-        raise TypeError(f"{numbers!r} is not one number a bin")
-    if not all(_is_whole(number, least, most) for number in numbers):
-        raise ValueError(f"no memory of the usual: {numbers!r} is out of range")
-    return numbers
-
-
-def _numbers(numbers: object, count: int) -> list[float]:
-    if not isinstance(numbers, list) or len(numbers) != count:
-        raise TypeError(f"{numbers!r} is not {count} numbers")
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise TypeError(f"{number!r} is no number")
-        if not -_GREATEST < number < _GREATEST:
-            raise ValueError(f"no memory of the usual: {number!r} is out of range")
-    return [float(number) for number in numbers]

@@ -18,6 +18,7 @@ from pgbreaker.core.forecast.odds import Odds
 from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, Forewarning
 from pgbreaker.core.judge import SATURATION
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen, Value
+from pgbreaker.core.remembered import part, reading
 from pgbreaker.core.states import BY_DAEMONS, SHUT, State, Transition
 from pgbreaker.core.units import Seconds, Share, percent
 from pgbreaker.monitor.outlook.counts import Counts
@@ -162,10 +163,11 @@ class Outlook:
         Raises:
             ValueError: It is none.
         """
-        if memory.get("version") != _VERSION:
-            raise ValueError("no memory of a forecast, or one of another version")
         names = ("record", "odds", "signals", "runways")
-        record, odds, signals, runways = (_part(memory, name) for name in names)
+        with reading("memory of a forecast"):
+            if memory["version"] != _VERSION:
+                raise ValueError(f"version {memory['version']!r} is not {_VERSION}")
+            record, odds, signals, runways = (part(memory, name) for name in names)
         epoch = self._wall_of(0.0)
         self._warnings.recall(record, epoch)
         self._runways.recall(runways, epoch)
@@ -214,10 +216,3 @@ class Outlook:
             "model_learned": None if learned is None else self._wall_of(learned),
             **self._warnings.values(at),
         }
-
-
-def _part(memory: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = memory.get(name)
-    if not isinstance(part, Mapping):
-        raise ValueError(f"no memory of a forecast: no {name}")  # noqa: TRY004 - as other damage
-    return part

@@ -9,6 +9,7 @@ from pgbreaker.core.forecast.runway import Left, Runway, Tide
 from pgbreaker.core.forecast.telling import span
 from pgbreaker.core.forecast.warning import CONNECTIONS, KINDS, is_short
 from pgbreaker.core.reading import NOTHING, Reading, Seen
+from pgbreaker.core.remembered import part, reading
 from pgbreaker.core.units import Seconds, Share, lasting
 from pgbreaker.monitor.outlook.owners import Owners
 from pgbreaker.monitor.outlook.shown import bound_of, runway_of
@@ -132,6 +133,7 @@ class Runways:
             },
         }
 
+    @reading("memory of runways")
     def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
         """Go on from a memory.
 
@@ -142,12 +144,12 @@ class Runways:
             ValueError: It is none.
         """
         for of, one in self._of_days().items():
-            one.recall(_mapping(memory, of), epoch)
+            one.recall(part(memory, of), epoch)
         for of, several in self._several_of_days().items():
-            told = _mapping(memory, of)
+            told = part(memory, of)
             several |= {name: self._new[of]() for name in list(told)[:_REMEMBERED]}
             for name, one in several.items():
-                one.recall(_mapping(told, name), epoch)
+                one.recall(part(told, name), epoch)
 
     def _of_days(self) -> Mapping[str, Runway | Tide]:
         return {
@@ -320,13 +322,6 @@ class Runways:
         # much is left out twice, which errs to the safe side.
         limit = max(capacity - used, 0.0) / segment
         return self._tell("archiver", _ahead(self._archiver, at, pending, limit))
-
-
-def _mapping(memory: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = memory.get(name)
-    if not isinstance(part, Mapping):
-        raise ValueError(f"no memory of runways: no {name}")  # noqa: TRY004 - as other damage
-    return part
 
 
 def _sooner(one: Left | None, other: Left | None) -> Left | None:

@@ -11,6 +11,7 @@ from pgbreaker.core.forecast.sketch import Sketch
 from pgbreaker.core.forecast.usual import Usual
 from pgbreaker.core.judge import is_bad
 from pgbreaker.core.reading import Finding, Reading, Row, Seen
+from pgbreaker.core.remembered import part, reading, several
 from pgbreaker.core.units import Seconds, Share, lasting, percent
 from pgbreaker.core.wall import moment
 from pgbreaker.monitor.outlook.values import number
@@ -323,6 +324,7 @@ class Signals:
             },
         }
 
+    @reading("memory of signals")
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Know what is remembered; the minute under way goes on.
 
@@ -330,13 +332,7 @@ class Signals:
             ValueError: `memory` did not write this, or that of another version did;
                 nothing has changed then.
         """
-        try:
-            usuals, changes, sketches = _recalled(memory)
-        except KeyError as error:
-            raise ValueError(f"no memory of signals: {error} is missing") from None
-        except (TypeError, AttributeError, ArithmeticError) as error:
-            raise ValueError(f"no memory of signals: {error}") from None
-        self._usual, self._change, self._seen = usuals, changes, sketches
+        self._usual, self._change, self._seen = _recalled(memory)
 
 
 class _Mean:
@@ -412,14 +408,13 @@ def _recalled(
     if memory["version"] != VERSION:
         raise ValueError(f"version {memory['version']!r} of memory is not {VERSION}")
     usuals, changes, sketches = _new_usual(), _new_changes(), _new_sketches()
-    for name, remembered in memory["signals"].items():
+    for name, remembered in part(memory, "signals").items():
         if name not in usuals:
-            raise ValueError(f"no memory of signals: none is called {name!r}")
-        if not isinstance(remembered, list) or len(remembered) != 3:
-            raise TypeError(f"{name} is no baseline, change and sketch")
-        usuals[name].recall(remembered[0])
-        changes[name].recall(remembered[1])
-        sketches[name].recall(remembered[2])
+            raise ValueError(f"none is called {name!r}")
+        usual, change, sketch = several(remembered, name, 3)
+        usuals[name].recall(usual)
+        changes[name].recall(change)
+        sketches[name].recall(sketch)
     return usuals, changes, sketches
 
 

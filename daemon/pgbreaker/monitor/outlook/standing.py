@@ -15,6 +15,7 @@ from pgbreaker.core.forecast.warning import (
     Standing,
 )
 from pgbreaker.core.reading import Value
+from pgbreaker.core.remembered import part, reading
 from pgbreaker.core.units import Seconds, Share
 
 
@@ -137,6 +138,7 @@ class Warnings:
         """
         return {of: score.memory(epoch) for of, score in self.record.items()}
 
+    @reading("record of warnings")
     def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
         """Go on by a memory.
 
@@ -146,9 +148,7 @@ class Warnings:
         Raises:
             ValueError: It is none.
         """
-        found = {of: memory[of] for of in self.record if of in memory}
-        if not all(isinstance(told, Mapping) for told in found.values()):
-            raise ValueError("no record of warnings")
         self.record |= {
-            of: Score.recall_from(told, epoch) for of, told in found.items()
+            of: Score.recall_from(part(memory, of), epoch)
+            for of in self.record.keys() & memory.keys()
         }
