@@ -279,6 +279,25 @@ def test_a_trend_of_days_outlives_the_process():
     )
 
 
+def test_a_leak_outlives_the_process():
+    """An upgrade in the midst of one is no reason to say that all is well."""
+    outlook = Outlook()
+    leak(outlook)
+    shift = 4000.0 + 20.0
+
+    again = Outlook(lambda at: at + shift)
+    again.recall(json.loads(json.dumps(outlook.memory())), 20.0)
+    for i in range(10):
+        seen = {"active": 5, "idle": 50, "idle_in_transaction": 31}
+        again.take(
+            reading("saturation", 2.5 * i, slots_used=86, slots_usable=97, **seen)
+        )
+
+    assert again.warnings["connections"].left.seconds == pytest.approx(
+        outlook.warnings["connections"].left.seconds, rel=0.2
+    )
+
+
 def test_what_is_remembered_of_trends_is_bounded():
     outlook, draw = Outlook(capacity=1e12), random.Random(5)
     for i in range(400):

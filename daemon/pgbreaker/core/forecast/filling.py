@@ -6,7 +6,8 @@ simulated servers (tests/bench/forecast), by seeds that its figures are not from
 """
 
 from array import array
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pgbreaker.core.forecast.runway import (
     NOTHING_LEFT,
@@ -15,9 +16,12 @@ from pgbreaker.core.forecast.runway import (
     left_at,
     trend,
 )
+from pgbreaker.core.remembered import number, numbers, reading, short
 from pgbreaker.core.units import Seconds, Share
 
 _BIN: Final[Seconds] = 10.0
+_GAP: Final[Seconds] = 300.0
+"""What was seen before nobody looked for so long says nothing of now."""
 
 # Below half the slots the waves of everyday look like leaks.
 _FROM: Final[Share] = 0.5
@@ -27,6 +31,7 @@ _FROM: Final[Share] = 0.5
 # morning, which would take hours.
 _MINUTE: Final = 6  # bins
 _LEAK_MINUTES: Final = 30
+_LONGEST: Final = (_LEAK_MINUTES + 1) * _MINUTE
 _LEAK_SURE: Final = 4.0  # standard deviations of chance; ten minutes can have no more
 _LEAK_WITHIN: Final[Seconds] = 3600.0  # by the flattest slope that the samples allow
 
@@ -53,6 +58,11 @@ _ACTIVE: Final[Share] = 0.8  # of what is new
 # Where nobody tells how long statements take, only what is more urgent and further on.
 _BLIND_WITHIN: Final[Seconds] = 180.0
 _BLIND_FROM: Final[Share] = 0.7
+
+# Of what is remembered: the courses by name, digits, and what nothing is above.
+_COURSES: Final = ("used", "active", "held")
+_DIGITS: Final = 4
+_MOST: Final = 1e12
 
 
 class Filling:
@@ -118,7 +128,7 @@ class Filling:
         if at >= self._ends:
             if self._count:
                 self._close(strained)
-            self._ends = at + _BIN
+            self._begin(at)
         before = self._sums
         self._sums = (
             before[0] + used,
@@ -128,6 +138,53 @@ class Filling:
         self._count += 1
         if used >= usable:
             self.left, self.is_short = NOTHING_LEFT, True
+
+    def memory(self, epoch: float) -> dict[str, Any]:
+        """What is remembered of it, fit for JSON: below 6 kB.
+
+        Args:
+            epoch: Wall time of moment 0.
+        """
+        return {
+            "usable": self._usable,
+            "at": [round(at + epoch) for at in self._moments],
+            **{
+                name: [short(value, _DIGITS) for value in kept]
+                for name, kept in zip(_COURSES, self._kept()[1:], strict=True)
+            },
+        }
+
+    @reading("course of connections")
+    def recall(self, memory: Mapping[str, Any], epoch: float) -> None:
+        """Go on from a memory; one that is too old is forgotten with the next sample.
+
+        Args:
+            epoch: Wall time of moment 0.
+
+        Raises:
+            ValueError: It is none; nothing has changed then.
+        """
+        usable = number(memory["usable"], "usable", 0.0, _MOST)
+        moments = numbers(memory["at"], "at", None, -_MOST, _MOST)
+        courses = [
+            numbers(memory[name], name, len(moments), 0.0, _MOST) for name in _COURSES
+        ]
+        if len(moments) >= _LONGEST or moments != sorted(moments):
+            raise ValueError("its moments are too many, or not in order")
+        self._forget()
+        self._usable = usable
+        told = ([at - epoch for at in moments], *courses)
+        for kept, values in zip(self._kept(), told, strict=True):
+            kept.extend(values)
+        if moments:
+            self._level = self._bins[-1]
+            self._leak = self._leaking()
+
+    def _begin(self, at: Seconds) -> None:
+        """Begin a bin."""
+        if self._moments and not 0 <= at - self._moments[-1] <= _GAP:
+            self._forget()
+        self._ends = at + _BIN
 
     def _forget(self) -> None:
         for kept in self._kept():
@@ -145,7 +202,7 @@ class Filling:
         if self._is_mended():
             self._forget()
             return
-        if len(self._bins) == (_LEAK_MINUTES + 1) * _MINUTE:
+        if len(self._bins) == _LONGEST:
             # A minute at once: then the minutes that are left are those of before.
             for kept in self._kept():
                 del kept[:_MINUTE]

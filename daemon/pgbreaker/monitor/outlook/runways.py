@@ -27,7 +27,7 @@ _SLOT_FALL: Final[Share] = 0.1
 _WAVE_SPAN: Final[Seconds] = 900.0
 _WAVE_FALL: Final[Share] = 0.5
 _WAVE_FROM: Final[Share] = 0.5
-_REMEMBERED: Final = 3  # sequences and slots, the first, which are the worst
+_REMEMBERED: Final = 3  # sequences, slots and pools, the first, which are the worst
 _MOST: Final = 10  # slots and pools, the worst of them; what is kept here stays small
 
 # Statements that take half as long again as usual, or a part of all slots that wait for
@@ -85,13 +85,14 @@ class Runways:
         self._disk = Runway()
         self._disk_by_day = Tide()
         self._archiver = Runway()
-        self._lag = Runway(span=_WAVE_SPAN, fall=_WAVE_FALL)
+        self._lag = _wave()
         self._sequences: dict[str, Runway] = {}
         self._slots: dict[str, Runway] = {}
         self._pools: dict[str, Runway] = {}
         self._new: Mapping[str, Callable[[], Runway]] = {
             "sequences": Runway,
             "slots": lambda: Runway(fall=_SLOT_FALL),
+            "pools": _wave,
         }
         self._takers: dict[str, Callable[[Seconds, Seen], Seen]] = {
             "saturation": self._take_saturation,
@@ -117,19 +118,19 @@ class Runways:
             self._slow, self._slow_seen = ratio > _SLOW, at
 
     def memory(self, epoch: float) -> dict[str, Any]:
-        """What is remembered of them, fit for JSON: those whose trends take days.
+        """What is remembered of them, fit for JSON.
 
         Args:
             epoch: Wall time of moment 0.
         """
         return {
-            **{of: one.memory(epoch) for of, one in self._of_days().items()},
+            **{of: one.memory(epoch) for of, one in self._singles().items()},
             **{
                 of: {
                     name: one.memory(epoch)
                     for name, one in list(several.items())[:_REMEMBERED]
                 }
-                for of, several in self._several_of_days().items()
+                for of, several in self._several().items()
             },
         }
 
@@ -143,25 +144,31 @@ class Runways:
         Raises:
             ValueError: It is none.
         """
-        for of, one in self._of_days().items():
+        for of, one in self._singles().items():
             one.recall(part(memory, of), epoch)
-        for of, several in self._several_of_days().items():
+        for of, several in self._several().items():
             told = part(memory, of)
             several |= {name: self._new[of]() for name in list(told)[:_REMEMBERED]}
             for name, one in several.items():
                 one.recall(part(told, name), epoch)
 
-    def _of_days(self) -> Mapping[str, Runway | Tide]:
+    def _singles(self) -> Mapping[str, Filling | Runway | Tide]:
         return {
+            CONNECTIONS: self._filling,
             "xid": self._xid,
             "multixact": self._multixact,
             "disk": self._disk,
             "disk_by_day": self._disk_by_day,
             "archiver": self._archiver,
+            "lag": self._lag,
         }
 
-    def _several_of_days(self) -> Mapping[str, dict[str, Runway]]:
-        return {"sequences": self._sequences, "slots": self._slots}
+    def _several(self) -> Mapping[str, dict[str, Runway]]:
+        return {
+            "sequences": self._sequences,
+            "slots": self._slots,
+            "pools": self._pools,
+        }
 
     def all(self) -> tuple[RunsOut, ...]:
         """What can run out, of the kinds that somebody looks at."""
@@ -290,7 +297,8 @@ class Runways:
                 # Full and with nobody waiting is nearly, and not there yet.
                 needed = busy + waiting if waiting else min(busy, size - 0.5)
                 courses.append((pool, needed, size))
-        name, left = _soonest(self._pools, _wave, at, courses, _WAVE_FROM)
+        new = self._new["pools"]
+        name, left = _soonest(self._pools, new, at, courses, _WAVE_FROM)
         return {**self._tell("pool", left, name), "pool_soonest": name}
 
     def _take_lag(self, at: Seconds, seen: Seen) -> Seen:

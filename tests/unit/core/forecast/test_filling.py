@@ -1,11 +1,12 @@
 """Slots that fill up: a leak from afar, a surge in time, and no wave of everyday."""
 
+import json
 import math
 import random
 
 import pytest
 
-from pgbreaker.core.forecast.filling import Filling
+from pgbreaker.core.forecast.filling import _COURSES, Filling
 
 USABLE = 100
 
@@ -221,3 +222,73 @@ def test_it_keeps_half_an_hour():
     server.goes(lambda _: 60, seconds=4 * 3600)
 
     assert len(server.filling._bins) <= 186
+
+
+def restarted(server, pause, shift=-1e6):
+    """The same server, looked at by another process, whose moments begin elsewhere."""
+    again = Server(server.strained)
+    memory = json.loads(json.dumps(server.filling.memory(0.0)))
+    again.filling.recall(memory, shift)
+    again.at = server.at + pause - shift
+    return again
+
+
+def test_a_leak_is_told_of_at_once_after_a_restart():
+    server = Server().goes(noisy(lambda s: 45 + 45 * s / 5400, 2), seconds=4000)
+    left = server.filling.left.seconds
+
+    again = restarted(server, pause=30)
+    again.goes(noisy(lambda s: 78.6 + 45 * s / 5400, 2), seconds=22)
+
+    assert again.filling.is_short
+    assert again.filling.left.seconds == pytest.approx(left, rel=0.2)
+
+
+def test_what_was_seen_too_long_ago_says_nothing_of_now():
+    server = Server().goes(noisy(lambda s: 45 + 45 * s / 5400, 2), seconds=4000)
+    assert server.filling.is_short
+
+    again = restarted(server, pause=400)
+    again.goes(noisy(lambda s: 78.6 + 45 * s / 5400, 2), seconds=60)
+    server.at += 400
+    server.goes(noisy(lambda s: 78.6 + 45 * s / 5400, 2), seconds=60)
+
+    assert again.filling.left is None
+    assert server.filling.left is None
+
+
+def test_a_clock_that_was_set_back_costs_what_was_seen_and_no_more():
+    server = Server().goes(noisy(lambda s: 45 + 45 * s / 5400, 2), seconds=4000)
+
+    again = restarted(server, pause=-3600)
+    again.goes(noisy(lambda s: 55 + 45 * s / 5400, 2), seconds=4000)
+
+    assert again.warned is not None
+
+
+def damaged():
+    sane = Server().goes(lambda _: 55.0, seconds=100).filling.memory(0.0)
+    yield {}
+    yield sane | {"usable": -1}
+    yield sane | {"usable": None}
+    yield sane | {"at": sane["at"][::-1]}
+    yield sane | {"held": sane["held"][1:]}
+    yield sane | {"used": [math.nan] * len(sane["used"])}
+    yield {"usable": 1} | {name: [0.0] * 1000 for name in ("at", *_COURSES)}
+
+
+@pytest.mark.parametrize("memory", [*damaged()])
+def test_what_is_damaged_is_refused_and_changes_nothing(memory):
+    server = Server().goes(lambda _: 55.0, seconds=100)
+    before = server.filling.memory(0.0)
+
+    with pytest.raises(ValueError, match="no course of connections"):
+        server.filling.recall(memory, 0.0)
+
+    assert server.filling.memory(0.0) == before
+
+
+def test_what_is_remembered_is_small():
+    server = Server().goes(noisy(lambda _: 55, 2), seconds=7200)
+
+    assert len(json.dumps(server.filling.memory(1.8e9))) < 6000
