@@ -4,11 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Which tests: unit, integration, acceptance; unit alone needs no server.
-# One seed, so that sets of parameters have the same order in all workers.
+# One seed, so that sets of parameters have the same order in both workers.
 PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
-# More workers than a small machine has cores: most of the time tests wait for a server. In
-# the order in which they are named, so that what is long does not come last.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 # Those that take the time of what they see, or count what the machine runs.
 ALONE := $(patsubst %,tests/acceptance/test_%.py,alerting blind daemon doors fleet life page)
@@ -45,8 +42,8 @@ down: ## end the stack, and leave nothing
 
 test: packages $(VENV)/.dev servers ## install what is needed, and run every test
 	$(MAKE) --no-print-directory lint types
-	$(PYTEST) tests/integration tests/unit $(SPREAD) -rs --durations=10
-	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) $(SPREAD) -rs --durations=10
+	$(PYTEST) tests/unit tests/integration -n 2 --dist loadfile -rs --durations=10
+	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) -n 2 --dist loadfile -rs --durations=10
 	$(PYTEST) $(ALONE) -rs --durations=10
 
 check: packages $(VENV)/.dev lint types unit ## the gate for a change: ruff, mypy, unit tests
@@ -97,13 +94,13 @@ types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy
 
 unit: packages $(VENV)/.dev ## tests that need no server
-	$(PYTEST) tests/unit $(SPREAD)
+	$(PYTEST) tests/unit -n 2 --dist loadfile
 
 integration: packages $(VENV)/.dev servers ## tests on real servers
-	$(PYTEST) tests/integration $(SPREAD)
+	$(PYTEST) tests/integration -n 2 --dist loadfile
 
 acceptance: packages $(VENV)/.dev servers ## the daemon as a process, the image, the stack, the documents
-	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) $(SPREAD)
+	$(PYTEST) tests/acceptance $(ALONE:%=--ignore=%) -n 2 --dist loadfile
 	$(PYTEST) $(ALONE)
 
 packages: ## system packages that tests use, where we may install them

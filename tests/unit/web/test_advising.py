@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import socket
+import time
 import weakref
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -305,12 +306,11 @@ async def test_those_who_follow_are_left_alone_by_the_collector_until_they_go(se
                 advising._changes += 500  # as if so many had come and gone
                 await until(lambda: not is_seen(one()), within=LOOKED_AT)
             await until(lambda: advising.followers == 0)
-            async with asyncio.timeout(LOOKED_AT):
-                while one() is not None:  # the first time it may be on its way yet
-                    advising._changes += 500
-                    await until(
-                        lambda: advising._settled == advising._changes, LOOKED_AT
-                    )
+            deadline = time.monotonic() + LOOKED_AT
+            while one() is not None:  # the first time it may be on its way yet
+                assert time.monotonic() < deadline, gc.get_referrers(one())
+                advising._changes += 500
+                await until(lambda: advising._settled == advising._changes, LOOKED_AT)
     finally:
         gc.freeze()  # as the suite has it
 
