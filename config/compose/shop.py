@@ -23,7 +23,7 @@ from aiohttp import web
 import pgbreaker
 import pgbreaker.asyncpg
 import pgbreaker.metrics
-from pgbreaker import CircuitOpenError, circuit_breaker, stale
+from pgbreaker import BulkheadFullError, CircuitOpenError, circuit_breaker, stale
 
 log = logging.getLogger("shop")
 
@@ -32,11 +32,12 @@ ORDERS: Final = 200
 TOLD_EVERY: Final = 5.0  # seconds
 # Somebody waits for the answer, so openings are short.
 WEB: Final = pgbreaker.PostgreSQLCircuitBreakerConfig.preset("web")
-# What a call ends with when the database is the reason, and not we. InternalClientError
-# is how asyncpg, now and then, tells of a session that was ended:
+# What a call ends with when the database is the reason, and not we. BulkheadFullError: all
+# connections that calls of its kind may have wait for it. InternalClientError is how
+# asyncpg, now and then, tells of a session that was ended:
 # https://github.com/MagicStack/asyncpg/issues/784
 AWAY: Final = (
-    *(OSError, asyncpg.PostgresError),
+    *(OSError, BulkheadFullError, asyncpg.PostgresError),
     *(asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
 

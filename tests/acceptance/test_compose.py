@@ -194,11 +194,22 @@ def overridden(one: Stack, login: str | None) -> int:
         return error.code
 
 
+def test_a_lock_that_all_wait_for_does_not_end_the_shop(up):
+    """The server answers, so nothing of the daemon's opens; the shop's own breakers do."""
+    one = up.stack
+    one.start("lock")
+
+    one.until(lambda: one.get("SHOP", "/orders/7")["from"] == "stale", 40)
+    one.until(lambda: "refused" in one.log("workload"), 20)
+
+    assert one.states() <= {"closed", "forced_open"}
+    assert not one.inspect("workload")["RestartCount"], one.log("workload")
+
+
 def test_down_leaves_nothing(up):
     """Not even a fault that still runs."""
     one = up.stack
-    one.start("lock")
-    one.until(lambda: one.running("lock"), 20)
+    assert one.running("lock")
 
     one.make("down")
 

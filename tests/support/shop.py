@@ -18,14 +18,14 @@ from prometheus_client import CollectorRegistry, start_http_server
 import pgbreaker
 import pgbreaker.asyncpg
 import pgbreaker.metrics
-from pgbreaker import CircuitOpenError, circuit_breaker, stale
+from pgbreaker import BulkheadFullError, CircuitOpenError, circuit_breaker, stale
 
 CONNECTIONS, CUSTOMERS = 4, 6
 LEAKED = 12
 # InternalClientError is how asyncpg, now and then, tells of a session that was ended:
 # https://github.com/MagicStack/asyncpg/issues/784
 AWAY = (
-    *(CircuitOpenError, OSError),
+    *(CircuitOpenError, BulkheadFullError, OSError),
     *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
 CONFIG = pgbreaker.PostgreSQLCircuitBreakerConfig(
