@@ -6,7 +6,8 @@ Simulated targets (`omens.py`), a quarter of which have openings that nothing fo
 nothing else. All three learn from the same minutes, each once it is known what came of it,
 and are judged by what they said before: ours as it is, silence included; river's by the
 minute; scikit-learn's fitted anew at midnight on all days before. Theirs are not
-calibrated and never silent; they speak from the same minute on as ours may.
+calibrated; they speak from the same minute on as ours may, and are silent after an
+opening for as long.
 
 What is printed is of held-out seeds (1000 and up); `--tuning` has those that the constants
 were chosen with (0 to 99).
@@ -83,7 +84,7 @@ class Judged:
         if 0 < labels[spoke].sum() < spoke.sum():
             self.ranks.append(roc_auc_score(labels[spoke], p[spoke]))
         alarms = np.flatnonzero(judged & (np.nan_to_num(p) > ALARM))
-        for opened, _ in life.openings:
+        for opened in incidents(life):
             if opened >= first + AHEAD:
                 self.openings += 1
                 # The last of them is taken 60 s before it opens.
@@ -102,12 +103,27 @@ class Judged:
 
 
 def labels(life: Life) -> np.ndarray:
-    """By the minute: 1 when it was followed by an opening, 0 when not, nan when no example."""
+    """By the minute: 1 when it was followed by an opening, 0 when not, nan when no example.
+
+    What is no example is so by what was before it: else nobody but who knows what comes
+    could tell that he may speak.
+    """
     came = np.zeros(len(life.features))
-    for opened, closed in life.openings:
+    for opened, _ in life.openings:
         came[max(0, opened - AHEAD) : opened] = 1
+    for opened, closed in life.openings:
         came[opened : closed + int(REST / 60) + 1] = np.nan
     return came
+
+
+def incidents(life: Life) -> list[int]:
+    """Minutes of the openings that are no more of the same one."""
+    begun, rested = [], 0
+    for opened, closed in life.openings:
+        if opened >= rested:
+            begun.append(opened)
+        rested = closed + int(REST / 60) + 1
+    return begun
 
 
 def first(life: Life) -> int:

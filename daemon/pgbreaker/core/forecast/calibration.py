@@ -1,8 +1,8 @@
 """From a score to a probability: how often it came when the score was such.
 
 A score of a model puts minutes in an order. Whether "0.8" comes in 80 % of the cases only
-the cases tell, so they are counted here, by score, and nothing is said that they do not
-support.
+the cases tell, so they are counted here, by score; where there were none, what the score
+claims is all that is known.
 """
 
 import math
@@ -26,12 +26,8 @@ _HIGH: Final = _LOW + _BINS - 1
 # What each score claims by itself.
 _CLAIMS: Final = tuple(1 / (1 + math.exp(-(_LOW + i))) for i in range(_BINS))
 
-# How many incidents what is believed of a bin counts for, against those seen in it.
+# How many incidents a score's own claim counts for, against those seen with it.
 _PRIOR: Final = 1.0
-
-# After how many incidents a score's own claim is believed by half; before, the base rate
-# is believed more: after five it counts for two sevenths.
-_DOUBT: Final = 2.0
 
 _NONE: Final = 1e-6  # weight of a bin that nothing was seen in
 _MOST: Final = 1e12  # of what is remembered; no count comes near
@@ -56,9 +52,8 @@ class Bin(NamedTuple):
 class Calibration:
     """What came of which score, and so the probability that it comes again.
 
-    Each bin starts from what is believed of it, which is the base rate at first and more
-    and more what the score claims, and goes to what came. The probability grows with the
-    score: bins that are out of order are one.
+    Each bin starts from what the score claims, and goes to what came. The probability grows
+    with the score: bins that are out of order are one.
 
     Attributes:
         incidents: Those that came so far.
@@ -154,16 +149,14 @@ class Calibration:
     def _blocks(self) -> list[tuple[float, float, float, float]]:
         """Bins merged until their rates only rise (PAV), from the lowest on.
 
-        Of each: what came and what was seen, with what is believed of it; the bins' places,
+        Of each: what came and what was seen, with what is claimed of it; the bins' places,
         by weight, summed up; that weight, which is what was seen alone.
         """
-        base = self.base
-        trust = self.incidents / (self.incidents + _DOUBT)
         blocks: list[tuple[float, float, float, float]] = []
         for i, claim in enumerate(_CLAIMS):
             # What nothing was seen in has a middle, too.
             weight = self._seen[i] or _NONE
-            came = self._came[i] + _PRIOR * (base + trust * (claim - base))
+            came = self._came[i] + _PRIOR * claim
             seen, places = self._seen[i] + _PRIOR, i * weight
             while blocks and blocks[-1][0] * seen >= came * blocks[-1][1]:
                 last = blocks.pop()

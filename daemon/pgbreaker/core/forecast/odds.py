@@ -52,9 +52,11 @@ _FARTHEST: Final = 20.0
 # Steps, by coordinate (AdaGrad), with a little weight decay. Chosen with the seeds for
 # tuning of tests/bench/forecast/model.py. Openings get no more weight than quiet minutes:
 # that ranked no better, and a score would not be a logit any more.
-_STEP: Final = 0.07
+_STEP: Final = 0.05
 _DECAY: Final = 1e-4
-_BIAS: Final = -7.0  # until it knows: an opening in eleven days
+_BIAS: Final = (
+    -4.0
+)  # until it knows: an opening or two a day, as those have that it speaks of
 # Of what shortens the steps, this is left after an opening: the world may have changed.
 _KEPT: Final[Share] = 0.95
 

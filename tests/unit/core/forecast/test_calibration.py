@@ -1,6 +1,7 @@
 """The calibration: what it says is what came, and less where little was seen."""
 
 import json
+import math
 import random
 from itertools import pairwise
 
@@ -58,19 +59,22 @@ def test_what_it_says_goes_to_what_came(share, claim):
     assert calibration.probability(claim) == pytest.approx(share, abs=0.05)
 
 
-def test_nothing_seen_nothing_likely():
-    assert Calibration().probability(9.0) == 0.0
+@pytest.mark.parametrize("score", [-7.0, -2.0, 0.0, 3.0])
+def test_while_nothing_was_seen_it_is_as_the_score_claims(score):
+    claim = 1 / (1 + math.exp(-score))
+
+    assert Calibration().probability(score) == pytest.approx(claim, rel=1e-6)
     assert Calibration().base == 0.0
 
 
 def test_one_incident_is_one_however_often_it_was_looked_at():
-    """Fifteen minutes before one opening, all with the highest score."""
+    """Fifteen minutes before one opening, all with a score that claims an eighth."""
     calibration = counted((-8.0, 0, 100 * INCIDENT))
     calibration.forget()
     for _ in range(INCIDENT):
-        calibration.take(4.0, came=True)
+        calibration.take(-2.0, came=True)
 
-    assert 0.5 < calibration.probability(4.0) < 0.7
+    assert 0.4 < calibration.probability(-2.0) < 0.6
 
 
 def test_bins_out_of_order_are_one():
@@ -83,7 +87,7 @@ def test_bins_out_of_order_are_one():
 
 
 def test_it_is_monotone_as_scikit_learn_is():
-    """Without doubt and beliefs it would be its isotonic regression; with many examples
+    """Without what scores claim it would be its isotonic regression; with many examples
     they do not weigh."""
     try:
         from sklearn.isotonic import IsotonicRegression
