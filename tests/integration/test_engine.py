@@ -730,12 +730,14 @@ async def test_hints_end_when_the_engine_does_and_begin_anew_when_asked(redis, w
 class Answering(asyncio.Protocol):
     """Something that says the same to whatever it is asked."""
 
-    def __init__(self, said: bytes, then_close: bool) -> None:
+    def __init__(self, said: bytes, then_close: bool, accepted: list) -> None:
         self._said = said
         self._then_close = then_close
+        self._accepted = accepted
 
     def connection_made(self, transport):
         self._transport = transport
+        self._accepted.append(transport)
 
     def data_received(self, _):
         self._transport.write(self._said)
@@ -746,15 +748,17 @@ class Answering(asyncio.Protocol):
 @asynccontextmanager
 async def answering(said: bytes, *, then_close: bool = False):
     """The address of such a thing, for the time of the block."""
-    loop = asyncio.get_running_loop()
+    loop, accepted = asyncio.get_running_loop(), []
     server = await loop.create_server(
-        lambda: Answering(said, then_close), "127.0.0.1", 0
+        lambda: Answering(said, then_close, accepted), "127.0.0.1", 0
     )
     port = server.sockets[0].getsockname()[1]
     try:
         yield Secret(f"redis://127.0.0.1:{port}")
     finally:
         server.close()
+        for transport in accepted:
+            transport.abort()
 
 
 @pytest.mark.parametrize(
