@@ -4,12 +4,12 @@ It is a lease. Who gave it says so again while it holds; once nobody does, it is
 had never been said.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pgbreaker.core.remembered import number, reading, text, whole
 from pgbreaker.core.states import OVERRIDES, State
 from pgbreaker.core.units import Seconds
 
@@ -121,6 +121,7 @@ class Advice:
         }
 
 
+@reading("advice")
 def read(written: object) -> Advice:
     """Read what `Advice.written` wrote, from wherever it came.
 
@@ -128,24 +129,18 @@ def read(written: object) -> Advice:
         ValueError: It is none.
     """
     if not isinstance(written, Mapping):
-        raise ValueError(f"no advice: {type(written).__name__}")  # noqa: TRY004 - as all
-    try:
-        return Advice(
-            breaker=_text(written["breaker"]),
-            opinion=Opinion(written["opinion"]),
-            reason=_text(written["reason"]),
-            sqlstate=None
-            if written["sqlstate"] is None
-            else _text(written["sqlstate"]),
-            is_definite=written["authoritative"] is True,
-            version=version_of(written["version"]),
-            lease=_seconds(written["lease_seconds"], LONGEST_LEASE),
-            word=None if written["override"] is None else _word(written["override"]),
-        )
-    except KeyError as error:
-        raise ValueError(f"no advice: {error} is missing") from None
-    except TypeError as error:
-        raise ValueError(f"no advice: {error}") from None
+        raise TypeError(f"it is a {type(written).__name__}")
+    sqlstate, word = written["sqlstate"], written["override"]
+    return Advice(
+        breaker=_text(written, "breaker"),
+        opinion=Opinion(written["opinion"]),
+        reason=_text(written, "reason"),
+        sqlstate=None if sqlstate is None else _text(written, "sqlstate"),
+        is_definite=written["authoritative"] is True,
+        version=version_of(written["version"]),
+        lease=_seconds(written, "lease_seconds", LONGEST_LEASE),
+        word=None if word is None else _word(word),
+    )
 
 
 def version_of(written: Mapping[str, Any]) -> Version:
@@ -154,31 +149,23 @@ def version_of(written: Mapping[str, Any]) -> Version:
     Raises:
         KeyError, TypeError, ValueError: It is none.
     """
-    epoch, seq = _text(written["epoch"]), written["seq"]
+    epoch = text(written["epoch"], "epoch")
     if not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 20):
-        raise ValueError(f"no advice: epoch {epoch!r} is no number")
-    if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq < 2**63:
-        raise ValueError(f"no advice: seq {seq!r} is no number")
-    return Version(int(epoch), seq)
+        raise ValueError(f"epoch {epoch!r} is no number")
+    return Version(int(epoch), whole(written["seq"], "seq", most=2**63 - 1))
 
 
 def _word(written: Mapping[str, Any]) -> Word:
     state = State(written["state"])
     if state not in OVERRIDES:
-        raise ValueError(f"no advice: nobody can ask for {state.value}")
-    left = _seconds(written["seconds_left"], LONGEST_WORD)
-    return Word(state, _text(written["reason"]), _text(written["author"]), left)
+        raise ValueError(f"nobody can ask for {state.value}")
+    left = _seconds(written, "seconds_left", LONGEST_WORD)
+    return Word(state, _text(written, "reason"), _text(written, "author"), left)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value[:_LONGEST_TEXT]
+def _text(of: Mapping[str, Any], name: str) -> str:
+    return text(of[name], name)[:_LONGEST_TEXT]
 
 
-def _seconds(value: object, most: Seconds) -> Seconds:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number of seconds")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"no advice: {value!r} seconds")
-    return min(float(value), most)
+def _seconds(of: Mapping[str, Any], name: str, most: Seconds) -> Seconds:
+    return min(number(of[name], name, 0.0), most)

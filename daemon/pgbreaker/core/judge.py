@@ -115,6 +115,12 @@ def is_bad(reading: Reading) -> bool:
     return reading.finding in _BAD or _is_too_slow(reading)
 
 
+def is_of_role(evidence: Evidence | None) -> bool:
+    """Whether a breaker opens, or is open, by what the server says of itself: that is no
+    trouble, and can last for ever."""
+    return evidence is not None and evidence.code == Finding.WRONG_ROLE
+
+
 def is_mute(reading: Reading) -> bool:
     """Whether *reading* says nothing, neither good nor bad, of what its probe tries."""
     is_telling = reading.answered or is_bad(reading)

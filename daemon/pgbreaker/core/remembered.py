@@ -1,4 +1,4 @@
-"""What was remembered, read again: JSON that another process wrote, or that is damaged.
+"""What was remembered, or told, read: JSON that another process wrote, or that is damaged.
 
 Nothing gets in that is of another type, out of range or not finite; true and false are
 no numbers. What a reader finds wrong it raises as TypeError, KeyError or ValueError, which

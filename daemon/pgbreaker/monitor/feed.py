@@ -17,10 +17,11 @@ from pgbreaker.core.judge import (
     Verdict,
     deciding,
     is_mute,
+    is_of_role,
     judge,
 )
 from pgbreaker.core.plan import TargetPlan
-from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen
+from pgbreaker.core.reading import NOTHING, Reading, Seen
 from pgbreaker.core.states import Outcome, Transition
 from pgbreaker.core.units import Seconds, Share
 from pgbreaker.monitor.notices import notices
@@ -254,9 +255,7 @@ class Feed:
 
     @staticmethod
     def _is_waiting(breaker: Breaker) -> bool:
-        seen = breaker.evidence
-        by_role = seen is not None and seen.code == Finding.WRONG_ROLE
-        return not breaker.computed_passes and not by_role
+        return not breaker.computed_passes and not is_of_role(breaker.evidence)
 
     def is_deciding(self, probe: str) -> bool:
         """Whether some breaker of the target goes by *probe*, when it can tell."""

@@ -102,6 +102,11 @@ class Judged:
                 self.false += not comes and not lasts
 
 
+def rested(closed: int) -> int:
+    """The first minute after an opening that is not of it any more."""
+    return closed + int(REST / 60) + 1
+
+
 def labels(life: Life) -> np.ndarray:
     """By the minute: 1 when it was followed by an opening, 0 when not, nan when no example.
 
@@ -112,17 +117,17 @@ def labels(life: Life) -> np.ndarray:
     for opened, _ in life.openings:
         came[max(0, opened - AHEAD) : opened] = 1
     for opened, closed in life.openings:
-        came[opened : closed + int(REST / 60) + 1] = np.nan
+        came[opened : rested(closed)] = np.nan
     return came
 
 
 def incidents(life: Life) -> list[int]:
     """Minutes of the openings that are no more of the same one."""
-    begun, rested = [], 0
+    begun, over = [], 0
     for opened, closed in life.openings:
-        if opened >= rested:
+        if opened >= over:
             begun.append(opened)
-        rested = closed + int(REST / 60) + 1
+        over = rested(closed)
     return begun
 
 
@@ -130,7 +135,7 @@ def first(life: Life) -> int:
     """From when on it may say something: after five openings, and a day."""
     if len(life.openings) <= OPENINGS:
         return len(life.features)
-    return max(DAY, life.openings[OPENINGS - 1][1] + int(REST / 60) + 1)
+    return max(DAY, rested(life.openings[OPENINGS - 1][1]))
 
 
 def ours(life: Life) -> Said:

@@ -318,12 +318,18 @@ def test_what_is_remembered_of_trends_is_bounded():
     assert len(json.dumps(told)) < 20_000
 
 
-def test_the_most_urgent_comes_first():
+def leaking_with_a_sequence():
+    """An outlook that warns of both: slots within the hour, a sequence within hours."""
     outlook = Outlook()
     for i in range(13):
         row = {"sequence": "public.id", "ratio": 0.9 + 5 * i / 1e3}
         outlook.take(reading("maintenance", 300.0 * i, sequences=(row,)))
     leak(outlook)
+    return outlook
+
+
+def test_the_most_urgent_comes_first():
+    outlook = leaking_with_a_sequence()
 
     assert [told.of for told in outlook.foretold().warnings] == [
         "connections",
@@ -332,11 +338,7 @@ def test_the_most_urgent_comes_first():
 
 
 def test_a_warning_whose_reason_is_gone_says_so_and_comes_last():
-    outlook = Outlook()
-    for i in range(13):
-        row = {"sequence": "public.id", "ratio": 0.9 + 5 * i / 1e3}
-        outlook.take(reading("maintenance", 300.0 * i, sequences=(row,)))
-    leak(outlook)
+    outlook = leaking_with_a_sequence()
     for i in range(30):
         at = 4002.0 + 2 * i
         outlook.take(reading("saturation", at, slots_used=20, slots_usable=97))

@@ -54,9 +54,7 @@ _FARTHEST: Final = 20.0
 # that ranked no better, and a score would not be a logit any more.
 _STEP: Final = 0.05
 _DECAY: Final = 1e-4
-_BIAS: Final = (
-    -4.0
-)  # until it knows: an opening or two a day, as those have that it speaks of
+_BIAS: Final = -4.0  # until it knows: an opening or two a day
 # Of what shortens the steps, this is left after an opening: the world may have changed.
 _KEPT: Final[Share] = 0.95
 

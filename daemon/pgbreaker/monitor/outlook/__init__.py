@@ -16,7 +16,7 @@ from pgbreaker.core.entry import BY_OPERATORS
 from pgbreaker.core.forecast.foretold import Foretold, Model
 from pgbreaker.core.forecast.odds import Odds
 from pgbreaker.core.forecast.warning import CONNECTIONS, FAILURE, Forewarning
-from pgbreaker.core.judge import SATURATION
+from pgbreaker.core.judge import SATURATION, is_of_role
 from pgbreaker.core.reading import NOTHING, Finding, Reading, Seen, Value
 from pgbreaker.core.remembered import part, reading
 from pgbreaker.core.states import BY_DAEMONS, SHUT, State, Transition
@@ -35,12 +35,8 @@ _BY_OTHERS: Final = BY_OPERATORS | BY_DAEMONS
 
 
 def opens_by_itself(move: Transition) -> bool:
-    """Whether a breaker has seen work fail that did not, whoever's word goes before it.
-
-    A role is what the server says of itself: no trouble, and it can last for ever.
-    """
-    by_role = move.evidence is not None and move.evidence.code == Finding.WRONG_ROLE
-    is_own = move.cause not in _BY_OTHERS and not by_role
+    """Whether a breaker has seen work fail that did not, whoever's word goes before it."""
+    is_own = move.cause not in _BY_OTHERS and not is_of_role(move.evidence)
     return is_own and move.after in SHUT and move.before not in SHUT
 
 

@@ -182,13 +182,14 @@ class Runways:
     def reason(self, of: str) -> str:
         """Say in one sentence what runs out and when, with what is known of why."""
         found = self._found[of]
-        is_there = found.left is None or found.left.seconds < 1
-        said = f"now {self._says(of, found.name)}"
-        if not is_there and found.left is not None:
-            said = f"at this rate {self._says(of, found.name)} in {span(found.left)}"
+        left, said = found.left, self._says(of, found.name)
+        if left is None or left.seconds < 1:
+            is_ahead, said = False, f"now {said}"
+        else:
+            is_ahead, said = True, f"at this rate {said} in {span(left)}"
         if of != CONNECTIONS:
             return said
-        if self._filling.is_surge and not is_there:
+        if self._filling.is_surge and is_ahead:
             said += "; work piles up"
         owner = self._owners.named
         return f"{said}; owner: {owner}" if owner else said

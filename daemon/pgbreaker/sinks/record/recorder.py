@@ -115,12 +115,12 @@ class Recorder:
                 self._write_down(events)
             except OSError as error:
                 self._unwritten += len(events)
-                self._complain(error, (error.strerror or str(error)).lower())
+                self._complain(error)
                 self._shelf.close()
                 self._ending.wait(_AGAIN)
             except Exception as error:  # noqa: BLE001 - what cannot be told is left out
                 self._unwritten += len(events)
-                self._complain(error, f"a fault of ours, {error!r}")
+                self._complain(error)
                 self._shelf.close()  # and all is said anew
         self._shelf.close()
 
@@ -162,8 +162,7 @@ class Recorder:
         try:
             self._shelf.pack()
         except OSError as error:
-            # And go on: it can be read as it is.
-            self._complain(error, (error.strerror or str(error)).lower())
+            self._complain(error)  # and go on: it can be read as it is
 
     def _line(self, event: Reading | Transition | _Targets, told: Seconds) -> bytes:
         match event:
@@ -182,14 +181,14 @@ class Recorder:
         # Passwords in files may be others by now.
         return self._lines.begin(self._targets, begun, discreet(self._targets))
 
-    def _complain(self, error: Exception, said: str) -> None:
+    def _complain(self, error: Exception) -> None:
         if self.failures == 0:
-            is_ours = not isinstance(error, OSError)
-            log.error(
-                "cannot record to %s: %s",
-                *(self._shelf.path, said),
-                exc_info=error if is_ours else None,
-            )
+            if isinstance(error, OSError):
+                said, fault = (error.strerror or str(error)).lower(), None
+            else:
+                said, fault = f"a fault of ours, {error!r}", error
+            path = self._shelf.path
+            log.error("cannot record to %s: %s", path, said, exc_info=fault)
         self.failures += 1
 
 
